@@ -1,0 +1,1 @@
+"""Graftwork: fine-tuning pipelines that a team can leave alone."""

@@ -1,0 +1,75 @@
+"""Where things live: everything a team sets by environment to leave the embedded defaults.
+
+Not here: what a run is to do (the recipe) or when it may be promoted (the policy).
+"""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from graftwork.errors import RecipeError
+
+HOME_NAME = ".graftwork"
+
+
+class Settings(BaseSettings):
+    """Read from GRAFTWORK_* and the servers' own variables; an unset one means the embedded default below `home`."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAFTWORK_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=lambda: find_home(Path.cwd()))
+    store: Path | None = None
+    db: str | None = None
+    mirror: Path | None = Field(default=None, description="Folder of mirrored hub checkpoints for air-gapped runs.")
+    contract_packages: tuple[str, ...] = Field(default=(), description="Packages that contracts may take checks from.")
+    tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+    prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
+
+    @cached_property
+    def store_root(self) -> Path:
+        return self.store or self.home / "store"
+
+    @cached_property
+    def database_url(self) -> str:
+        return self.db or f"sqlite:///{self.home / 'graftwork.db'}"
+
+    @cached_property
+    def mlflow_uri(self) -> str:
+        return self.tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def is_mlflow_embedded(self) -> bool:
+        return self.tracking_uri is None
+
+    @property
+    def is_prefect_embedded(self) -> bool:
+        return self.prefect_api_url is None
+
+
+def find_home(start: Path) -> Path:
+    """The `.graftwork` folder of the nearest folder upward that has one, else the one that `start` would get."""
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        if (folder / HOME_NAME).is_dir():
+            return folder / HOME_NAME
+    return start / HOME_NAME
+
+
+def use_home(project: Path) -> Path:
+    """Make `project` the home of this process and its children, unless GRAFTWORK_HOME says otherwise."""
+    home = Path(os.environ.setdefault("GRAFTWORK_HOME", str(find_home(project))))
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"{home}: can't be made: {error.strerror}") from error
+    return home
+
+
+def hide_password(url: str) -> str:
+    """The URL without its credentials, for logs and reports."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,178 @@
+"""The store: folders addressed by the digest of what they were computed from.
+
+A step asks for its key before it works; a hit is verified, then reused. How a write becomes whole stays in here: it is
+made aside, each file and folder is fsynced, then one rename puts it in place. Readers see all of it or nothing.
+"""
+
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from graftwork.errors import GraftworkError, Problem
+from graftwork.faults import fault
+from graftwork.fingerprint import file_digest, walk_files
+
+MANIFEST = "MANIFEST.json"
+STAGING = "staging"
+REJECTED = "rejected"
+MIB = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+class StoreFull(GraftworkError):
+    """The disk has no room for what was to be published; nothing was changed."""
+
+    exit_code = 5
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a stored folder: its path below it, its size in bytes, its sha256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Store:
+    """Folders under `root`, each `root/<kind>/<digest>` with a manifest of its files; keys are `<kind>/<digest>`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, key: str) -> bool:
+        """True if something is published under the key; `open` tells whether it is still whole."""
+        return (self._place(key) / MANIFEST).is_file()
+
+    def open(self, key: str) -> Path | None:
+        """The folder published under the key, every file verified; None if there is none.
+
+        A folder that is not what its manifest says is moved aside and reported, so that its step runs again.
+        """
+        place = self._place(key)
+        if not self.find(key):
+            return None
+        fault_found = _difference(place)
+        if fault_found is None:
+            return place
+        aside = self.root / REJECTED / f"{key.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(place, aside)
+        log.warning("%s is not what was stored (%s): moved to %s, it will be made again", key, fault_found, aside)
+        return None
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """A fresh folder to write into, published under the key if the block ends well, removed if it does not.
+
+        Raises StoreFull if the disk is full.
+        """
+        folder = self.root / STAGING / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+            self.publish(key, folder)
+        except OSError as error:
+            if error.errno != 28:
+                raise
+            raise StoreFull(_no_room(folder, error)) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, key: str, folder: Path) -> Path:
+        """Move a finished folder to its key, whole or not at all; a folder that is already there stays."""
+        place = self._place(key)
+        files = [
+            StoredFile(path.relative_to(folder).as_posix(), path.stat().st_size, file_digest(path))
+            for path in walk_files(folder)
+        ]
+        manifest = {"key": key, "files": [vars(file) for file in files]}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        fault("store.before_fsync")
+        _sync_tree(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        fault("store.before_rename")
+        try:
+            os.rename(folder, place)
+        except OSError:
+            if not self.find(key):
+                raise
+        fault("store.after_rename")
+        _sync(place.parent)
+        return place
+
+    def sweep(self) -> int:
+        """Remove what processes that no longer live left half-written; the number of folders removed."""
+        removed = 0
+        for folder in (self.root / STAGING).glob("*"):
+            owner = folder.name.partition("-")[0]
+            if owner.isdigit() and _is_writing(int(owner), folder):
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            removed += 1
+        return removed
+
+    def _place(self, key: str) -> Path:
+        kind, _, name = key.partition("/")
+        if not (kind.isidentifier() and name.isalnum()):
+            raise ValueError(f"not a store key: {key!r}")
+        return self.root / kind / name
+
+
+def _difference(place: Path) -> str | None:
+    """What is wrong with a stored folder, or None."""
+    try:
+        listed = [StoredFile(**entry) for entry in json.loads((place / MANIFEST).read_text("utf-8"))["files"]]
+        found = {path.relative_to(place).as_posix() for path in walk_files(place)} - {MANIFEST}
+    except (ValueError, KeyError, TypeError, GraftworkError) as error:
+        return f"unreadable: {error}"
+    for name in sorted(found - {file.path for file in listed}):
+        return f"{name} does not belong to it"
+    for file in listed:
+        path = place / file.path
+        if file.path not in found:
+            return f"{file.path} is missing"
+        if path.stat().st_size != file.size or file_digest(path) != file.sha256:
+            return f"{file.path} was altered"
+    return None
+
+
+def _is_writing(pid: int, folder: Path) -> bool:
+    """True if the process that made the folder still lives (its number may be another process's by now)."""
+    try:
+        return psutil.Process(pid).create_time() <= folder.stat().st_mtime + 1
+    except (psutil.Error, OSError):
+        return False
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _no_room(folder: Path, error: OSError) -> Problem:
+    free = shutil.disk_usage(folder).free / MIB
+    written = sum(path.stat().st_size for path in walk_files(folder)) / MIB
+    return Problem(
+        f"no room on the disk: {written:.0f} MiB were written when it was full, {free:.0f} MiB are free",
+        where=str(error.filename or folder),
+        hint="free some space and run again; nothing that was stored is lost",
+    )
