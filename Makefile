@@ -1,0 +1,53 @@
+# Two targets do everything on a fresh machine with Python 3.11: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RECIPE := recipes/review-sentiment.yaml
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-new-data test check unit e2e test-install bench clean
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Graftwork needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,dev,postgres]'
+	touch $@
+
+install: $(VENV)/installed ## the environment, in .venv
+
+demo: install ## fine-tune on real reviews, judge, register, promote; again: reuses everything
+	$(BIN)/graftwork run $(RECIPE)
+
+demo-new-data: install ## let the Amazon reviews land beside the movies, and run the same recipe
+	mkdir -p landing/amazon
+	cp examples/reviews/amazon.tsv landing/amazon/amazon.tsv
+	$(BIN)/graftwork run $(RECIPE)
+
+test: check e2e ## everything but what needs a package index
+
+check: install ## format, lint, types, import contracts, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory unit
+
+unit: install ## the fast tests
+	$(BIN)/pytest -q -m 'not e2e and not install'
+
+e2e: install ## the tests with the real checkpoint and real servers
+	$(BIN)/pytest -q -m e2e
+
+test-install: install ## a wheel in a fresh environment, a saved model in one of its own: needs a package index
+	$(BIN)/pytest -q -m install
+
+bench: install ## what it measures stands beside its peer, in the same run
+	$(BIN)/python -m benchmarks.demo
+
+clean: ## remove what demo runs left here
+	rm -rf .graftwork landing

@@ -1,0 +1,229 @@
+"""The command line. Commands check their arguments, call one function, and print what it gives.
+
+Everything heavy is imported when a command runs, so that `--help` answers at once.
+"""
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from graftwork.errors import GraftworkError, Paused, RecipeError
+
+if TYPE_CHECKING:
+    from graftwork.settings import Settings
+
+HELP = """Fine-tuning pipelines that a team can leave alone.
+
+A recipe (one YAML file) names data, a pretrained checkpoint, and the stages of training. Start with
+`graftwork init`, look with `graftwork plan`, then `graftwork run`; run it again whenever data has landed.
+Any command takes `--debug`, which shows the traceback behind an error.
+
+Exit codes: 0 done (whatever the verdict), 1 our bug, 2 recipe or usage, 3 data, 4 checkpoint, 5 training,
+6 registry or promotion refused, 7 a service is away, 75 paused: run again to go on.
+"""
+
+MAKE, USE, GOVERN = (
+    Group(name, sort_key=index) for index, name in enumerate(("Make a model", "Use it", "Answer for it"))
+)
+
+app = App(name="graftwork", help=HELP, help_format="markdown", version_flags=["--version"])
+
+Json = Annotated[bool, Parameter("--json", negative="", help="Print one JSON document instead of a table.")]
+Set = Annotated[
+    tuple[str, ...],
+    Parameter("--set", negative="", help="KEY=VALUE in the recipe for this run, as in --set stages.0.epochs=1."),
+]
+LimitRows = Annotated[
+    int | None,
+    Parameter("--limit-rows", help="A quick try on this many rows; it neither registers nor promotes."),
+]
+Reason = Annotated[str, Parameter("--reason", help="Why, in a sentence: it goes into the ledger with your name.")]
+
+
+@app.command(group=MAKE)
+def init(
+    *,
+    data: Annotated[Path, Parameter(help="A CSV, TSV, JSONL or Parquet file with a header.")],
+    text: Annotated[str, Parameter(help="The column with the text.")],
+    label: Annotated[str, Parameter(help="The column with the label.")],
+    checkpoint: Annotated[str, Parameter(help="pkg://…, file://… or hf://owner/name@<commit>.")],
+    threshold: Annotated[float | None, Parameter(help="For a numeric label: the second class is above it.")] = None,
+    name: Annotated[str | None, Parameter(help="The registered model's name; by default the file's.")] = None,
+    output: Annotated[Path, Parameter(("--output", "-o"), help="Where to write; not overwritten.")] = Path("recipe.yaml"),
+    json: Json = False,
+) -> None:
+    """Look at a data file and write a commented recipe for it, with a policy beside it."""
+    from graftwork import api
+
+    written = api.init(data, text, label, checkpoint, output, threshold=threshold, name=name)
+    _print(json, {"written": [str(path) for path in written]}, *(f"wrote {path}" for path in written))
+    if not json:
+        print(f"next: graftwork plan {output}")
+
+
+@app.command(group=MAKE)
+def plan(recipe: Path, *, set_: Set = (), limit_rows: LimitRows = None, json: Json = False) -> None:
+    """Show what a run would do, and what of it is there already; nothing is trained.
+
+    The data is validated and the checkpoint verified, as the run would.
+    """
+    from flows import console
+    from graftwork import api
+
+    with _project(recipe):
+        facts = api.plan(recipe, set_, limit_rows)
+    _print(json, facts.as_json(), console.plan_table(facts))
+
+
+@app.command(group=MAKE)
+def run(recipe: Path, *, set_: Set = (), limit_rows: LimitRows = None, json: Json = False) -> None:
+    """Validate, train, evaluate, judge, register and promote: the whole flow; what is unchanged is not done again.
+
+    It runs on embedded defaults below .graftwork, or on the servers that PREFECT_API_URL and MLFLOW_TRACKING_URI name.
+    Stop it with Ctrl-C; the same command goes on from the last finished stage.
+    """
+    from flows import console, embedded
+
+    with _project(recipe) as settings:
+        summary = embedded.run(settings, recipe, set_, limit_rows)
+    _print(json, summary.as_json(), console.run_table(summary, settings))
+
+
+@app.command(group=MAKE)
+def lock(recipe: Path, *, json: Json = False) -> None:
+    """Pin the recipe's checkpoint: resolve its revision, verify each file, write the lockfile beside the recipe."""
+    from graftwork import api
+
+    with _project(recipe):
+        written, reference = api.lock(recipe)
+    _print(json, {"lockfile": str(written), "source": reference}, f"locked {reference} in {written}")
+
+
+@app.command(group=MAKE)
+def stages(recipe: Path, *, set_: Set = ()) -> None:
+    """Print the recipe's stages as they will be run, presets expanded, ready to be pasted into a recipe."""
+    from graftwork.recipe import load_recipe, stages_as_yaml
+
+    sys.stdout.write(stages_as_yaml(load_recipe(recipe, set_).stages))
+
+
+@app.command(group=MAKE)
+def schema() -> None:
+    """Print the JSON schema of recipes, for your editor."""
+    from graftwork.recipe import recipe_schema
+
+    sys.stdout.write(json.dumps(recipe_schema(), indent=1) + "\n")
+
+
+@app.command(group=USE)
+def predict(
+    model: Annotated[str, Parameter(help="MODEL@ALIAS or MODEL@VERSION, as in review-sentiment@champion.")],
+    data: Annotated[Path, Parameter(help="A CSV, TSV, JSONL or Parquet file with the model's text column.")],
+    *,
+    output: Annotated[Path, Parameter(("--output", "-o"), help="A .csv, .jsonl or .parquet file to write.")],
+    json: Json = False,
+) -> None:
+    """Predict every row of a file: its columns, the label, and a probability for each class."""
+    from graftwork import api
+
+    done = api.predict(model, data, output)
+    _print(json, done.as_json(), f"{done.rows:,} rows -> {output} with version {done.version} of {done.model}")
+
+
+@app.command(group=USE)
+def models(model: str | None = None, *, json: Json = False) -> None:
+    """List registered models and their versions: aliases, metrics, verdict, date."""
+    from flows import console
+    from graftwork import api
+
+    found = api.models(model)
+    _print(json, [vars(version) for version in found], console.models_table(found))
+
+
+@app.command(group=GOVERN)
+def history(model: str, *, json: Json = False) -> None:
+    """Show the ledger of a model: every promotion and rollback, by whom and why."""
+    from flows import console
+    from graftwork import api
+
+    entries = api.history(model)
+    _print(json, [vars(entry) for entry in entries], console.history_table(entries))
+
+
+@app.command(group=GOVERN)
+def promote(model: str, version: int, *, reason: Reason, json: Json = False) -> None:
+    """Make a version the champion by hand; the ledger records who and why."""
+    from graftwork import api
+
+    entry = api.promote(model, version, reason)
+    _print(json, vars(entry), f"{model}: version {entry.to_version} is the champion")
+
+
+@app.command(group=GOVERN)
+def rollback(model: str, *, reason: Reason, json: Json = False) -> None:
+    """Go back to the champion before this one; what is left can't be promoted automatically again."""
+    from graftwork import api
+
+    entry = api.rollback(model, reason)
+    _print(json, vars(entry), f"{model}: back to version {entry.to_version}")
+
+
+@contextmanager
+def _project(recipe: Path) -> Iterator["Settings"]:
+    """The settings of the recipe's project; RecipeError if there is no such file."""
+    from graftwork.recipe import find_root
+    from graftwork.settings import Settings, use_home
+
+    if not recipe.is_file():
+        raise RecipeError(f"{recipe}: no such recipe; `graftwork init` writes one")
+    use_home(find_root(recipe))
+    yield Settings()
+
+
+def _print(as_json: bool, facts: Any, *lines: Any) -> None:
+    """The facts as JSON on standard output, or the lines and tables for a person."""
+    if as_json:
+        sys.stdout.write(json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n")
+        return
+    from rich.console import Console
+
+    console = Console()
+    for line in lines:
+        console.print(line)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script: runs a command and exits with the code of its kind."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(_exit_code([argument for argument in given if argument != "--debug"], debug))
+
+
+def _exit_code(arguments: list[str], debug: bool) -> int:
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _complain(f"{error}\nTry graftwork --help.", RecipeError.exit_code, debug)
+    except GraftworkError as error:
+        return _complain(f"{type(error).__name__}: {error}", error.exit_code, debug)
+    except KeyboardInterrupt:
+        return _complain("paused: the same command goes on from the last finished stage", Paused.exit_code, debug)
+    except Exception as error:  # noqa: BLE001 - the last place where a bug of ours can be told from a user's mistake
+        told = f"{type(error).__name__}: {error}"
+        return _complain(f"a bug of ours: {told}\nRun again with --debug for the traceback.", 1, debug)
+    return 0
+
+
+def _complain(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(message.rstrip() + "\n")
+    return code

@@ -1,0 +1,46 @@
+"""A flow run started from the command line: beside a Prefect server of our own, or on the team's."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.server import prefect_api, wait_until_ready
+from flows.summary import RunSummary
+from graftwork.recipe import load_recipe
+from graftwork.registry.tracking import close_dead_runs as close_dead_mlflow_runs
+from graftwork.settings import Settings
+from graftwork.workspace import Workspace
+
+
+def run(settings: Settings, recipe: Path, overrides: Sequence[str], limit_rows: int | None) -> RunSummary:
+    """Run the finetune flow for a recipe, after closing what runs of dead processes left open.
+
+    Raises the error of the step that failed.
+    """
+    load_recipe(recipe, overrides, limit_rows)  # what is wrong with it is said before a server is waited for
+    workspace = Workspace.open(settings)
+    _log_to_terminal()
+    with prefect_api(settings):
+        from flows.finetune import finetune  # imports Prefect, while the server starts
+        from flows.recovery import close_dead_runs, owned
+        from prefect.logging.handlers import APILogHandler
+
+        workspace.store.sweep()
+        close_dead_mlflow_runs(workspace)
+        wait_until_ready()
+        close_dead_runs()
+        try:
+            with owned():
+                return finetune(str(recipe), tuple(overrides), limit_rows)
+        finally:
+            APILogHandler.flush()
+
+
+def _log_to_terminal() -> None:
+    """Our own progress lines on standard error; Prefect's go to its database."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+    log = logging.getLogger("graftwork")
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)

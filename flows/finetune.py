@@ -1,0 +1,37 @@
+"""From one recipe to a judged, registered and promoted model. Read this first."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.summary import RunSummary
+from graftwork.recipe import load_recipe
+from tasks.evaluate import evaluate, judge
+from tasks.finetune import plan_training, train_stages
+from tasks.promote import promote
+from tasks.register import register_model
+from tasks.report import publish_report
+from tasks.retrieve_checkpoint import retrieve_checkpoint
+from tasks.validate_data import validate_data
+
+
+@flow(name="finetune", flow_run_name="finetune-{recipe}", persist_result=False, validate_parameters=True)
+def finetune(recipe: str, overrides: tuple[str, ...] = (), limit_rows: int | None = None) -> RunSummary:
+    """Validate, retrieve, plan, train, evaluate, judge, register, promote: each step reused if nothing it needs changed.
+
+    recipe: path of the recipe file. overrides: `key=value`, as after --set. limit_rows: a quick try on the first so many
+    rows of each source; it is judged, but neither registered nor promoted.
+    """
+    settings = load_recipe(Path(recipe), overrides, limit_rows)
+    manifest = validate_data(settings)
+    lock = retrieve_checkpoint(settings)
+    run = plan_training(settings, manifest, lock)
+    bundle = train_stages(run.run_id)
+    evaluation = evaluate(run.run_id, bundle)
+    verdict = judge(run.run_id, bundle, evaluation)
+    if run.is_limited:
+        return RunSummary(run, bundle, evaluation, verdict)
+    version = register_model(run.run_id, bundle, evaluation, verdict)
+    entry = promote(run.run_id, version, verdict)
+    report = publish_report(run.run_id, bundle, evaluation, verdict, version, entry)
+    return RunSummary(run, bundle, evaluation, verdict, version, entry, report)

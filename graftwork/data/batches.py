@@ -1,0 +1,37 @@
+"""Which rows are trained on together, and in which order: a pure function of a seed and the rows' lengths."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+WINDOW_BATCHES = 50
+
+
+def epoch_batches(lengths: Sequence[int], batch_tokens: int, seed: Sequence[int]) -> list[list[int]]:
+    """Row indices of each batch of one epoch: every row once, rows of like length together, batches in random order.
+
+    lengths: tokens of each row. A batch, padded to its longest row, holds at most `batch_tokens` (a single longer row
+    is a batch of its own). seed: the numbers that name the epoch, such as (seed, stage, epoch).
+    Rows are shuffled, sorted by length within windows of about fifty batches, and cut; so batches differ each epoch.
+    """
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+    size = np.asarray(lengths)
+    order = generator.permutation(len(size))
+    window = max(1, int(WINDOW_BATCHES * batch_tokens / max(1.0, size.mean()))) if len(size) else 1
+    batches: list[list[int]] = []
+    for start in range(0, len(order), window):
+        rows = order[start : start + window]
+        batches += _cut(rows[np.argsort(size[rows], kind="stable")], size, batch_tokens)
+    return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def _cut(rows: np.ndarray, size: np.ndarray, batch_tokens: int) -> list[list[int]]:
+    """Rows, short ones first, cut into batches under the token budget."""
+    batches: list[list[int]] = []
+    batch: list[int] = []
+    for row in rows.tolist():
+        if batch and (len(batch) + 1) * int(size[row]) > batch_tokens:
+            batches.append(batch)
+            batch = []
+        batch.append(row)
+    return [*batches, batch] if batch else batches

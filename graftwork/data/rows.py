@@ -1,0 +1,75 @@
+"""Rows as the rest of the package knows them: named, grouped, labelled, and known by their content."""
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from graftwork.data.contracts import MISSING
+from graftwork.data.quarantine import BadRow
+
+DIGEST_BYTES = 16
+
+
+class Row(NamedTuple):
+    """A row that can be trained on. group: None where the source has none. label: index of its class.
+
+    content: digest of the text (both texts of a pair) as far as two writings of it count as the same.
+    """
+
+    row_id: str
+    source: str
+    file: str
+    line: int
+    group: str | None
+    text: str
+    text_b: str | None
+    label: int
+    content: str
+
+
+def make_row(
+    source: str,
+    file: str,
+    line: int,
+    cells: Mapping[str, str | None],
+    texts: tuple[str, ...],
+    label: str,
+    read_label: Callable[[str], int | str],
+    id: str | None = None,
+    group: str | None = None,
+    group_before: str | None = None,
+) -> Row | BadRow:
+    """The row in these cells, or why it is none. label, id, group: names of columns; ids and groups get the source's name.
+
+    Without an id column a row is named by its file and line. group_before: the group is what stands before it.
+    """
+    for column in (label, id, group):
+        if column is not None and not (cells[column] or "").strip():
+            return BadRow(column, MISSING, "")
+    raw = cells[label] or ""
+    index = read_label(raw)
+    if isinstance(index, str):
+        return BadRow(label, index, raw)
+    pair = [cells[text] or "" for text in texts]
+    return Row(
+        row_id=f"{source}/{file}:{line}" if id is None else f"{source}/{cells[id]}",
+        source=source,
+        file=file,
+        line=line,
+        group=None if group is None else f"{source}/{_before(cells[group] or '', group_before)}",
+        text=pair[0],
+        text_b=pair[1] if len(pair) > 1 else None,
+        label=index,
+        content=content_digest(*pair),
+    )
+
+
+def content_digest(*texts: str) -> str:
+    """Equal for texts that differ only in Unicode form (NFC), in case, or in white space."""
+    same = [" ".join(unicodedata.normalize("NFC", text).casefold().split()) for text in texts]
+    return hashlib.blake2b("\0".join(same).encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def _before(text: str, separator: str | None) -> str:
+    return text if separator is None else text.partition(separator)[0]

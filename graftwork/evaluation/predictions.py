@@ -1,0 +1,75 @@
+"""Predictions: one stored row for each row a model judged, so that any two models can be compared later."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graftwork.fingerprint import digest
+from graftwork.storage import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PREDICTIONS_VERSION = 1
+FILE = "predictions.parquet"
+KEPT = ["row_id", "label", "group", "source"]
+
+Text = str | tuple[str, str]
+
+
+def predict_rows(
+    store: Store,
+    model: object,
+    rows: "pd.DataFrame",
+    probabilities: Callable[[Sequence[Text]], np.ndarray],
+) -> str:
+    """The key of a model's predictions for the rows, computed only if the store has none.
+
+    model: the plain value that decides the predictions. probabilities: texts to (texts, classes).
+    """
+    key = f"predictions/{digest({'model': model, 'rows': rows_digest(rows), 'version': PREDICTIONS_VERSION})}"
+    if store.open(key) is None:
+        predicted = np.asarray(probabilities(texts_of(rows)), dtype=np.float64)
+        columns = {f"p_{index}": predicted[:, index] for index in range(predicted.shape[1])}
+        with store.writing(key) as folder:
+            rows[KEPT].assign(**columns).to_parquet(folder / FILE, index=False)
+    return key
+
+
+def open_predictions(store: Store, key: str) -> "pd.DataFrame":
+    """The stored predictions, sorted as they were written: row_id, label, group, source, p_0 … p_k."""
+    import pandas as pd
+
+    folder = store.open(key)
+    if folder is None:
+        raise LookupError(f"no predictions under {key}")
+    return pd.read_parquet(folder / FILE)
+
+
+def rows_digest(rows: "pd.DataFrame") -> str:
+    """What the rows say and are labelled, in their order."""
+    return digest(rows[["row_id", "label", "text", "text_b"]].astype(object).where(rows.notna(), None).values.tolist())
+
+
+def texts_of(rows: "pd.DataFrame") -> list[Text]:
+    """What a model reads of each row: a text, or a pair of texts."""
+    pairs = zip(rows["text"], rows["text_b"], rows["text_b"].notna(), strict=True)
+    return [(first, second) if is_pair else first for first, second, is_pair in pairs]
+
+
+def labels_of(predictions: "pd.DataFrame") -> np.ndarray:
+    return predictions["label"].to_numpy(dtype=np.int64)
+
+
+def probabilities_of(predictions: "pd.DataFrame") -> np.ndarray:
+    return predictions.filter(regex=r"^p_\d+$").to_numpy(dtype=np.float64)
+
+
+def group_codes(predictions: "pd.DataFrame") -> np.ndarray:
+    """An integer per row, equal for rows of one group; a row without a group is one of its own."""
+    import pandas as pd
+
+    codes, names = pd.factorize(predictions["group"])
+    alone = codes < 0
+    return np.where(alone, len(names) + np.cumsum(alone), codes)

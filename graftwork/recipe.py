@@ -1,0 +1,343 @@
+"""The recipe: what a user writes, checked and turned into records. Below it, functions take plain arguments.
+
+Not here: where things live (settings), when a model may be promoted (policy), and whether the data or the checkpoint
+that a recipe names are any good.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    ValidationInfo,
+    model_validator,
+)
+
+from graftwork.documents import Section, override_document, read_document, validate_document
+from graftwork.errors import Problem, RecipeError, raise_if
+from graftwork.fingerprint import digest
+from graftwork.policy import BaselineName
+from graftwork.presets import PRESETS, expand_stages
+
+DIGEST_VERSION = 1
+# A project's root is the nearest folder upward that holds one of these.
+ROOT_MARKS = (".graftwork", "pyproject.toml", ".git")
+DURATION = re.compile(r"(\d+) ?([smhd])")
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _project_path(path: Path, info: ValidationInfo) -> Path:
+    """A relative path that stays inside the project, symbolic links followed; an absolute one is taken at its word."""
+    if re.match(r"[a-z0-9+.-]+:/", str(path), re.IGNORECASE):
+        raise ValueError("only files and folders can be read, not URLs")
+    root = info.context["root"] if info.context else Path.cwd()
+    if not (path.is_absolute() or (root / path).resolve().is_relative_to(root)):
+        raise ValueError(f"the path leaves the project {root}; if that is meant, write it as an absolute path")
+    return path
+
+
+def _duration(text: Any) -> Any:
+    match = DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError("expected a whole number and s, m, h or d, as in 10m")
+    return timedelta(seconds=int(match[1]) * SECONDS[match[2]])
+
+
+def _train_target(target: str) -> str:
+    if not re.fullmatch(r"head|all|top:[1-9][0-9]{0,3}|(?!top)[a-z][a-z0-9_.]*", target):
+        raise ValueError("expected head, all, top:k with k from 1 on, or the name of a depth group")
+    return target
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_group(value: Any) -> Any:
+    return {"from": value} if isinstance(value, str) else value
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    names = [getattr(value, "name", value) for value in values]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not names:
+        raise ValueError("at least one is needed")
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is there more than once")
+    return values
+
+
+def _text_columns(value: Any) -> Any:
+    names = [value] if isinstance(value, str) else value
+    if not (isinstance(names, list | tuple) and len(names) in (1, 2) and all(isinstance(n, str) and n for n in names)):
+        raise ValueError("expected a column, or a list of two for pairs of texts")
+    return names[0] if len(names) == 1 else tuple(names)
+
+
+# Strict numbers: "3" and true are not numbers, and 2.5 is no count.
+Whole = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Amount = Annotated[float, Field(strict=True, ge=0)]
+Rate = Annotated[float, Field(strict=True, gt=0)]
+Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+Column = Annotated[str, Field(min_length=1)]
+Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_type=str)]
+ProjectPath = Annotated[Path, AfterValidator(_project_path)]
+Target = Annotated[str, AfterValidator(_train_target)]
+
+
+class GroupSection(Section):
+    """The group of a row: a column's text, or the part of it before a separator."""
+
+    column: Column = Field(alias="from")
+    before: str | None = Field(default=None, min_length=1)
+
+
+class SourceSection(Section):
+    """One file, or a folder that files land in."""
+
+    name: Word
+    path: ProjectPath
+    format: Literal["csv", "tsv", "jsonl", "parquet"] | None = Field(
+        default=None, description="By default from the suffix."
+    )
+    header: Annotated[tuple[Column, ...], AfterValidator(_distinct)] | None = Field(
+        default=None, description="The columns of a file without a header line."
+    )
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    encoding: str = "utf-8"
+    id: Column | None = Field(default=None, description="Column with the row's id.")
+    group: Annotated[GroupSection, BeforeValidator(_as_group, json_schema_input_type=GroupSection | str)] | None = None
+
+
+class LabelSection(Section):
+    """The class of a row: a column as it is, mapped, or compared with a threshold. `classes` pins the order."""
+
+    column: Column = Field(alias="from")
+    threshold: float | None = Field(default=None, strict=True, description="The second class is above it.")
+    map: dict[str, str] | None = Field(default=None, min_length=1, description="Raw text to class.")
+    classes: Annotated[tuple[str, ...], AfterValidator(_distinct)]
+
+    @model_validator(mode="after")
+    def _check(self) -> "LabelSection":
+        if len(self.classes) < 2:
+            raise ValueError("at least two classes are needed")
+        if self.threshold is not None and self.map is not None:
+            raise ValueError("a label has a threshold or a map, not both")
+        if self.threshold is not None and len(self.classes) != 2:
+            raise ValueError("a threshold makes two classes: the one at or below it, then the one above it")
+        if self.map is not None and set(self.map.values()) != set(self.classes):
+            raise ValueError("the map must give each of `classes`, and nothing else")
+        return self
+
+
+class SplitSection(Section):
+    """Shares of the rows, and what must stay on one side."""
+
+    holdout: Share = 0.15
+    validation: Share = 0.10
+    by: tuple[Literal["group", "near_duplicate"], ...] = ("group", "near_duplicate")
+    seed: Whole = 0
+    near_duplicate: float = Field(default=0.8, strict=True, gt=0, le=1, description="Jaccard similarity of shingles.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "SplitSection":
+        if not (self.holdout > 0 and self.validation > 0 and self.holdout + self.validation < 1):
+            raise ValueError("holdout and validation must both be above 0 and leave something to train on")
+        return self
+
+
+class DataSection(Section):
+    sources: Annotated[tuple[SourceSection, ...], AfterValidator(_distinct)]
+    label: LabelSection
+    contract: ProjectPath | None = None
+    conflicts: Literal["quarantine", "keep"] = Field(
+        default="quarantine", description="Equal texts with different labels."
+    )
+    split: SplitSection = SplitSection()
+    quarantine_tolerance: Share = Field(default=0.05, description="Share of the rows that may be set aside.")
+
+
+class InputSection(Section):
+    text: Annotated[
+        str | tuple[str, str], PlainValidator(_text_columns, json_schema_input_type=str | tuple[str, str])
+    ] = Field(description="A column, or two for pairs of texts.")
+    max_tokens: Count = 128
+    pooling: Literal["mean", "cls"] | None = Field(
+        default=None, description="By default what the checkpoint was made with."
+    )
+
+
+class CheckpointSection(Section):
+    source: str = Field(pattern=r"^(pkg|file|hf)://", description="pkg://, file:// or hf://owner/name@<40 hex>")
+    licences: Annotated[tuple[str, ...], AfterValidator(_distinct)] = Field(description="Licences that may be used.")
+
+
+class HeadSection(Section):
+    layers: tuple[Count, ...] = Field(default=(), description="Widths of hidden layers.")
+    dropout: Share = 0.1
+
+
+class StartSection(Section):
+    origin: Literal["checkpoint"] = Field(default="checkpoint", alias="from")
+
+
+class TrainSection(Section):
+    seed: Whole = 0
+    batch_tokens: Count = 4096
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: Count | None = None
+
+
+class StageSection(Section):
+    """One depth trained in one way; the defaults are those of a fine-tuning that knows no better."""
+
+    name: Word
+    train: Annotated[
+        tuple[Target, ...],
+        BeforeValidator(_as_list, json_schema_input_type=tuple[Target, ...] | Target),
+        AfterValidator(_distinct),
+    ]
+    epochs: Count
+    learning_rate: Rate
+    head_multiplier: Rate = Field(default=1.0, description="The head's learning rate over that of the body.")
+    layer_decay: float = Field(
+        default=1.0, strict=True, gt=0, le=1, description="Learning rate of a group over the next one."
+    )
+    warmup: Share = Field(default=0.1, description="Share of the steps.")
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: Amount = 0.01
+    label_smoothing: Share = 0.0
+    clip_norm: Rate = 1.0
+    patience: Count | None = Field(default=None, description="Epochs without a better validation loss before it stops.")
+    class_weights: Literal["none", "balanced"] = "none"
+
+
+class EvaluationSection(Section):
+    baselines: tuple[BaselineName, ...] = ("majority", "tfidf", "frozen-head")
+    slices: tuple[Column, ...] = ()
+    bootstrap: Count = Field(default=1000, description="Samples behind each interval.")
+
+
+class RetrainSection(Section):
+    """When and where to train again: not part of the digest."""
+
+    min_rows: Count = 1
+    quiet: Duration = timedelta(minutes=10)
+    max_wait: Duration = timedelta(days=7)
+    while_running: Literal["coalesce"] = "coalesce"
+
+
+class ResourcesSection(Section):
+    pool: Word | None = None
+    time_limit: Duration | None = None
+
+
+class Recipe(Section):
+    """One model's recipe. Made by `load_recipe`, which also knows where it lies."""
+
+    name: Word = Field(description="The registered model's name.")
+    problem_type: Literal["text-classification"]
+    data: DataSection
+    input: InputSection
+    checkpoint: CheckpointSection
+    head: HeadSection = HeadSection()
+    start: StartSection = Field(default_factory=lambda: StartSection.model_validate({}))
+    train: TrainSection = TrainSection()
+    stages: Annotated[
+        tuple[StageSection, ...],
+        BeforeValidator(expand_stages, json_schema_input_type=tuple[StageSection, ...] | Literal[*PRESETS] | dict),
+        AfterValidator(_distinct),
+    ]
+    evaluation: EvaluationSection = EvaluationSection()
+    policy: ProjectPath
+    retrain: RetrainSection = RetrainSection()
+    resources: ResourcesSection = ResourcesSection()
+
+    _path: Path = PrivateAttr()
+    _root: Path = PrivateAttr()
+    _limit_rows: int | None = PrivateAttr(None)
+
+    @property
+    def path(self) -> Path:
+        """The recipe's file, absolute."""
+        return self._path
+
+    @property
+    def root(self) -> Path:
+        """The project's root, absolute: what relative paths start from."""
+        return self._root
+
+    @property
+    def limit_rows(self) -> int | None:
+        """Rows to read of each source for a quick try, which never registers or promotes."""
+        return self._limit_rows
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with what changes the model: not with the place, the gate, the schedule or the spelling.
+
+        Defaults count as absent, so that a key added in a later version changes no digest. Therefore a default that
+        changes the model must never be given another value: that takes a new DIGEST_VERSION.
+        """
+        left_out: dict[str, Any] = {
+            "data": {"contract": True, "quarantine_tolerance": True, "sources": {"__all__": {"path"}}},
+            "checkpoint": {"licences"},
+            "train": {"threads"},
+            "evaluation": True,
+            "policy": True,
+            "retrain": True,
+            "resources": True,
+        }
+        return digest(
+            {"version": DIGEST_VERSION} | self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+        )
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = (), limit_rows: int | None = None) -> Recipe:
+    """The recipe file with `--set` assignments applied, or a RecipeError with everything that is wrong with it.
+
+    Paths in it are relative to the project's root (`find_root`) and stay inside.
+    """
+    loosened = [override for override in overrides if re.match(r"\s*policy\s*[.=]", override)]
+    raise_if(
+        (Problem("the policy has its own owner", f"--set {o}", "change the recipe") for o in loosened), RecipeError
+    )
+    root = find_root(path)
+    recipe = validate_document(override_document(read_document(path), overrides), Recipe, {"root": root})
+    recipe._path, recipe._root, recipe._limit_rows = path.resolve(), root, limit_rows
+    return recipe
+
+
+def find_root(path: Path) -> Path:
+    """The nearest folder upward of a recipe that holds .graftwork, pyproject.toml or .git, else the recipe's own."""
+    folder = path.resolve().parent
+    for above in (folder, *folder.parents):
+        if any((above / mark).exists() for mark in ROOT_MARKS):
+            return above
+    return folder
+
+
+def stages_as_yaml(stages: Sequence[StageSection]) -> str:
+    """The stages as a recipe would hold them, presets expanded, defaults left out."""
+    from ruamel.yaml import YAML
+
+    plain = [stage.model_dump(mode="json", exclude_defaults=True) for stage in stages]
+    stream = StringIO()
+    YAML().dump({"stages": plain}, stream)
+    return stream.getvalue()
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, for editors."""
+    return Recipe.model_json_schema()

@@ -1,0 +1,92 @@
+"""The way to MLflow: the client, the embedded store's first start, and errors a caller can act on."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graftwork.errors import GraftworkError, Problem, RegistryError, ServiceUnavailable, shorten
+from graftwork.settings import Settings, hide_password
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Read by MLflow when it is imported. Its own defaults are 7 retries of 120 s: minutes of silence when a server is away.
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+}
+AWAY = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
+
+
+@contextmanager
+def reach_mlflow(settings: Settings) -> Iterator["MlflowClient"]:
+    """A client of the tracking server that the settings name, or of the embedded store, which is made first.
+
+    In the block, MLflow's errors are raised as ServiceUnavailable if it does not answer, else as RegistryError.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield _client(settings)
+    except MlflowException as error:
+        raise _translated(error.error_code, error.message, settings) from error
+
+
+@cache
+def _client(settings: Settings) -> "MlflowClient":
+    from mlflow import MlflowClient
+
+    if settings.is_mlflow_embedded:
+        _bootstrap(settings.home / "mlflow.db")
+    return MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
+
+
+def _bootstrap(path: Path) -> None:
+    """Make the embedded store if it is not there: aside and by one process, since a half-made one stays broken."""
+    if path.exists():
+        return
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            fresh = path.with_suffix(".new")
+            fresh.unlink(missing_ok=True)
+            MlflowClient(tracking_uri=f"sqlite:///{fresh}", registry_uri=f"sqlite:///{fresh}").search_experiments()
+            fresh.replace(path)
+
+
+def _translated(code: str, message: str, settings: Settings) -> GraftworkError:
+    where = f"MLflow at {hide_password(settings.mlflow_uri)}"
+    if code in AWAY:
+        return ServiceUnavailable(Problem(f"does not answer: {shorten(message, 200)}", where, "is it running?"))
+    return RegistryError(Problem(f"refused: {shorten(message, 400)}", where))
+
+
+def experiment_of(client: "MlflowClient", settings: Settings, name: str) -> str:
+    """The id of the model's experiment; it is made at the first run."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        place = str(settings.home / "mlartifacts" / name) if settings.is_mlflow_embedded else None
+        try:
+            return client.create_experiment(name, artifact_location=place)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    assert found is not None
+    return found.experiment_id

@@ -1,0 +1,60 @@
+"""A serving bundle as a model folder that MLflow can load: its code and its safetensors, no pickle, no path of ours."""
+
+import importlib.metadata
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graftwork.training.bundle import BUNDLE_RECORD, MODEL, ServingBundle
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.models import ModelSignature
+
+SERVING_MODEL = Path(__file__).with_name("serving_model.py")
+REQUIRED = ("mlflow", "numpy", "pandas", "safetensors", "torch", "transformers")
+EXAMPLE = "Write the text to classify here."
+
+
+def save_model(stored: Path, bundle: ServingBundle, folder: Path, mlflow_run: str, model_id: str) -> None:
+    """Write the bundle, stored in the folder `stored`, to a new folder as an MLflow pyfunc model."""
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    model = Model(run_id=mlflow_run, model_id=model_id, model_uuid=model_id)
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        mlflow_model=model,
+        python_model=str(SERVING_MODEL),
+        artifacts={"bundle": str((stored / MODEL).resolve())},
+        signature=_signature(bundle),
+        input_example=_example(bundle.columns),
+        pip_requirements=requirements(),
+    )
+    shutil.copyfile(stored / BUNDLE_RECORD, folder / BUNDLE_RECORD)
+    # MLflow notes where it copied from; that is a path of this machine and nobody else's business.
+    flavor = model.flavors["python_function"]
+    flavor["model_code_path"] = SERVING_MODEL.name
+    flavor["artifacts"]["bundle"]["uri"] = flavor["artifacts"]["bundle"]["path"]
+    model.save(str(folder / "MLmodel"))
+
+
+def requirements() -> list[str]:
+    """What a registered model needs, pinned to what judged it; a build suffix such as +cpu is no part of a release."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIRED]
+
+
+def _signature(bundle: ServingBundle) -> "ModelSignature":
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    inputs = Schema([ColSpec("string", column) for column in bundle.columns])
+    outputs = [ColSpec("string", "label"), *(ColSpec("double", f"p_{name}") for name in bundle.classes)]
+    return ModelSignature(inputs, Schema(outputs))
+
+
+def _example(columns: Sequence[str]) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame({column: [EXAMPLE] for column in columns})

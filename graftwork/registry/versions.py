@@ -1,0 +1,182 @@
+"""Model versions: found by a bundle's digest, by number or by alias; listed; fetched back into the store.
+
+How a version is made is in registration.py. Who may move an alias, and when, is the ledger's business
+(promotion/ledger.py), which is given `move_alias`.
+"""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from graftwork.errors import Problem, RegistryError
+from graftwork.registry.client import reach_mlflow
+from graftwork.registry.tracking import holdout_metrics
+from graftwork.training.bundle import BUNDLE_RECORD, MODEL, find_bundle
+from graftwork.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
+
+BUNDLE, BUNDLE_KEY = "graftwork.bundle", "graftwork.bundle_key"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version. bundle: digest. model_id, mlflow_run: where MLflow keeps its files and its metrics."""
+
+    SCHEMA: ClassVar[int] = 1
+    name: str
+    version: int
+    bundle: str
+    bundle_key: str
+    model_id: str
+    mlflow_run: str
+    created_at: str
+
+    @property
+    def uri(self) -> str:
+        """What `mlflow models serve -m` takes."""
+        return f"models:/{self.name}/{self.version}"
+
+
+@dataclass(frozen=True)
+class ListedVersion:
+    """A version as `graftwork models` shows it."""
+
+    version: ModelVersion
+    aliases: tuple[str, ...]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+def find_version(workspace: Workspace, name: str, bundle: str) -> ModelVersion | None:
+    """The version that holds the bundle with this digest, the first one if there are several; None if there is none."""
+    with reach_mlflow(workspace.settings) as client:
+        return first_version(client, name, bundle)
+
+
+def move_alias(workspace: Workspace, name: str, alias: str, version: int | None) -> None:
+    """Point the alias to the version; to none: remove it. Only the ledger calls this."""
+    with reach_mlflow(workspace.settings) as client:
+        if version is None:
+            client.delete_registered_model_alias(name, alias)
+        else:
+            client.set_registered_model_alias(name, alias, str(version))
+
+
+def read_aliases(workspace: Workspace, name: str) -> dict[str, int]:
+    """Where each alias of the model points now; empty if the model is not registered."""
+    with reach_mlflow(workspace.settings) as client:
+        return _aliases(client, name)
+
+
+def resolve_version(workspace: Workspace, reference: str) -> ModelVersion:
+    """The version that `name@alias`, `name/3` or `name` (its champion) stands for.
+
+    Raises RegistryError, naming what there is instead.
+    """
+    name, at, alias = reference.partition("@")
+    name, slash, number = (name, "", "") if at else reference.partition("/")
+    with reach_mlflow(workspace.settings) as client:
+        aliases = _aliases(client, name)
+        wanted = number if slash else str(aliases.get(alias or "champion", ""))
+        found = {str(version.version): version for version in _versions(client, name)}
+    if wanted in found:
+        return found[wanted]
+    there = f"versions {', '.join(sorted(found, key=int)) or 'none'}; aliases {aliases or 'none'}"
+    raise RegistryError(Problem(f"no version of {name!r} is meant by {reference!r}", hint=f"there are {there}"))
+
+
+def list_models(workspace: Workspace, name: str | None = None) -> list[ListedVersion]:
+    """All versions of one model, or of every model, by name and newest first."""
+    with reach_mlflow(workspace.settings) as client:
+        names = [name] if name else sorted(model.name for model in client.search_registered_models(max_results=1000))
+        return [listed for each in names for listed in _list(client, each)]
+
+
+def fetch_bundle(workspace: Workspace, version: ModelVersion) -> Path:
+    """The model folder of a version's bundle: out of the store, else downloaded into it and checked.
+
+    Raises RegistryError if what the registry holds is not the bundle that was registered.
+    """
+    store = workspace.store
+    trained = find_bundle(store, version.bundle_key)
+    # The same key may hold other bits here: a machine of another kind trains to slightly different weights.
+    is_it = trained is not None and trained.digest == version.bundle
+    key = version.bundle_key if is_it else f"registered/{version.bundle}"
+    place = store.open(key)
+    if place is None:
+        with store.writing(key) as folder, reach_mlflow(workspace.settings):
+            _download(workspace, version, folder)
+        place = store.open(key)
+    assert place is not None
+    return place / MODEL
+
+
+def first_version(client: "MlflowClient", name: str, bundle: str) -> ModelVersion | None:
+    """`find_version` inside a `reach_mlflow` block."""
+    found = client.search_model_versions(f"name = '{name}' and tags.`{BUNDLE}` = '{bundle}'")
+    return min((_record(version) for version in found), key=lambda version: version.version, default=None)
+
+
+def _versions(client: "MlflowClient", name: str) -> list[ModelVersion]:
+    return [_record(version) for version in client.search_model_versions(f"name = '{name}'") if BUNDLE in version.tags]
+
+
+def _record(version: "MlflowVersion") -> ModelVersion:
+    return ModelVersion(
+        name=version.name,
+        version=int(version.version),
+        bundle=version.tags[BUNDLE],
+        bundle_key=version.tags[BUNDLE_KEY],
+        model_id=version.source.removeprefix("models:/"),  # its own field reads back empty
+        mlflow_run=version.run_id,
+        created_at=_iso(version.creation_timestamp),
+    )
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
+
+
+def _aliases(client: "MlflowClient", name: str) -> dict[str, int]:
+    # A look-up of one alias that is not set is an error like any other; the model's own list is not.
+    found = client.search_registered_models(f"name = '{name}'")
+    return {alias: int(version) for model in found for alias, version in model.aliases.items()}
+
+
+def _list(client: "MlflowClient", name: str) -> list[ListedVersion]:
+    aliases = _aliases(client, name)
+    listed = []
+    for version in client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"]):
+        if BUNDLE in version.tags:
+            record = _record(version)
+            names = tuple(sorted(alias for alias, number in aliases.items() if number == record.version))
+            metrics = holdout_metrics(client.get_run(record.mlflow_run))
+            listed.append(ListedVersion(record, names, metrics, version.tags))
+    return listed
+
+
+def _download(workspace: Workspace, version: ModelVersion, folder: Path) -> None:
+    """The bundle's record and model folder out of the registry's artifacts, its digest checked."""
+    from mlflow.artifacts import download_artifacts
+
+    from graftwork.training.engine import folder_digest
+
+    uri = workspace.settings.mlflow_uri
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        for part in (BUNDLE_RECORD, "artifacts"):
+            download_artifacts(
+                f"models:/{version.model_id}/{part}", dst_path=temporary, tracking_uri=uri, registry_uri=uri
+            )
+        shutil.move(Path(temporary) / BUNDLE_RECORD, folder / BUNDLE_RECORD)
+        shutil.move(next((Path(temporary) / "artifacts").iterdir()), folder / MODEL)
+    found = folder_digest(folder / MODEL)
+    if found != version.bundle:
+        problem = f"the registry's files changed: found {found[:12]}, expected {version.bundle[:12]}"
+        raise RegistryError(Problem(problem, version.uri, "restore its artifacts, or promote another version"))

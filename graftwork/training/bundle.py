@@ -1,0 +1,72 @@
+"""What training leaves: a result for each stage, and the bundle that is judged and served."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graftwork.fingerprint import from_json
+from graftwork.storage import Store
+
+BUNDLE_RECORD = "bundle.json"
+STAGE_RECORD = "stage.json"
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch gave: mean training loss, loss and accuracy on the validation rows, seconds it took."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """A point of the learning curve: loss averaged since the last point, share of the peak rate in force."""
+
+    step: int
+    loss: float
+    rate_scale: float
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A finished stage. key: its folder in the store. best_epoch: the epoch whose weights it left, counted from 1."""
+
+    SCHEMA: ClassVar[int] = 1
+    stage: str
+    key: str
+    weights_digest: str
+    epochs: tuple[EpochMetrics, ...]
+    steps: tuple[StepMetrics, ...]
+    best_epoch: int
+    seconds: float
+
+    @property
+    def best(self) -> EpochMetrics:
+        return self.epochs[self.best_epoch - 1]
+
+
+@dataclass(frozen=True)
+class ServingBundle:
+    """A model ready to serve. digest: over the files of its `model` folder. manifest, checkpoint: digests of records."""
+
+    SCHEMA: ClassVar[int] = 1
+    digest: str
+    key: str
+    name: str
+    recipe_digest: str
+    manifest: str
+    checkpoint: str
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]
+    stages: tuple[StageResult, ...]
+
+
+def find_bundle(store: Store, key: str) -> ServingBundle | None:
+    """The bundle stored under the key, verified; None if there is none."""
+    folder = store.open(key)
+    return None if folder is None else from_json(ServingBundle, (folder / BUNDLE_RECORD).read_text(encoding="utf-8"))

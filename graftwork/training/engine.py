@@ -1,0 +1,156 @@
+"""All stages of a run, each taken from the store where it is there already; at the end, the serving bundle."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from graftwork.data.manifest import load_rows
+from graftwork.errors import CheckpointError
+from graftwork.faults import fault
+from graftwork.fingerprint import digest, file_digest, from_json, to_json, walk_files
+from graftwork.models import serving
+from graftwork.models.serving import WEIGHTS, ServingConfig, TextClassifier, TextEncoder, pick_device
+from graftwork.models.text import load_pretrained
+from graftwork.storage import Store
+from graftwork.training.bundle import BUNDLE_RECORD, MODEL, STAGE_RECORD, ServingBundle, StageResult
+from graftwork.training.loop import Examples, Report, StageContext, StageProgress, train_stage
+from graftwork.training.plan import ResolvedRun, TrainingPlan
+from graftwork.training.stages import Stage
+
+# What a bundle takes over from the checkpoint, byte for byte; the weights and the serving code are ours.
+TOKENIZER_AND_CONFIG = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def run_stages(run: ResolvedRun, store: Store, report: Report, should_stop: Callable[[], bool]) -> ServingBundle:
+    """Train the stages that are not in the store yet, then bundle.
+
+    Raises Paused between steps once `should_stop` says so; finished stages stay in the store.
+    """
+    checkpoint = store.open(run.lock.key)
+    if checkpoint is None:
+        raise CheckpointError(f"{run.lock.source} is not in the store any more: run again to retrieve it")
+    results = _finished_stages(run.plan, store, report)
+    model = _load_model(run.plan, checkpoint, store, results)
+    remaining = run.plan.stages[len(results) :]
+    if remaining:
+        encoder = TextEncoder(checkpoint, run.plan.max_tokens)
+        train, validation = (_examples(run, store, side, encoder) for side in ("train", "validation"))
+    for index, stage in enumerate(remaining, start=len(results)):
+        report({"event": "stage", "stage": stage.name, "index": index, "stages": len(run.plan.stages)})
+        started = time.monotonic()
+        context = _context(run.plan, index, report, should_stop)
+        progress = train_stage(model, stage, run.plan.groups, train, validation, context)
+        results.append(_publish_stage(store, stage, model, progress, time.monotonic() - started))
+        fault("training.stage_switch")
+    return _publish_bundle(run, store, checkpoint, model, tuple(results))
+
+
+def serving_config(plan: TrainingPlan) -> ServingConfig:
+    """The part of the plan that serving needs."""
+    return ServingConfig(plan.classes, plan.columns, plan.pooling, plan.max_tokens, plan.hidden_layers, plan.dropout)
+
+
+def _context(plan: TrainingPlan, index: int, report: Report, should_stop: Callable[[], bool]) -> StageContext:
+    return StageContext(
+        index=index,
+        seed=plan.seed,
+        batch_tokens=plan.batch_tokens,
+        precision=plan.precision,
+        device=pick_device(),
+        report=report,
+        should_stop=should_stop,
+    )
+
+
+def _finished_stages(plan: TrainingPlan, store: Store, report: Report) -> list[StageResult]:
+    """The results of the first stages, as far as they are in the store without a gap."""
+    results: list[StageResult] = []
+    for stage in plan.stages:
+        folder = store.open(stage.key)
+        if folder is None:
+            break
+        results.append(from_json(StageResult, (folder / STAGE_RECORD).read_text(encoding="utf-8")))
+        report({"event": "reused", "stage": stage.name, "seconds": results[-1].seconds})
+    return results
+
+
+def _load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: list[StageResult]) -> TextClassifier:
+    """The checkpoint with a new head, or, after finished stages, the weights that the last one left."""
+    model = load_pretrained(checkpoint, serving_config(plan), seed=plan.seed)
+    if results:
+        model.load_state_dict(load_file(store.root / results[-1].key / WEIGHTS), strict=True)
+    return model.to(pick_device())
+
+
+def _examples(run: ResolvedRun, store: Store, side: str, encoder: TextEncoder) -> Examples:
+    rows = load_rows(store, run.manifest, sides=(side,))
+    texts = list(rows["text"]) if len(run.plan.columns) == 1 else list(zip(rows["text"], rows["text_b"], strict=True))
+    return Examples(encoder.encode(texts), rows["label"].to_numpy("int64"), encoder)
+
+
+def _publish_stage(
+    store: Store, stage: Stage, model: TextClassifier, progress: StageProgress, seconds: float
+) -> StageResult:
+    with store.writing(stage.key) as folder:
+        _save_weights(model, folder / WEIGHTS)
+        result = StageResult(
+            stage=stage.name,
+            key=stage.key,
+            weights_digest=file_digest(folder / WEIGHTS),
+            epochs=tuple(progress.epochs),
+            steps=tuple(progress.steps),
+            best_epoch=progress.best_epoch,
+            seconds=seconds,
+        )
+        (folder / STAGE_RECORD).write_text(to_json(result), encoding="utf-8")
+        fault("training.before_publish")
+    return result
+
+
+def _publish_bundle(
+    run: ResolvedRun, store: Store, checkpoint: Path, model: TextClassifier, results: tuple[StageResult, ...]
+) -> ServingBundle:
+    with store.writing(run.plan.bundle_key) as folder:
+        target = folder / MODEL
+        target.mkdir()
+        for name in TOKENIZER_AND_CONFIG:
+            if (checkpoint / name).is_file():
+                shutil.copyfile(checkpoint / name, target / name)
+        shutil.copyfile(Path(serving.__file__), target / "serving.py")
+        serving_config(run.plan).write(target)
+        _save_weights(model, target / WEIGHTS)
+        bundle = ServingBundle(
+            digest=folder_digest(target),
+            key=run.plan.bundle_key,
+            name=run.plan.name,
+            recipe_digest=run.plan.recipe_digest,
+            manifest=run.plan.manifest,
+            checkpoint=run.plan.checkpoint,
+            classes=run.plan.classes,
+            columns=run.plan.columns,
+            stages=results,
+        )
+        (folder / BUNDLE_RECORD).write_text(to_json(bundle), encoding="utf-8")
+    return bundle
+
+
+def folder_digest(folder: Path) -> str:
+    """The digest over the names and bytes of a folder's files."""
+    return digest({path.relative_to(folder).as_posix(): file_digest(path) for path in walk_files(folder)})
+
+
+def _save_weights(model: torch.nn.Module, path: Path) -> None:
+    save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, path)

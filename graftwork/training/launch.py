@@ -1,0 +1,102 @@
+"""Starts the training process of a run, passes its progress on, and says how it ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from graftwork.errors import CheckpointError, DataError, GraftworkError, Paused, Problem, TrainingError
+from graftwork.storage import Store
+from graftwork.training.bundle import ServingBundle, find_bundle
+from graftwork.training.plan import open_run
+
+STOP_WITHIN_S = 20
+SHOWN_LOG = 2000
+ERRORS: dict[int, type[GraftworkError]] = {
+    error.exit_code: error for error in (DataError, CheckpointError, TrainingError, Paused)
+}
+
+
+def train_stages(run_id: str, store: Store, on_progress: Callable[[dict[str, Any]], None]) -> ServingBundle:
+    """The serving bundle of a run: from the store, or trained in a process of its own that ends with this one.
+
+    on_progress is given one event after the other: `reused`, `stage`, `step` (stage, step, steps, loss), `epoch`.
+    Raises Paused if training was asked to stop, TrainingError if it failed or its process died.
+    """
+    plan = open_run(store, run_id).plan
+    bundle = find_bundle(store, plan.bundle_key)
+    if bundle is None:
+        _run_process(run_id, on_progress)
+        bundle = find_bundle(store, plan.bundle_key)
+    else:
+        for result in bundle.stages:
+            on_progress({"event": "reused", "stage": result.stage, "seconds": result.seconds})
+    if bundle is None:
+        raise TrainingError(f"run {run_id}: training ended well but left no bundle at {plan.bundle_key}")
+    return bundle
+
+
+def _run_process(run_id: str, on_progress: Callable[[dict[str, Any]], None]) -> None:
+    problems: list[Problem] = []
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log, _process(run_id, log) as process:
+        for event in _events(process):
+            if event["event"] == "error":
+                problems = [Problem(**problem) for problem in event["problems"]]
+            else:
+                on_progress(event)
+        code = process.wait()
+        if code != 0:
+            raise _failure(code, problems, _tail(log))
+
+
+@contextmanager
+def _process(run_id: str, log: TextIO) -> Iterator[subprocess.Popen[str]]:
+    """The running child. It has a session of its own, so that Ctrl-C reaches it through us, and is asked once."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "graftwork.training.process", run_id],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("{"):
+            yield json.loads(line)
+
+
+def _failure(code: int, problems: list[Problem], log: str) -> GraftworkError:
+    """What an exit code means to the person who must act."""
+    if problems:
+        return ERRORS.get(code, TrainingError)(*problems)
+    if code == -signal.SIGKILL:
+        hint = "most often out of memory: lower train.batch_tokens or input.max_tokens, or train fewer depth groups"
+        return TrainingError(Problem("the training process was killed (SIGKILL)", hint=hint))
+    if code < 0:
+        return TrainingError(f"the training process died of {signal.Signals(-code).name}\n{log}")
+    return TrainingError(f"the training process ended with exit code {code}{os.linesep}{log}")
+
+
+def _tail(log: TextIO) -> str:
+    log.seek(0)
+    return log.read()[-SHOWN_LOG:].strip()

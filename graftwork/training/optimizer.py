@@ -1,0 +1,72 @@
+"""The optimiser of one stage: built from its depth groups and nothing else, its rate a pure function of the step."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from graftwork.models.catalog import DepthGroup
+
+
+def freeze(model: nn.Module, groups: Sequence[DepthGroup], trained: Mapping[str, float]) -> None:
+    """Let only the named depth groups take gradients.
+
+    A frozen parameter holds no gradient: AdamW would still move one whose gradient is zero.
+    """
+    for group in groups:
+        for _, parameter in group_parameters(model, group):
+            parameter.requires_grad_(group.name in trained)
+            parameter.grad = None
+
+
+def set_modes(model: nn.Module) -> None:
+    """Training mode where something is trained, eval mode (no dropout) in parts that are wholly frozen."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def build_optimizer(
+    model: nn.Module, groups: Sequence[DepthGroup], rates: Mapping[str, float], weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over the trained depth groups, each at its own peak rate; biases and normalisations are not decayed.
+
+    Each parameter group keeps its peak rate in `peak`. Method: decoupled weight decay (Loshchilov and Hutter 2019).
+    """
+    parameter_groups = []
+    for group in groups:
+        if group.name not in rates:
+            continue
+        named = list(group_parameters(model, group))
+        for decay, members in (
+            (weight_decay, [parameter for _, parameter in named if parameter.ndim > 1]),
+            (0.0, [parameter for _, parameter in named if parameter.ndim <= 1]),
+        ):
+            if members:
+                parameter_groups.append({"params": members, "peak": rates[group.name], "weight_decay": decay})
+    return torch.optim.AdamW(parameter_groups, lr=0.0, fused=True)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, scale: float) -> None:
+    """Each parameter group's rate becomes its peak times `scale`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * scale
+
+
+def rate_scale(step: int, steps: int, warmup: float, schedule: str) -> float:
+    """The share of the peak rate at a step (0 … steps - 1): up over the first `warmup` share, then along the schedule."""
+    rising = max(1, round(warmup * steps)) if warmup else 0
+    if step < rising:
+        return (step + 1) / rising
+    done = (step - rising) / max(1, steps - rising)
+    if schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1.0 - done
+
+
+def group_parameters(model: nn.Module, group: DepthGroup) -> Iterator[tuple[str, nn.Parameter]]:
+    """The named parameters that belong to a depth group."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if name.startswith(group.prefixes))

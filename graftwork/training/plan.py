@@ -1,0 +1,193 @@
+"""The training plan: what will be trained on what, and where each result will lie; all that a run resolved at its start.
+
+A plan is made from records and a checkpoint's header alone. Nothing is loaded, so it can be shown before it is paid for.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from graftwork.checkpoints.lock import CheckpointLock
+from graftwork.checkpoints.retrieve import open_checkpoint
+from graftwork.checkpoints.safety import read_tensor_shapes
+from graftwork.data.manifest import DatasetManifest
+from graftwork.errors import RecipeError, TrainingError
+from graftwork.fingerprint import digest, from_json, to_json
+from graftwork.models.catalog import DepthGroup, depth_groups, family_of
+from graftwork.policy import Policy
+from graftwork.recipe import Recipe
+from graftwork.storage import Store
+from graftwork.training.precision import resolve_precision
+from graftwork.training.stages import Stage, peak_rates, trained_groups
+
+# Raised by hand when what a stage or a bundle means changes: then, and only then, trained work is done again.
+STAGE_VERSION = 1
+BUNDLE_VERSION = 1
+DEFAULT_POOLING = "mean"
+RUN_RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that decides the weights, by digest or by value.
+
+    manifest, checkpoint: digests of the records. rows: rows of each side. groups: all depth groups, shallowest first.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    name: str
+    problem_type: str
+    recipe_digest: str
+    manifest: str
+    checkpoint: str
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]
+    pooling: str
+    max_tokens: int
+    hidden_layers: tuple[int, ...]
+    dropout: float
+    seed: int
+    batch_tokens: int
+    precision: str
+    rows: dict[str, int]
+    groups: tuple[DepthGroup, ...]
+    stages: tuple[Stage, ...]
+    bundle_key: str
+
+    @property
+    def parameters(self) -> int:
+        """All parameters of the model."""
+        return sum(group.parameters for group in self.groups)
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """What a run resolved at its start. A retry, a resume or an approval a week later works on this, not on the world."""
+
+    SCHEMA: ClassVar[int] = 1
+    run_id: str
+    recipe: dict[str, Any]
+    plan: TrainingPlan
+    manifest: DatasetManifest
+    lock: CheckpointLock
+    policy: dict[str, Any]
+    is_limited: bool
+
+    @property
+    def key(self) -> str:
+        return f"run/{self.run_id}"
+
+
+def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock, checkpoint: Path) -> TrainingPlan:
+    """The plan for this recipe on this data and checkpoint (`checkpoint`: its verified folder).
+
+    Raises RecipeError if a stage names depth groups that the architecture lacks, CheckpointError if it is not supported.
+    """
+    pooling = recipe.input.pooling or lock.pooling or DEFAULT_POOLING
+    columns = (recipe.input.text,) if isinstance(recipe.input.text, str) else tuple(recipe.input.text)
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    _check_length(recipe.input.max_tokens, config)
+    head = head_parameters(_width(config), recipe.head.layers, len(manifest.classes))
+    shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
+    groups = depth_groups(family_of(lock.architecture), shapes, head)
+    shared = {
+        "manifest": manifest.digest,
+        "checkpoint": lock.digest,
+        "classes": manifest.classes,
+        "columns": columns,
+        "pooling": pooling,
+        "max_tokens": recipe.input.max_tokens,
+        "hidden_layers": recipe.head.layers,
+        "dropout": recipe.head.dropout,
+        "seed": recipe.train.seed,
+        "batch_tokens": recipe.train.batch_tokens,
+        "precision": resolve_precision(recipe.train.precision),
+    }
+    stages = _resolve_stages(recipe, groups, digest({"version": STAGE_VERSION} | shared))
+    return TrainingPlan(
+        name=recipe.name,
+        problem_type=recipe.problem_type,
+        recipe_digest=recipe.digest,
+        rows={side: sum(by_class.values()) for side, by_class in manifest.sides.items()},
+        groups=groups,
+        stages=stages,
+        bundle_key=f"bundle/{digest({'version': BUNDLE_VERSION, 'last': stages[-1].key})}",
+        **shared,
+    )
+
+
+def _resolve_stages(recipe: Recipe, groups: tuple[DepthGroup, ...], before: str) -> tuple[Stage, ...]:
+    """Stages with their keys; a key covers everything before it, so a changed stage changes all later ones."""
+    stages: list[Stage] = []
+    for index, section in enumerate(recipe.stages):
+        trained = trained_groups(section.train, groups, where=f"{recipe.path}: stages.{index}.train")
+        facts = {
+            "rates": peak_rates(section, trained, deepest=groups[-1].depth),
+            "epochs": section.epochs,
+            "schedule": section.schedule,
+            "warmup": section.warmup,
+            "weight_decay": section.weight_decay,
+            "label_smoothing": section.label_smoothing,
+            "clip_norm": section.clip_norm,
+            "patience": section.patience,
+            "class_weights": section.class_weights,
+        }
+        before = digest({"before": before, "index": index} | facts)
+        trainable = sum(group.parameters for group in trained)
+        stages.append(Stage(name=section.name, trainable=trainable, key=f"stage/{before}", **facts))
+    return tuple(stages)
+
+
+def plan_run(
+    recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock, policy: Policy, store: Store
+) -> ResolvedRun:
+    """The run that this recipe asks for on this data, written to the store.
+
+    Its id follows from what it resolved, so that the same again is the same run.
+    """
+    plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock))
+    facts = {"plan": plan, "manifest": manifest.digest, "lock": lock.digest, "policy": policy.digest}
+    run = ResolvedRun(
+        run_id=digest(facts)[:16],
+        recipe=recipe.model_dump(mode="json"),
+        plan=plan,
+        manifest=manifest,
+        lock=lock,
+        policy=policy.model_dump(mode="json"),
+        is_limited=recipe.limit_rows is not None,
+    )
+    if store.open(run.key) is None:
+        with store.writing(run.key) as folder:
+            (folder / RUN_RECORD).write_text(to_json(run), encoding="utf-8")
+    return run
+
+
+def open_run(store: Store, run_id: str) -> ResolvedRun:
+    """The run that was resolved under this id; TrainingError if the store has none."""
+    folder = store.open(f"run/{run_id}") if run_id.isalnum() else None
+    if folder is None:
+        raise TrainingError(f"no run {run_id} in {store.root}")
+    return from_json(ResolvedRun, (folder / RUN_RECORD).read_text(encoding="utf-8"))
+
+
+def head_parameters(width: int, hidden_layers: tuple[int, ...], classes: int) -> int:
+    """Weights and biases of the head's linear layers."""
+    sizes = (width, *hidden_layers, classes)
+    return sum((inputs + 1) * outputs for inputs, outputs in zip(sizes, sizes[1:], strict=False))
+
+
+def describe_plan(plan: TrainingPlan) -> dict[str, Any]:
+    """The plan as plain values, for --json and for reports."""
+    return asdict(plan) | {"parameters": plan.parameters}
+
+
+def _width(config: Mapping[str, Any]) -> int:
+    return int(config.get("hidden_size") or config["dim"])
+
+
+def _check_length(max_tokens: int, config: Mapping[str, Any]) -> None:
+    limit = config.get("max_position_embeddings")
+    if limit is not None and max_tokens > limit:
+        raise RecipeError(f"input.max_tokens is {max_tokens}: this checkpoint reads at most {limit}")

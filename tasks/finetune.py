@@ -1,0 +1,93 @@
+"""Planning and staged training as tasks."""
+
+import logging
+import time
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+
+from graftwork.checkpoints.lock import CheckpointLock
+from graftwork.data.manifest import DatasetManifest
+from graftwork.policy import load_policy
+from graftwork.recipe import Recipe
+from graftwork.training import launch, plan
+from graftwork.training.bundle import ServingBundle
+from graftwork.training.plan import ResolvedRun
+from graftwork.workspace import Workspace
+from tasks.policies import MINUTE_S, RETRIED
+
+PUBLISH_EVERY_S = 2.0
+LOG_EVERY_S = 15.0
+
+log = logging.getLogger("graftwork.tasks")
+
+
+@task(task_run_name="plan the stages of {recipe.name}", tags=["cpu"], timeout_seconds=10 * MINUTE_S, **RETRIED)
+def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock) -> ResolvedRun:
+    """What will be trained, kept under the run's id together with all that it was resolved from."""
+    run = plan.plan_run(recipe, manifest, lock, load_policy(recipe.root / recipe.policy), Workspace.open().store)
+    create_table_artifact(
+        key="plan",
+        table=[
+            {"stage": s.name, "trains": ", ".join(s.rates), "parameters": s.trainable, "epochs": s.epochs}
+            for s in run.plan.stages
+        ],
+        description=f"Run {run.run_id}: {run.plan.rows['train']:,} rows, {run.plan.parameters:,} parameters in all.",
+    )
+    return run
+
+
+@task(task_run_name="train run {run_id}", tags=["gpu"], **RETRIED)
+def train_stages(run_id: str) -> ServingBundle:
+    """All stages of the run, in a process of their own; an artifact shows step, loss and time left while it works."""
+    return launch.train_stages(run_id, Workspace.open().store, on_progress=TrainingProgress())
+
+
+class TrainingProgress:
+    """Passes training events on to the log and to a progress artifact of the task run."""
+
+    def __init__(self) -> None:
+        self.artifact = create_progress_artifact(progress=0.0, key="training", description="starting")
+        self.stage_started = self.published = self.logged = 0.0
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        handle = getattr(self, f"on_{event['event']}")
+        handle(event)
+
+    def on_reused(self, event: dict[str, Any]) -> None:
+        log.info("stage %s: reused, %s of training not repeated", event["stage"], duration(event["seconds"]))
+
+    def on_stage(self, event: dict[str, Any]) -> None:
+        self.stage_started = self.logged = time.monotonic()
+        log.info("stage %s: %d of %d begins", event["stage"], event["index"] + 1, event["stages"])
+
+    def on_step(self, event: dict[str, Any]) -> None:
+        now = time.monotonic()
+        left = (now - self.stage_started) / event["step"] * (event["steps"] - event["step"])
+        text = "stage {stage}: step {step} of {steps}, loss {loss:.3f}, ".format(**event) + f"{duration(left)} left"
+        if now - self.published >= PUBLISH_EVERY_S or event["step"] == event["steps"]:
+            self.published = now
+            update_progress_artifact(self.artifact, progress=100 * event["step"] / event["steps"], description=text)
+        if now - self.logged >= LOG_EVERY_S:
+            self.logged = now
+            log.info(text)
+
+    def on_epoch(self, event: dict[str, Any]) -> None:
+        log.info(
+            "stage %s: epoch %d in %s, validation loss %.3f, validation accuracy %.3f",
+            event["stage"],
+            event["epoch"],
+            duration(event["seconds"]),
+            event["validation_loss"],
+            event["validation_accuracy"],
+        )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 42 s, 3 min 20 s, 1 h 5 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

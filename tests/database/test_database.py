@@ -1,0 +1,119 @@
+"""Opening, migrating and sharing the database."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import insert, select, text
+
+from graftwork.database import REVISION, TABLES, Database, claims, ledger, now
+from graftwork.errors import RecipeError, ServiceUnavailable
+from graftwork.migrations import alembic_config
+
+OPEN_AT = """
+import sys, time
+from graftwork.database import Database
+time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
+with Database.open(sys.argv[1]).begin() as connection:
+    print(connection.exec_driver_sql("SELECT count(*) FROM ledger").scalar())
+"""
+ENTRY = {
+    "model": "m",
+    "alias": "champion",
+    "sequence": 1,
+    "to_version": 1,
+    "bundle_digest": "b",
+    "recipe_digest": "r",
+    "manifest_digest": "d",
+    "rule": "by hand",
+    "actor": "a",
+    "reason": "because",
+    "created_at": now(),
+    "previous_hash": "",
+    "hash": "h",
+}
+
+
+def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
+    """Alembic finds no difference between the migrated database and the tables as they are defined."""
+    with database.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), TABLES) == []
+        assert ScriptDirectory.from_config(alembic_config(connection)).get_heads() == [REVISION]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_processes_that_open_a_fresh_database_together_all_succeed(kind: str, request: pytest.FixtureRequest) -> None:
+    """Six processes meet at one fresh database at the same moment; each finds its tables."""
+    url, start = request.getfixturevalue(f"{kind}_url"), str(time.time() + 2.5)
+    command = [sys.executable, "-c", OPEN_AT, url, start]
+    openers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    answers = [opener.communicate() for opener in openers]
+    assert [opener.returncode for opener in openers] == [0] * 6, [error for _, error in answers]
+    assert [out.strip() for out, _ in answers] == ["0"] * 6
+
+
+def test_an_open_at_the_newest_migration_needs_no_alembic(sqlite_url: str) -> None:
+    """A second open reads one row; it does not pay for Alembic's import."""
+    Database.open(sqlite_url)
+    check = f"import sys; from graftwork.database import Database; Database.open({sqlite_url!r}); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split()
+    assert "sqlalchemy" in modules
+    assert "alembic" not in modules
+
+
+@pytest.mark.parametrize("statement", ["UPDATE ledger SET reason = 'none'", "DELETE FROM ledger"])
+def test_the_database_refuses_to_change_the_ledger(database: Database, statement: str) -> None:
+    """An entry can be added; UPDATE and DELETE are refused by a trigger and leave it as it was."""
+    with database.begin() as connection:
+        connection.execute(insert(ledger).values(ENTRY))
+    with pytest.raises(Exception, match="append-only"), database.begin() as connection:
+        connection.execute(text(statement))
+    with database.begin() as connection:
+        assert connection.execute(select(ledger.c.reason)).scalars().all() == ["because"]
+
+
+def test_a_block_that_fails_leaves_nothing(database: Database) -> None:
+    """A transaction whose block raises is rolled back as a whole."""
+    row = {"kind": "k", "key": "1", "owner": "o", "created_at": now()}
+    with pytest.raises(ZeroDivisionError), database.begin() as connection:
+        connection.execute(insert(claims).values(row))
+        raise ZeroDivisionError
+    with database.begin() as connection:
+        assert connection.execute(select(claims)).all() == []
+
+
+def test_a_schema_of_a_newer_graftwork_is_refused(sqlite_url: str) -> None:
+    """A migration number that is not ours is named and nothing is changed."""
+    with Database.open(sqlite_url).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(RecipeError, match=r"9999.*newer"):
+        Database.open(sqlite_url)
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    """A damaged file is refused with its path and stays as it is."""
+    damaged = tmp_path / "graftwork.db"
+    damaged.write_bytes(b"not a database, surely" * 100)
+    with pytest.raises(RecipeError, match=r"graftwork\.db.*backup"):
+        Database.open(f"sqlite:///{damaged}")
+    assert damaged.read_bytes().startswith(b"not a database")
+
+
+def test_a_server_that_is_away_is_a_transient_error_without_its_password() -> None:
+    """Nobody listens on the port: worth another try, and the URL is shown without the secret."""
+    with pytest.raises(ServiceUnavailable) as caught:
+        Database.open("postgresql+psycopg://ann:hunter2@127.0.0.1:9/graftwork?connect_timeout=2")
+    assert "127.0.0.1:9" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "nosuch://host/name"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    """What can't be a database names the setting to correct."""
+    with pytest.raises(RecipeError, match="GRAFTWORK_DB"):
+        Database.open(url)

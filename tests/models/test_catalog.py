@@ -1,0 +1,51 @@
+"""Depth groups, for every architecture of the catalog."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from graftwork.errors import CheckpointError
+from graftwork.models.catalog import FAMILIES, depth_groups, family_of
+from graftwork.models.serving import ServingConfig
+from graftwork.models.text import load_pretrained
+
+CONFIG = ServingConfig(classes=("no", "yes"), columns=("text",), pooling="mean", max_tokens=16)
+
+
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    with safe_open(folder / "model.safetensors", "numpy") as tensors:
+        return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_every_parameter_is_in_exactly_one_depth_group(architecture: str, make_checkpoint: Callable[..., Path]) -> None:
+    """The groups made from the file's header partition the parameters of the model that is trained."""
+    folder = make_checkpoint(architecture)
+    groups = depth_groups(family_of(architecture), shapes(folder), head_parameters=33 * 2)
+    model = load_pretrained(folder, CONFIG, seed=0)
+    for name, _ in model.named_parameters():
+        assert sum(name.startswith(group.prefixes) for group in groups) == 1, name
+    assert sum(group.parameters for group in groups) == sum(p.numel() for p in model.parameters())
+    assert [group.name for group in groups] == ["embeddings", "block.0", "block.1", "block.2", "head"]
+
+
+def test_a_tensor_of_no_part_is_named() -> None:
+    """A checkpoint with something in it that the architecture lacks is refused, by that tensor's name."""
+    found = {"embeddings.word": (4, 2), "encoder.layer.0.weight": (2, 2), "adapter.gate": (2,)}
+    with pytest.raises(CheckpointError, match=r"adapter\.gate"):
+        depth_groups(FAMILIES["bert"], found, 1)
+
+
+def test_a_missing_block_is_refused() -> None:
+    """Blocks 0 and 2 without 1 are not an encoder."""
+    found = {"embeddings.word": (4, 2), "encoder.layer.0.w": (2, 2), "encoder.layer.2.w": (2, 2)}
+    with pytest.raises(CheckpointError, match="unbroken"):
+        depth_groups(FAMILIES["bert"], found, 1)
+
+
+def test_an_unknown_architecture_names_the_known_ones() -> None:
+    """The message says what could be used instead."""
+    with pytest.raises(CheckpointError, match="gpt9.*bert"):
+        family_of("gpt9")

@@ -1,0 +1,105 @@
+"""The classifier and its inference, on tiny models of every architecture."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from graftwork.errors import CheckpointError
+from graftwork.models import serving
+from graftwork.models.catalog import FAMILIES
+from graftwork.models.serving import ServingConfig, TextEncoder, canonical_length, inference_batches
+from graftwork.models.text import load_pretrained
+
+TEXTS = ["a good film", "bad", "the plot was very very long and the acting was dull", "", "great " * 12]
+CONFIG = ServingConfig(classes=("no", "yes"), columns=("text",), pooling="mean", max_tokens=16)
+
+
+def write_bundle(checkpoint: Path, folder: Path, config: ServingConfig = CONFIG) -> serving.ServingModel:
+    """A serving folder of an untrained classifier, and the model it holds."""
+    model = load_pretrained(checkpoint, config, seed=1)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    save_file(model.state_dict(), folder / serving.WEIGHTS)
+    config.write(folder)
+    return serving.load(folder)
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_batched_probabilities_equal_those_of_single_rows(
+    architecture: str, pooling: str, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Padding and neighbours change nothing that matters: each row alone gives the same, to rounding."""
+    config = ServingConfig(("no", "yes"), ("text",), pooling, 16)
+    model = write_bundle(make_checkpoint(architecture), tmp_path, config)
+    together = model.probabilities(TEXTS)
+    alone = np.concatenate([model.probabilities([text]) for text in TEXTS])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    np.testing.assert_allclose(together.sum(axis=1), 1.0)
+
+
+def test_mean_pooling_is_the_mean_over_real_tokens(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Against transformers' own encoder and a hand-written mean."""
+    model = write_bundle(tiny_checkpoint, tmp_path)
+    ids = model.encoder.encode(["a good film"])
+    states = model.model.body(input_ids=torch.tensor(ids)).last_hidden_state[0]
+    np.testing.assert_allclose(model.features(["a good film"])[0], states.mean(0).detach().numpy(), atol=1e-6)
+
+
+def test_pairs_are_encoded_as_pairs(tiny_checkpoint: Path) -> None:
+    """Two columns give one sequence with a separator between them."""
+    encoder = TextEncoder(tiny_checkpoint, 16)
+    [pair], [first] = encoder.encode([("a good film", "bad plot")]), encoder.encode(["a good film"])
+    assert pair[: len(first)] == first
+    assert len(pair) == len(first) + 3
+
+
+def test_batches_hold_every_row_once_within_the_budget() -> None:
+    """No row is lost or repeated, none is padded beyond its canonical length."""
+    rows = [[1] * length for length in (1, 8, 9, 30, 128, 500, 600, 7, 33)]
+    seen = []
+    for length, indices in inference_batches(rows, batch_tokens=256):
+        assert len(indices) == 1 or len(indices) * length <= 256
+        assert all(canonical_length(len(rows[index])) == length for index in indices)
+        seen += indices
+    assert sorted(seen) == list(range(len(rows)))
+
+
+def test_a_bundle_with_a_tensor_missing_is_not_loaded(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """`load` names the tensor instead of drawing it at random."""
+    write_bundle(tiny_checkpoint, tmp_path)
+    tensors = load_file(tmp_path / serving.WEIGHTS)
+    del tensors["head.1.bias"]
+    save_file(tensors, tmp_path / serving.WEIGHTS)
+    with pytest.raises(RuntimeError, match=r"head\.1\.bias"):
+        serving.load(tmp_path)
+
+
+def test_a_checkpoint_with_a_tensor_missing_is_not_loaded(
+    make_checkpoint: Callable[..., Path],
+) -> None:
+    """transformers would draw it at random and go on."""
+    folder = make_checkpoint()
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["encoder.layer.1.output.dense.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"encoder\.layer\.1\.output\.dense\.weight is missing"):
+        load_pretrained(folder, CONFIG, seed=0)
+
+
+def test_serving_code_runs_without_the_package(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The file that travels with a bundle predicts where Graftwork is not importable, and gives the same."""
+    expected = write_bundle(tiny_checkpoint, tmp_path).probabilities(TEXTS)
+    (tmp_path / "serving.py").write_bytes(Path(serving.__file__).read_bytes())
+    script = (
+        "import sys; sys.modules['graftwork'] = None; import serving; "
+        f"print(serving.load({str(tmp_path)!r}).probabilities({TEXTS!r}).tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    np.testing.assert_allclose(np.array(eval(done.stdout)), expected)

@@ -1,0 +1,176 @@
+"""A real bundle around a tiny BERT made from its config, and a workspace with stores of its own."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, PreTrainedTokenizerFast
+
+from graftwork.database import Database
+from graftwork.fingerprint import to_json
+from graftwork.models import serving
+from graftwork.models.catalog import DepthGroup
+from graftwork.models.serving import ServingConfig, TextClassifier, make_body
+from graftwork.registry.registration import register_model
+from graftwork.registry.tracking import log_training
+from graftwork.registry.versions import ModelVersion
+from graftwork.settings import Settings
+from graftwork.storage import Store
+from graftwork.training.bundle import (
+    BUNDLE_RECORD,
+    MODEL,
+    EpochMetrics,
+    ServingBundle,
+    StageResult,
+    StepMetrics,
+)
+from graftwork.training.engine import folder_digest
+from graftwork.training.plan import TrainingPlan
+from graftwork.training.stages import Stage
+from graftwork.workspace import Workspace
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "a", "very")
+CLASSES = ("negative", "positive")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A workspace with a home of its own."""
+    settings = Settings(home=tmp_path / ".graftwork")
+    return Workspace(settings, Store(settings.store_root), Database.open(settings.database_url))
+
+
+@pytest.fixture
+def stages() -> tuple[StageResult, ...]:
+    """Two finished stages, the first with more points than MLflow takes in one request."""
+    return stage("top", points=1200), stage("full", points=3)
+
+
+def stage(name: str, points: int) -> StageResult:
+    """A stage with so many points of its training curve and two epochs."""
+    epochs = tuple(EpochMetrics(n, n * points // 2, 0.6 / n, 0.7 / n, 0.6 + n / 10, 1.5) for n in (1, 2))
+    steps = tuple(StepMetrics(n + 1, 1 / (n + 1), 0.5) for n in range(points))
+    return StageResult(name, f"stage/{name}", "0" * 64, epochs, steps, best_epoch=2, seconds=3.0)
+
+
+@pytest.fixture
+def bundle(workspace: Workspace, stages: tuple[StageResult, ...]) -> ServingBundle:
+    """A tiny BERT with random weights, stored as training stores a bundle."""
+    return store_bundle(workspace, stages, seed=1)
+
+
+def store_bundle(workspace: Workspace, stages: tuple[StageResult, ...], seed: int) -> ServingBundle:
+    """A bundle whose weights follow from the seed."""
+    key = f"bundle/{seed:064x}"
+    with workspace.store.writing(key) as folder:
+        write_model(folder / MODEL, seed)
+        record = ServingBundle(
+            digest=folder_digest(folder / MODEL),
+            key=key,
+            name="review-sentiment",
+            recipe_digest="a" * 64,
+            manifest="b" * 64,
+            checkpoint="c" * 64,
+            classes=CLASSES,
+            columns=("text",),
+            stages=stages,
+        )
+        (folder / BUNDLE_RECORD).write_text(to_json(record), encoding="utf-8")
+    return record
+
+
+def write_model(folder: Path, seed: int) -> None:
+    """A model folder as `serving.load` reads it."""
+    folder.mkdir()
+    config = BertConfig(len(WORDS), 8, 1, 2, 16, max_position_embeddings=16, architectures=["BertModel"])
+    (folder / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
+    words = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    (folder / "serving.py").write_text(Path(serving.__file__).read_text("utf-8"), encoding="utf-8")
+    shape = ServingConfig(CLASSES, ("text",), "mean", max_tokens=16)
+    shape.write(folder)
+    torch.manual_seed(seed)
+    body, _ = make_body(folder)
+    save_file(TextClassifier(body, shape).state_dict(), folder / serving.WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The fields of an evaluation that the registry reads."""
+
+    metrics: dict[str, Figure] = field(default_factory=lambda: {"accuracy": Figure(0.85, 0.83, 0.87)})
+    baselines: dict[str, dict[str, Figure]] = field(
+        default_factory=lambda: {"majority": {"accuracy": Figure(0.5, 0.48, 0.52)}}
+    )
+
+
+@dataclass(frozen=True)
+class Data:
+    """The fields of a manifest that the registry reads."""
+
+    digest: str = "b" * 64
+    lineage: str = "review-sentiment"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The fields of a verdict that the registry reads."""
+
+    outcome: str = "promote"
+    reason: str = "It beats every baseline."
+    evaluation: str = "e" * 64
+
+
+@pytest.fixture
+def plan(bundle: ServingBundle) -> TrainingPlan:
+    """The plan that the bundle's stages came from."""
+    return TrainingPlan(
+        name=bundle.name,
+        problem_type="text-classification",
+        recipe_digest=bundle.recipe_digest,
+        manifest=bundle.manifest,
+        checkpoint=bundle.checkpoint,
+        classes=bundle.classes,
+        columns=bundle.columns,
+        pooling="mean",
+        max_tokens=16,
+        hidden_layers=(),
+        dropout=0.1,
+        seed=7,
+        batch_tokens=400,
+        precision="float32",
+        rows={"train": 70, "validation": 10, "holdout": 20},
+        groups=(DepthGroup("head", 2, 18, ("head.",)),),
+        stages=tuple(
+            Stage(r.stage, {"head": 1e-3}, 18, 2, "linear", 0.1, 0.01, 0.0, 1.0, None, "none", r.key)
+            for r in bundle.stages
+        ),
+        bundle_key=bundle.key,
+    )
+
+
+@pytest.fixture
+def register(workspace: Workspace, bundle: ServingBundle, plan: TrainingPlan) -> Callable[[], ModelVersion]:
+    """Logs the run and registers its bundle, as the flow does."""
+
+    def go() -> ModelVersion:
+        run = log_training(workspace, "run1", plan, bundle.stages)
+        return register_model(workspace, run, bundle, Data(), Judged(), Decision())
+
+    return go

@@ -1,0 +1,145 @@
+"""The training loop on a tiny model and a task that it can learn."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from graftwork.errors import Paused, TrainingError
+from graftwork.models.catalog import DepthGroup, depth_groups, family_of
+from graftwork.models.serving import ServingConfig, TextClassifier, TextEncoder
+from graftwork.models.text import load_pretrained
+from graftwork.training.loop import Examples, StageContext, StageProgress, train_stage
+from graftwork.training.stages import Stage
+
+GOOD, BAD = "good great wonderful moving warm clever".split(), "bad awful dull boring weak cold".split()
+CONFIG = ServingConfig(("no", "yes"), ("text",), "mean", 16, dropout=0.1)
+
+
+def make_stage(**changes: Any) -> Stage:
+    facts: dict[str, Any] = {
+        "name": "all",
+        "rates": {"head": 1e-2, "block.2": 1e-3, "block.1": 1e-3},
+        "trainable": 0,
+        "epochs": 3,
+        "schedule": "linear",
+        "warmup": 0.1,
+        "weight_decay": 0.01,
+        "label_smoothing": 0.0,
+        "clip_norm": 1.0,
+        "patience": None,
+        "class_weights": "none",
+        "key": "stage/0",
+    }
+    return Stage(**(facts | changes))
+
+
+@pytest.fixture
+def model(tiny_checkpoint: Path) -> TextClassifier:
+    """A fresh classifier; the same each time."""
+    return load_pretrained(tiny_checkpoint, CONFIG, seed=3)
+
+
+@pytest.fixture(scope="module")
+def examples(tiny_checkpoint: Path) -> Examples:
+    """Eighty texts whose words tell their class."""
+    generator = np.random.default_rng(5)
+    texts = [
+        " ".join(["the film is", *generator.choice([BAD, GOOD][index % 2], size=1 + index % 4)]) for index in range(80)
+    ]
+    encoder = TextEncoder(tiny_checkpoint, 16)
+    return Examples(encoder.encode(texts), np.arange(80) % 2, encoder)
+
+
+def groups_of(model: TextClassifier) -> tuple[DepthGroup, ...]:
+    shapes = {name.removeprefix("body."): tuple(p.shape) for name, p in model.named_parameters() if name[:4] == "body"}
+    return depth_groups(family_of("bert"), shapes, 66)
+
+
+def run(
+    model: TextClassifier, examples: Examples, stage: Stage, events: list[dict[str, Any]] | None = None, **changes: Any
+) -> StageProgress:
+    events = [] if events is None else events
+    facts: dict[str, Any] = {
+        "index": 0,
+        "seed": 7,
+        "batch_tokens": 64,
+        "precision": "float32",
+        "device": torch.device("cpu"),
+        "report": events.append,
+        "should_stop": lambda: False,
+    }
+    return train_stage(model, stage, groups_of(model), examples, examples, StageContext(**(facts | changes)))
+
+
+def test_it_learns(model: TextClassifier, examples: Examples) -> None:
+    """A separable task is learnt, and the curve is told step by step."""
+    events: list[dict[str, Any]] = []
+    progress = run(model, examples, make_stage(epochs=8), events)
+    assert progress.epochs[-1].validation_accuracy > 0.95
+    assert progress.epochs[-1].validation_loss < progress.epochs[0].validation_loss
+    assert [point.step for point in progress.steps] == sorted({point.step for point in progress.steps})
+    assert progress.steps[-1].step == progress.step == events[-1]["step"]
+
+
+def test_only_the_stage_s_groups_move(model: TextClassifier, examples: Examples) -> None:
+    """Frozen tensors are the same to the bit, trained ones are not."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    run(model, examples, make_stage(epochs=1))
+    for name, tensor in model.state_dict().items():
+        is_trained = name.startswith(("head.", "body.encoder.layer.1.", "body.encoder.layer.2."))
+        # A softmax ignores what is added to all its inputs: the key's bias has no gradient but rounding.
+        if not name.endswith("key.bias"):
+            assert torch.equal(before[name], tensor) != is_trained, name
+
+
+def test_the_same_seed_gives_the_same_weights(tiny_checkpoint: Path, examples: Examples) -> None:
+    """Twice the same is the same to the bit; another seed is not."""
+    weights = []
+    for seed in (7, 7, 8):
+        model = load_pretrained(tiny_checkpoint, CONFIG, seed=3)
+        run(model, examples, make_stage(), seed=seed)
+        weights.append(model.head[1].weight.clone())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_weights_of_the_best_epoch_stay(model: TextClassifier, examples: Examples) -> None:
+    """A rate that ruins the model later leaves it as it was at its best, and patience ends the stage early."""
+    stage = make_stage(epochs=30, schedule="constant", rates={"head": 3.0, "block.2": 0.5}, patience=3, clip_norm=0.0)
+    progress = run(model, examples, stage)
+    losses = [epoch.validation_loss for epoch in progress.epochs]
+    assert progress.best_epoch == 1 + int(np.argmin(losses))
+    assert len(losses) in (30, progress.best_epoch + 3)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, progress.best_weights[name])
+
+
+def test_a_request_to_stop_is_heard_before_the_next_step(model: TextClassifier, examples: Examples) -> None:
+    """Paused says where it stopped."""
+    asked = iter([False] * 5 + [True])
+    with pytest.raises(Paused, match="at step 5 of"):
+        run(model, examples, make_stage(), should_stop=lambda: next(asked))
+
+
+def test_a_loss_that_is_no_number_ends_the_stage(model: TextClassifier, examples: Examples) -> None:
+    """It names the stage and the step and says what to change."""
+    torch.nn.init.constant_(model.head[1].weight, float("nan"))
+    with pytest.raises(TrainingError, match=r"stage 'all'.*nan at step 0.*learning_rate"):
+        run(model, examples, make_stage())
+
+
+def test_balanced_class_weights_equal_scikit_learn_s() -> None:
+    """Against compute_class_weight."""
+    from sklearn.utils.class_weight import compute_class_weight
+
+    from graftwork.training.loop import _class_weights
+
+    labels = np.array([0] * 7 + [1] * 3)
+    weights = _class_weights("balanced", labels, torch.device("cpu"))
+    assert weights is not None
+    np.testing.assert_allclose(
+        weights.numpy(), compute_class_weight("balanced", classes=np.array([0, 1]), y=labels), rtol=1e-6
+    )
