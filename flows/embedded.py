@@ -13,6 +13,9 @@ from graftwork.settings import Settings
 from graftwork.workspace import Workspace
 
 
+FLUSH_WITHIN_S = 5.0
+
+
 def run(settings: Settings, recipe: Path, overrides: Sequence[str], limit_rows: int | None) -> RunSummary:
     """Run the finetune flow for a recipe, after closing what runs of dead processes left open.
 
@@ -24,7 +27,7 @@ def run(settings: Settings, recipe: Path, overrides: Sequence[str], limit_rows: 
     with prefect_api(settings):
         from flows.finetune import finetune  # imports Prefect, while the server starts
         from flows.recovery import close_dead_runs, owned
-        from prefect.logging.handlers import APILogHandler
+        from prefect.logging.handlers import APILogWorker
 
         workspace.store.sweep()
         close_dead_mlflow_runs(workspace)
@@ -34,7 +37,7 @@ def run(settings: Settings, recipe: Path, overrides: Sequence[str], limit_rows: 
             with owned():
                 return finetune(str(recipe), tuple(overrides), limit_rows)
         finally:
-            APILogHandler.flush()
+            APILogWorker.drain_all(timeout=FLUSH_WITHIN_S)
 
 
 def _log_to_terminal() -> None:

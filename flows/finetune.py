@@ -32,6 +32,6 @@ def finetune(recipe: str, overrides: tuple[str, ...] = (), limit_rows: int | Non
     if run.is_limited:
         return RunSummary(run, bundle, evaluation, verdict)
     version = register_model(run.run_id, bundle, evaluation, verdict)
-    entry = promote(run.run_id, version, verdict)
+    entry = promote(version, bundle, evaluation, verdict)
     report = publish_report(run.run_id, bundle, evaluation, verdict, version, entry)
     return RunSummary(run, bundle, evaluation, verdict, version, entry, report)

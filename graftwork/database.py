@@ -117,12 +117,15 @@ class Database:
         return database
 
     @contextmanager
-    def begin(self) -> Iterator[Connection]:
+    def begin(self, locking: Table | None = None) -> Iterator[Connection]:
         """A connection in one transaction: committed if the block ends well, else rolled back.
 
-        On SQLite it is the only writer from its first line on, so a read in it stays true until its write.
+        locking: the table of which this transaction is to be the only writer, so that what it read stays true until it
+        writes. (SQLite has one writer for all tables, from the first line on.)
         """
         with _named(self.engine), self.engine.begin() as connection:
+            if locking is not None and connection.dialect.name == "postgresql":
+                connection.execute(text(f"LOCK TABLE {locking.name} IN SHARE ROW EXCLUSIVE MODE"))
             yield connection
 
 
@@ -208,6 +211,8 @@ def _revision(engine: Engine) -> str | None:
 
 def _migrate(engine: Engine) -> None:
     """Run the missing migrations in one transaction; a process that comes meanwhile waits, then finds none missing."""
+    from alembic.util import CommandError
+
     from graftwork import migrations
 
     with engine.begin() as connection:
@@ -215,8 +220,8 @@ def _migrate(engine: Engine) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         try:
             migrations.upgrade(connection)
-        except migrations.UnknownRevision as error:
-            problem = f"its tables are at migration {error}, this Graftwork knows them up to {REVISION}"
+        except CommandError as error:
+            problem = f"this Graftwork knows the tables up to migration {REVISION}: {error}"
             hint = "use the Graftwork that made it, or a newer one"
             raise RecipeError(Problem(problem, _name(engine), hint)) from error
 

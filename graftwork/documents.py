@@ -15,15 +15,17 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, StreamMark, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, StreamMark
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from graftwork.errors import GraftworkError, Problem, RecipeError, raise_if, shorten
 
 MAX_BYTES = 1 << 18
 MAX_DEPTH = 16
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+FRACTION = re.compile(r"[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|\.inf)|\.nan", re.IGNORECASE)
 
 Key = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
@@ -44,13 +46,9 @@ class Document:
 
     def place(self, key: Key) -> str:
         """Where the key, or what comes nearest above it, was written."""
-        return self.places[self.written(key)]
-
-    def written(self, key: Key) -> Key:
-        """The longest beginning of the key that the document holds."""
         while key not in self.places:
             key = key[:-1]
-        return key
+        return self.places[key]
 
 
 def read_document(path: Path) -> Document:
@@ -75,11 +73,12 @@ def parse_document(text: str, name: str) -> Document:
         raise_if(_tricks(text, name), RecipeError)
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
-        raise RecipeError(
-            Problem(f"not YAML: {error.problem or error.context}", _at(name, error.problem_mark))
-        ) from error
-    except YAMLError as error:
-        raise RecipeError(Problem(f"not YAML: {shorten(error)}", f"{name}:1:1")) from error
+        what = f"not YAML: {error.problem or error.context}"
+        raise RecipeError(Problem(what, _at(name, error.problem_mark))) from error
+    except ReaderError as error:
+        line, column = text.count("\n", 0, error.position) + 1, error.position - text.rfind("\n", 0, error.position)
+        what = f"not YAML: the character U+{error.character:04X} is not allowed"
+        raise RecipeError(Problem(what, f"{name}:{line}:{column}")) from error
     places: dict[Key, str] = {(): f"{name}:1:1"}
     problems: list[Problem] = []
     data = None if root is None else _build(root, (), name, places, problems)
@@ -96,12 +95,10 @@ def override_document(document: Document, assignments: Sequence[str]) -> Documen
     problems: list[Problem] = []
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
-        where = f"--set {name}"
+        where = f"--set {shorten(name)}"
         try:
             if not (name and equals):
-                raise RecipeError(
-                    Problem("expected KEY=VALUE, as in stages.1.epochs=3", f"--set {shorten(assignment)}")
-                )
+                raise RecipeError(Problem("expected KEY=VALUE, as in stages.1.epochs=3", where))
             key = _assign(data, name.split("."), parse_document(text, where).data, where)
         except GraftworkError as error:
             problems += error.problems
@@ -164,7 +161,7 @@ def _scalar(node: ScalarNode) -> Any:
         return None
     if kind == "bool":
         return node.value.lower() == "true"
-    if kind == "float":
+    if kind == "float" and FRACTION.fullmatch(node.value):
         return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
     if kind == "int" and WHOLE.fullmatch(node.value):
         return int(node.value)

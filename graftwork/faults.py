@@ -17,6 +17,7 @@ POINTS = frozenset(
         "training.before_publish",
         "training.stage_switch",
         "evaluation.before_publish",
+        "registry.after_create_logged_model",
         "registry.after_log_model",
         "registry.after_create_version",
         "promotion.after_ledger",

@@ -5,8 +5,9 @@ gone, however it went, and the child's read returns.
 """
 
 import os
-import sys
 import threading
+
+STDIN = 0
 
 
 def end_with_parent() -> None:
@@ -15,6 +16,7 @@ def end_with_parent() -> None:
 
 
 def _wait() -> None:
-    while sys.stdin.buffer.read(1):
+    # Not through sys.stdin: a thread that waits inside it would hold its lock when the interpreter shuts down.
+    while os.read(STDIN, 1):
         pass
     os._exit(1)

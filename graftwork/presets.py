@@ -1,7 +1,7 @@
 """Stage presets: the names a recipe may give instead of writing its stages out.
 
 A preset is the plain stages it stands for, so that it can be printed, copied into a recipe and changed there. Learning
-rates are those that did best on small encoders (about 20 to 100 million parameters) with mean pooling.
+rates are usual ones for encoders of some 20 to 100 million parameters: where to begin, not where to end.
 """
 
 from typing import Any

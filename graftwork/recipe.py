@@ -158,6 +158,8 @@ class SplitSection(Section):
 
 
 class DataSection(Section):
+    """Which rows, what their class is, and how they are split."""
+
     sources: Annotated[tuple[SourceSection, ...], AfterValidator(_distinct)]
     label: LabelSection
     contract: ProjectPath | None = None
@@ -169,6 +171,8 @@ class DataSection(Section):
 
 
 class InputSection(Section):
+    """What the model sees of a row."""
+
     text: Annotated[
         str | tuple[str, str], PlainValidator(_text_columns, json_schema_input_type=str | tuple[str, str])
     ] = Field(description="A column, or two for pairs of texts.")
@@ -179,20 +183,28 @@ class InputSection(Section):
 
 
 class CheckpointSection(Section):
+    """The pretrained weights to start from."""
+
     source: str = Field(pattern=r"^(pkg|file|hf)://", description="pkg://, file:// or hf://owner/name@<40 hex>")
     licences: Annotated[tuple[str, ...], AfterValidator(_distinct)] = Field(description="Licences that may be used.")
 
 
 class HeadSection(Section):
+    """The layers that are added on top."""
+
     layers: tuple[Count, ...] = Field(default=(), description="Widths of hidden layers.")
     dropout: Share = 0.1
 
 
 class StartSection(Section):
+    """Which weights training starts from."""
+
     origin: Literal["checkpoint"] = Field(default="checkpoint", alias="from")
 
 
 class TrainSection(Section):
+    """What all stages have in common."""
+
     seed: Whole = 0
     batch_tokens: Count = 4096
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -224,6 +236,8 @@ class StageSection(Section):
 
 
 class EvaluationSection(Section):
+    """What is measured beside the model itself."""
+
     baselines: tuple[BaselineName, ...] = ("majority", "tfidf", "frozen-head")
     slices: tuple[Column, ...] = ()
     bootstrap: Count = Field(default=1000, description="Samples behind each interval.")
@@ -239,6 +253,8 @@ class RetrainSection(Section):
 
 
 class ResourcesSection(Section):
+    """What a run may use: not part of the digest."""
+
     pool: Word | None = None
     time_limit: Duration | None = None
 
@@ -299,9 +315,9 @@ class Recipe(Section):
             "retrain": True,
             "resources": True,
         }
-        return digest(
-            {"version": DIGEST_VERSION} | self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
-        )
+        plain = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+        told = {name: section for name, section in plain.items() if section != {}}
+        return digest({"version": DIGEST_VERSION} | told)
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), limit_rows: int | None = None) -> Recipe:

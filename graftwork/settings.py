@@ -60,8 +60,8 @@ def find_home(start: Path) -> Path:
 
 
 def use_home(project: Path) -> Path:
-    """Make `project` the home of this process and its children, unless GRAFTWORK_HOME says otherwise."""
-    home = Path(os.environ.setdefault("GRAFTWORK_HOME", str(find_home(project))))
+    """Make the project's `.graftwork` the home of this process and its children, unless GRAFTWORK_HOME says otherwise."""
+    home = Path(os.environ.setdefault("GRAFTWORK_HOME", str(project / HOME_NAME)))
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,6 +9,7 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 
 from graftwork.checkpoints.lock import CheckpointLock
 from graftwork.data.manifest import DatasetManifest
+from graftwork.durations import duration
 from graftwork.policy import load_policy
 from graftwork.recipe import Recipe
 from graftwork.training import launch, plan
@@ -82,12 +83,3 @@ class TrainingProgress:
             event["validation_loss"],
             event["validation_accuracy"],
         )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 42 s, 3 min 20 s, 1 h 5 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,1 @@
+"""Pretrained checkpoints: named, pinned, checked, and kept in the store."""

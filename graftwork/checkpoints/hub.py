@@ -1,4 +1,4 @@
-"""Checkpoints on the Hugging Face hub: what a commit holds, its files, and the folder that mirrors it without a network.
+"""Checkpoints on the Hugging Face hub: what a commit holds, its files, and the folder that mirrors it offline.
 
 The address is HF_ENDPOINT's where that is set. With a mirror, nothing else is asked.
 """

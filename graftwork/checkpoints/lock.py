@@ -1,4 +1,4 @@
-"""The lock of a checkpoint: which bytes, from where, under which licence. It lies beside the recipe and is committed."""
+"""The lock of a checkpoint: which bytes, from where, under which licence. It lies beside the recipe."""
 
 import os
 from collections.abc import Iterator
@@ -82,17 +82,17 @@ def list_files(folder: Path, names: tuple[str, ...]) -> tuple[CheckpointFile, ..
     return tuple(CheckpointFile(name, path.stat().st_size, file_digest(path)) for name, path in paths)
 
 
-def differences(locked: CheckpointLock, found: CheckpointLock, lockfile: Path) -> Iterator[Problem]:
+def differences(locked: CheckpointLock, found: CheckpointLock) -> Iterator[Problem]:
     """What is not as the lockfile says, file by file."""
-    hint = f"restore the locked files; to accept the new ones, delete {lockfile.name} or run graftwork lock"
+    hint = "restore it; to accept it as it is, run graftwork lock"
     expected = {file.path: file for file in locked.files}
     present = {file.path: file for file in found.files}
     for name in sorted(expected.keys() | present.keys()):
         where = f"{found.source}: {name}"
         if name not in present:
-            yield Problem(f"missing, but {lockfile.name} lists it", where, hint)
+            yield Problem("missing, but the lockfile lists it", where, hint)
         elif name not in expected:
-            yield Problem(f"not in {lockfile.name}", where, hint)
+            yield Problem("not in the lockfile", where, hint)
         elif present[name] != expected[name]:
             yield Problem(f"altered: {_brief(present[name])} found, {_brief(expected[name])} locked", where, hint)
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from graftwork.errors import CheckpointError, Problem, shorten
 
@@ -58,13 +58,14 @@ def local_folder(reference: Reference, root: Path) -> Path:
     return folder
 
 
-def package_metadata(reference: Reference) -> tuple[str | None, str | None]:
-    """Version and licence that the installed distribution of a pkg:// reference states."""
+def package_metadata(reference: Reference) -> tuple[Any, Any]:
+    """Version and licence that the installed distribution of a pkg:// reference states, each None if it does not."""
     try:
         found = metadata.distribution(reference.place.partition("/")[0])
     except metadata.PackageNotFoundError:
         return None, None
-    return found.version, found.metadata.get("License-Expression") or found.metadata.get("License")
+    stated = found.metadata.json
+    return found.version, stated.get("license_expression") or stated.get("license")
 
 
 def _package_folder(reference: Reference) -> Path:

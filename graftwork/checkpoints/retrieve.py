@@ -28,7 +28,7 @@ from graftwork.checkpoints.tokenizer import check_tokenizer
 from graftwork.errors import CheckpointError, Problem, raise_if
 from graftwork.fingerprint import walk_files
 from graftwork.recipe import Recipe
-from graftwork.storage import STAGING
+from graftwork.storage import STAGING, Store
 from graftwork.workspace import Workspace
 
 
@@ -48,7 +48,7 @@ def retrieve_checkpoint(recipe: Recipe, workspace: Workspace, architectures: Col
         hint = f"run `graftwork lock {recipe.path.name}`"
         raise CheckpointError(Problem(f"it is for {locked.source}, the recipe names {reference}", str(lockfile), hint))
     if not (locked and _is_at_hand(locked, reference, recipe.root, workspace)):
-        found = _take_in(reference, recipe.root, workspace, architectures, locked, lockfile)
+        found = _take_in(reference, recipe.root, workspace, architectures, locked)
         if not locked:
             write_lock(lockfile, found)
         locked = found
@@ -57,7 +57,7 @@ def retrieve_checkpoint(recipe: Recipe, workspace: Workspace, architectures: Col
 
 
 def lock_checkpoint(recipe: Recipe, workspace: Workspace, architectures: Collection[str]) -> CheckpointLock:
-    """Pin the recipe's checkpoint as it is now: the lockfile is written anew, a branch in the recipe becomes its commit.
+    """Pin the recipe's checkpoint as it is now: a new lockfile, and a branch in the recipe becomes its commit.
 
     Nothing is written if the checkpoint can't be used. The recipe is changed in that one word.
     """
@@ -69,6 +69,14 @@ def lock_checkpoint(recipe: Recipe, workspace: Workspace, architectures: Collect
         _rewrite(recipe.path, recipe.checkpoint.source, str(reference))
     write_lock(lock_path(recipe.path), lock)
     return lock
+
+
+def open_checkpoint(store: Store, lock: CheckpointLock) -> Path:
+    """The verified folder of a locked checkpoint. Raises CheckpointError if the store does not hold it whole."""
+    folder = store.open(lock.key)
+    if folder is None:
+        raise CheckpointError(Problem("not in the store any more", lock.source, "run again to retrieve it"))
+    return folder
 
 
 def _is_at_hand(lock: CheckpointLock, reference: Reference, root: Path, workspace: Workspace) -> bool:
@@ -86,13 +94,12 @@ def _take_in(
     workspace: Workspace,
     architectures: Collection[str],
     locked: CheckpointLock | None = None,
-    lockfile: Path = Path(),
 ) -> CheckpointLock:
     """Gather, check, compare with the lock if there is one, and publish."""
     with _gathered(reference, root, workspace) as folder:
         found = _inspect(folder, reference, architectures)
         if locked:
-            raise_if(differences(locked, found, lockfile), CheckpointError)
+            raise_if(differences(locked, found), CheckpointError)
         with workspace.store.writing(found.key) as publishing:
             shutil.copytree(folder, publishing, dirs_exist_ok=True, copy_function=shutil.move)
     return found
@@ -129,7 +136,7 @@ def _gather(reference: Reference, root: Path, mirror: Path | None, into: Path) -
 def _selected(folder: Path, reference: Reference) -> tuple[str, ...]:
     """The files of a folder that are taken; none may be a link, or lie behind one."""
     names = select_files([path.relative_to(folder).as_posix() for path in folder.rglob("*")], str(reference))
-    links = [name for name in names if (folder / name).is_symlink() or (folder / name).parent.is_symlink()]
+    links = [name for name in (*names, str(Path(POOLING).parent)) if (folder / name).is_symlink()]
     hint = "copy the folder with its links resolved (cp -rL)"
     raise_if(
         (Problem("a symbolic link is not followed", f"{reference}: {name}", hint) for name in links), CheckpointError

@@ -177,7 +177,7 @@ def _not_finite(path: Path) -> Iterator[tuple[str, str]]:
     import numpy as np
 
     # A float is NaN or infinite exactly when all its exponent bits are set. NumPy itself knows no bfloat16.
-    exponents = {
+    exponents: dict[str, Any] = {
         "F64": np.uint64(0x7FF0 << 48),
         "F32": np.uint32(0x7F80_0000),
         "F16": np.uint16(0x7C00),

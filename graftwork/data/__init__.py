@@ -1,0 +1,1 @@
+"""From files to accepted rows, each on its side for good."""

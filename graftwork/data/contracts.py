@@ -4,12 +4,14 @@ A contract is YAML in pandera's own schema format, and comes on top of what must
 not blank, it has no NUL character. Cells are text, so a numeric check needs `dtype: float64` and `coerce: true`.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftwork.data.quarantine import BadRow, Cells
 from graftwork.data.labels import NOT_A_NUMBER
+from graftwork.data.quarantine import BadRow, Cells
 from graftwork.documents import read_document
 from graftwork.errors import Problem, RecipeError
 
@@ -18,55 +20,64 @@ if TYPE_CHECKING:
     from pandera.pandas import Column, DataFrameSchema
 
 MISSING = "missing"
+COERCE = "cells are text: a check of numbers needs `dtype: float64` and `coerce: true`"
 
 
-def contract_columns(contract: dict[str, Any] | None) -> tuple[str, ...]:
-    """The columns that a contract speaks of."""
-    return tuple((contract or {}).get("columns", {}))
+@dataclass(frozen=True)
+class Contract:
+    """A contract as it was written; `broken_rows` finds out whether pandera can build it."""
+
+    path: str
+    schema: dict[str, Any]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it speaks of."""
+        return tuple(self.schema["columns"])
 
 
-def read_contract(path: Path) -> dict[str, Any]:
-    """The contract as plain values. Raises RecipeError where it is no pandera schema with columns."""
+def read_contract(path: Path) -> Contract:
+    """The contract in a YAML file. Raises RecipeError."""
     document = read_document(path)
-    contract = document.data
-    if not (isinstance(contract, dict) and isinstance(contract.get("columns"), dict) and contract["columns"]):
+    schema = document.data
+    if not (isinstance(schema, dict) and isinstance(schema.get("columns"), dict) and schema["columns"]):
         raise RecipeError(Problem("a contract needs `columns:`", document.place(()), "see contracts/reviews.yaml"))
-    _columns(contract, str(path))
-    return contract
+    return Contract(str(path), {"schema_type": "dataframe"} | schema)
 
 
 def broken_rows(
-    rows: Sequence[Cells], columns: Sequence[str], texts: Sequence[str], contract: dict[str, Any] | None
+    rows: Mapping[int, Cells], columns: Sequence[str], texts: Sequence[str], contract: Contract | None
 ) -> dict[int, BadRow]:
-    """What breaks the contract, by position in `rows` (cells in the order of `columns`).
+    """What breaks the contract, by the key that the row has in `rows`.
 
-    texts: the columns that hold a text.
+    rows: cells in the order of `columns`. texts: the columns that hold a text. Raises RecipeError for a
+    contract that pandera can't build or run.
     """
     import pandas
 
-    frame = pandas.DataFrame(rows, columns=list(columns), dtype="str")
+    frame = pandas.DataFrame(list(rows.values()), list(rows), list(columns), dtype="str")
     schema = _schema(texts, contract)
     broken: dict[int, BadRow] = {}
     # A cell that can't be coerced keeps pandera from running the column's other checks: set aside, then look again.
-    while found := _failures(schema, frame):
+    while found := _failures(schema, frame, contract.path if contract else ""):
         broken |= found
         frame = frame.drop(index=list(found))
     return broken
 
 
-def _failures(schema: "DataFrameSchema", frame: "pandas.DataFrame") -> dict[int, BadRow]:
+def _failures(schema: "DataFrameSchema", frame: "pandas.DataFrame", where: str) -> dict[int, BadRow]:
     from pandera.errors import SchemaErrors
 
     try:
         schema.validate(frame, lazy=True)
     except SchemaErrors as error:
-        cases = error.failure_cases
+        failed = error.failure_cases
     else:
         return {}
-    cases = cases[cases["index"].notna()].drop_duplicates("index")
+    cases = failed[failed["index"].notna()].drop_duplicates("index")
     if cases.empty:
-        case = error.failure_cases.iloc[0]
-        raise RecipeError(Problem(f"column {case['column']!r} fails as a whole: {case['check']}", "the data contract"))
+        case = failed.iloc[0]
+        raise RecipeError(Problem(f"{case['check']} can't be checked on {case['column']!r}", where, COERCE))
     return {
         int(index): BadRow(str(column), *_reason(str(check), frame.at[index, column]))
         for index, column, check in zip(cases["index"], cases["column"], cases["check"], strict=True)
@@ -80,10 +91,10 @@ def _reason(check: str, value: Any) -> tuple[str, str]:
     return NOT_A_NUMBER if is_number else f"breaks {check}", str(value)
 
 
-def _schema(texts: Sequence[str], contract: dict[str, Any] | None) -> "DataFrameSchema":
+def _schema(texts: Sequence[str], contract: Contract | None) -> "DataFrameSchema":
     from pandera.pandas import Check, Column, DataFrameSchema
 
-    columns = _columns(contract, "the data contract") if contract else {}
+    columns = _columns(contract) if contract else {}
     always = [
         Check.str_matches(r"(?s).*\S", error="the rule that a text is not blank"),
         Check.str_matches(r"[^\x00]*$", error="the rule that a text holds no NUL character"),
@@ -94,10 +105,10 @@ def _schema(texts: Sequence[str], contract: dict[str, Any] | None) -> "DataFrame
     return DataFrameSchema(columns)
 
 
-def _columns(contract: dict[str, Any], where: str) -> "dict[str, Column]":
+def _columns(contract: Contract) -> "dict[str, Column]":
     from pandera.io.pandas_io import deserialize_schema
 
     try:
-        return deserialize_schema(contract).columns
+        return deserialize_schema(copy.deepcopy(contract.schema)).columns
     except Exception as error:  # pandera names no error of its own for a schema that it can't build
-        raise RecipeError(Problem(f"not a pandera schema: {error}", where)) from error
+        raise RecipeError(Problem(f"not a pandera schema: {error}", contract.path)) from error

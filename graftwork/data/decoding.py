@@ -10,26 +10,20 @@ from pathlib import Path
 from graftwork.errors import DataError, Problem
 
 MAX_LINE_BYTES = 16 << 20
+MAX_CELL = 1 << 20
 # Of its first bytes, a file of UTF-16 text in a Latin script has every second one zero; a text file has none.
 SNIFFED_BYTES = 1000
 UTF16_ZEROS = 0.25
 
 
-class UnreadableFile(DataError):
+class UnreadableFileError(DataError):
     """A whole file that can't be trusted; a landing folder sets it aside, a file that the recipe names is refused."""
-
-    def __init__(self, message: str, where: str, hint: str = "") -> None:
-        super().__init__(Problem(message, where, hint))
-
-    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
-        problem = self.problems[0]
-        return type(self), (problem.message, problem.where, problem.hint)
 
 
 def read_lines(path: Path, encoding: str, where: str) -> Iterator[str]:
     """The lines of a text file with their ends; a UTF-8 byte order mark is dropped.
 
-    where: how messages name the file. Raises UnreadableFile.
+    where: how messages name the file. Raises UnreadableFileError.
     """
     _check_encoding(encoding, where)
     with path.open("rb") as stream:
@@ -39,7 +33,9 @@ def read_lines(path: Path, encoding: str, where: str) -> Iterator[str]:
         while raw := stream.readline(MAX_LINE_BYTES + 1):
             number += 1
             if len(raw) > MAX_LINE_BYTES:
-                raise UnreadableFile(f"the line is longer than {MAX_LINE_BYTES >> 20} MiB", f"{where}:{number}")
+                raise UnreadableFileError(
+                    Problem(f"the line is longer than {MAX_LINE_BYTES >> 20} MiB", f"{where}:{number}")
+                )
             line = _decode(raw, encoding, offset, f"{where}:{number}")
             yield line.removeprefix("\ufeff") if number == 1 else line
             offset += len(raw)
@@ -49,10 +45,12 @@ def _decode(raw: bytes, encoding: str, offset: int, where: str) -> str:
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:
-        raise UnreadableFile(
-            f"byte {offset + error.start} (0x{raw[error.start]:02x}) is not {encoding}",
-            where,
-            "name the encoding of the source in the recipe, for instance `encoding: latin-1` or `encoding: cp1252`",
+        raise UnreadableFileError(
+            Problem(
+                f"byte {offset + error.start} (0x{raw[error.start]:02x}) is not {encoding}",
+                where,
+                "name the encoding of the source in the recipe, for instance `encoding: latin-1` or `encoding: cp1252`",
+            )
         ) from error
 
 
@@ -62,10 +60,12 @@ def _check_encoding(encoding: str, where: str) -> None:
     except (LookupError, UnicodeError):
         is_splittable = False
     if not is_splittable:
-        raise UnreadableFile(f"the encoding {encoding!r} can't be read", where, "convert the file to UTF-8")
+        raise UnreadableFileError(
+            Problem(f"the encoding {encoding!r} can't be read", where, "convert the file to UTF-8")
+        )
 
 
 def _check_start(start: bytes, where: str) -> None:
     has_mark = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if has_mark or start.count(0) > UTF16_ZEROS * len(start):
-        raise UnreadableFile("the file is UTF-16, expected UTF-8", where, "convert the file to UTF-8")
+        raise UnreadableFileError(Problem("the file is UTF-16, expected UTF-8", where, "convert the file to UTF-8"))

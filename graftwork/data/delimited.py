@@ -5,11 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from graftwork.data.decoding import UnreadableFile, read_lines
+from graftwork.data.decoding import MAX_CELL, UnreadableFileError, read_lines
 from graftwork.data.quarantine import BadRow, Cells
-from graftwork.errors import shorten
-
-MAX_CELL = 1 << 20
+from graftwork.errors import Problem, shorten
 
 
 def read_delimited(
@@ -24,7 +22,7 @@ def read_delimited(
     """Each record's first line and its cells in the order of `columns`; blank lines are no records.
 
     header: the columns of a file without a header line. is_quoted: whether a cell may stand in double quotes; where it
-    may not (TSV), a quote is a character like any other. Raises UnreadableFile.
+    may not (TSV), a quote is a character like any other. Raises UnreadableFileError.
     """
     records = _records(path, where, delimiter, encoding, is_quoted)
     if header is None:
@@ -57,33 +55,41 @@ def _records(
 
 
 def _bad_record(message: str, where: str) -> BadRow:
-    """The row to set aside; raises UnreadableFile if what follows it can't be trusted either."""
+    """The row to set aside; raises UnreadableFileError if what follows it can't be trusted either."""
     if "unexpected end of data" in message:
-        raise UnreadableFile("a quote is opened here and never closed", where, "close it, or double it within a cell")
+        raise UnreadableFileError(
+            Problem("a quote is opened here and never closed", where, "close it, or double it within a cell")
+        )
     if "field limit" in message:
-        raise UnreadableFile(f"a cell is longer than {MAX_CELL} characters", where, "is a quote opened, never closed?")
+        raise UnreadableFileError(
+            Problem(f"a cell is longer than {MAX_CELL} characters", where, "is a quote opened, never closed?")
+        )
     return BadRow("", "damaged row", message)
 
 
 def _header(first: tuple[int, list[str] | BadRow] | None, where: str) -> list[str]:
     if first is None:
-        raise UnreadableFile("nothing landed: the file is empty", where)
+        raise UnreadableFileError(Problem("nothing landed: the file is empty", where))
     line, names = first
     if isinstance(names, BadRow):
-        raise UnreadableFile(f"the header can't be read: {names.value}", f"{where}:{line}")
+        raise UnreadableFileError(Problem(f"the header can't be read: {names.value}", f"{where}:{line}"))
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UnreadableFile(f"column {twice[0]!r} is in the header more than once", f"{where}:{line}", "rename one")
+        raise UnreadableFileError(
+            Problem(f"column {twice[0]!r} is in the header more than once", f"{where}:{line}", "rename one")
+        )
     return names
 
 
 def _positions(columns: Sequence[str], header: Sequence[str], where: str) -> list[int]:
     missing = [column for column in columns if column not in header]
     if missing:
-        raise UnreadableFile(
-            f"no column {missing[0]!r}; there are {shorten(', '.join(header))}",
-            where,
-            "correct the recipe, or give `header:` if the file has no header line",
+        raise UnreadableFileError(
+            Problem(
+                f"no column {missing[0]!r}; there are {shorten(', '.join(header))}",
+                where,
+                "correct the recipe, or give `header:` if the file has no header line",
+            )
         )
     return [header.index(column) for column in columns]
 

@@ -4,6 +4,9 @@ Exact: the same content digest (equal but for Unicode form, case and white space
 the Jaccard similarity of their shingles reaches the threshold; both stay, and the split keeps them on one side.
 Method: MinHash with banding (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3);
 candidates are verified by their true similarity, so no pair is reported wrongly.
+
+Measured on the demo's reviews, one word replaced: at the threshold 0.8 the share found is 0.999 in texts of 20 to 29
+words, 0.95 in 15 to 19, 0.35 in 10 to 14; at 0.6 it is 0.98 in 7 to 9 words. Short texts need a lower threshold.
 """
 
 import hashlib
@@ -18,10 +21,9 @@ from graftwork.data.rows import Row
 # A word; in scripts written without spaces (Thai, Lao, Burmese, Khmer, kana, Han) a single character.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 TOKEN = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
-# A pair at 0.8 is missed with probability 0.0007, one at 0.9 never; unrelated texts (0.1) meet once in 50,000 pairs.
-BANDS = 24
-BAND_ROWS = 6
-# Each text is compared with this many neighbours in a bucket. Larger buckets stay linear: neighbours chain them together.
+HASHES = 144
+MISSED = 0.001
+# Each text is compared with so many neighbours in a bucket: a large bucket costs no more, its members are chained.
 NEIGHBOURS = 8
 
 
@@ -48,7 +50,9 @@ def distinct_rows(rows: Iterable[Row], known: Mapping[str, str], keep_conflicts:
     with another text is `renamed`, its later rows are set aside. Equal texts with different labels are `conflicts`,
     all of them, unless they are kept.
     """
-    ordered = sorted(rows, key=lambda row: (known.get(row.content) != row.row_id, row.source, row.row_id, row.file, row.line))
+    ordered = sorted(
+        rows, key=lambda row: (known.get(row.content) != row.row_id, row.source, row.row_id, row.file, row.line)
+    )
     ordered, renamed = _one_text_per_id(ordered)
     labels: dict[str, set[int]] = {}
     for row in ordered:
@@ -83,7 +87,7 @@ def near_duplicates(texts: Sequence[str], threshold: float) -> list[tuple[int, i
         return []
     shingles, starts = _shingles(texts)
     sets = [frozenset(part.tolist()) for part in np.split(shingles, starts[1:])]
-    candidates = _candidates(_signatures(shingles, starts))
+    candidates = _candidates(_signatures(shingles, starts), _count_bands(threshold))
     return [(i, j) for i, j in candidates if _jaccard(sets[i], sets[j]) >= threshold]
 
 
@@ -106,16 +110,22 @@ def _shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 def _signatures(shingles: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """MinHash signatures, one row a text."""
     rows = []
-    for index in range(BANDS * BAND_ROWS):
+    for index in range(HASHES):
         factor, shift = np.uint64(_hash(f"factor {index}") | 1), np.uint64(_hash(f"shift {index}"))
         rows.append(np.minimum.reduceat(shingles * factor + shift, starts))
     return np.stack(rows, axis=1)
 
 
-def _candidates(signatures: np.ndarray) -> list[tuple[int, int]]:
+def _count_bands(threshold: float) -> int:
+    """The fewest bands in which a pair at the threshold meets at least once, but for a chance of `MISSED`."""
+    bands = (count for count in range(1, HASHES + 1) if HASHES % count == 0)
+    return next(count for count in bands if (1 - threshold ** (HASHES // count)) ** count <= MISSED or count == HASHES)
+
+
+def _candidates(signatures: np.ndarray, bands: int) -> list[tuple[int, int]]:
     """Pairs that agree in all rows of some band and are neighbours there, sorted."""
     found: list[np.ndarray] = []
-    for band in np.split(signatures, BANDS, axis=1):
+    for band in np.split(signatures, bands, axis=1):
         keys = np.zeros(len(band), dtype=np.uint64)
         for column in band.T:
             keys = _mix(keys + column)

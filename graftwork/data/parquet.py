@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftwork.data.decoding import UnreadableFile
+from graftwork.data.decoding import UnreadableFileError
 from graftwork.data.quarantine import BadRow, Cells
+from graftwork.errors import Problem
 
 if TYPE_CHECKING:
     import pyarrow
@@ -14,11 +15,11 @@ MAX_ROW_GROUP_BYTES = 4 << 30
 
 
 def read_parquet(
-    path: Path, where: str, columns: Sequence[str], texts: Sequence[str]
+    path: Path, where: str, columns: Sequence[str], exact: Sequence[str]
 ) -> Iterator[tuple[int, Cells | BadRow]]:
     """Each row's number from 1 and its values in the order of `columns`, as text; null is None.
 
-    texts: columns whose values name or are text, so that a float there is drift. Raises UnreadableFile.
+    exact: columns that hold text or names: a float there is drift. Raises UnreadableFileError.
     """
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -26,31 +27,31 @@ def read_parquet(
     try:
         # Pages with a checksum are verified; pyarrow would hand over flipped bits otherwise.
         with ParquetFile(path, page_checksum_verification=True) as file:
-            _check_schema(file.schema_arrow, columns, texts, where)
+            _check_schema(file.schema_arrow, columns, exact, where)
             _check_size(file, where)
             table = file.read(columns=list(columns))
             cells = [table.column(column).cast(pyarrow.string()).to_pylist() for column in columns]
     except (pyarrow.ArrowException, OSError) as error:
-        raise UnreadableFile(f"not a whole Parquet file: {error}", where) from error
+        raise UnreadableFileError(Problem(f"not a whole Parquet file: {error}", where)) from error
     yield from enumerate(zip(*cells, strict=True), start=1)
 
 
-def _check_schema(schema: "pyarrow.Schema", columns: Sequence[str], texts: Sequence[str], where: str) -> None:
+def _check_schema(schema: "pyarrow.Schema", columns: Sequence[str], exact: Sequence[str], where: str) -> None:
     from pyarrow import types
 
     for column in columns:
         count = schema.names.count(column)
         if count != 1:
             found = "no column" if count == 0 else f"{count} columns"
-            raise UnreadableFile(f"{found} {column!r}; there are {', '.join(schema.names)}", where)
+            raise UnreadableFileError(Problem(f"{found} {column!r}; there are {', '.join(schema.names)}", where))
         kind = schema.field(column).type
         if types.is_dictionary(kind):
             kind = kind.value_type
         is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
         is_exact = is_text or types.is_integer(kind) or types.is_boolean(kind)
-        if not (is_exact or (column not in texts and types.is_floating(kind))):
-            expected = "text or an integer" if column in texts else "text or a number"
-            raise UnreadableFile(f"column {column!r} is {kind}, expected {expected}", where)
+        if not (is_exact or (column not in exact and types.is_floating(kind))):
+            expected = "text or an integer" if column in exact else "text or a number"
+            raise UnreadableFileError(Problem(f"column {column!r} is {kind}, expected {expected}", where))
 
 
 def _check_size(file: "pyarrow.parquet.ParquetFile", where: str) -> None:
@@ -58,4 +59,4 @@ def _check_size(file: "pyarrow.parquet.ParquetFile", where: str) -> None:
         size = file.metadata.row_group(index).total_byte_size
         if size > MAX_ROW_GROUP_BYTES:
             limit = f"at most {MAX_ROW_GROUP_BYTES >> 30} GiB are read"
-            raise UnreadableFile(f"row group {index} declares {size >> 20} MiB, {limit}", where)
+            raise UnreadableFileError(Problem(f"row group {index} declares {size >> 20} MiB, {limit}", where))

@@ -1,7 +1,6 @@
 """Rows that are set aside: each with its place and reason, and the refusal when they are too many."""
 
 import csv
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, fields
@@ -56,19 +55,19 @@ def export_cell(value: object) -> str:
     return f"'{text}" if text.lstrip().startswith(FORMULA_STARTS) else text
 
 
-def refuse_quarantine(report: Path, kept_at: Path, summary: str, hint: str) -> DataError:
-    """The error for a quarantine over the tolerance: the top reasons, then the first rows; copies the report."""
-    kept_at.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(report, kept_at)
-    rows = list(_read_quarantine(kept_at))
+def quarantine_error(report: Path, summary: str) -> DataError:
+    """The error for too much set aside: the top reasons, then rows, those of the top reason first."""
+    rows = list(_read_quarantine(report))
     counts = Counter((row.column, row.reason) for row in rows)
     reasons = ", ".join(f"{_named(*key)}: {count}" for key, count in counts.most_common(3))
-    head = Problem(f"{summary}; {reasons}", hint=f"{hint}; all rows set aside are in {kept_at}")
+    head = Problem(
+        f"{summary}; {reasons}", hint=f"all of them are in {report}; mend the data, or raise `quarantine_tolerance`"
+    )
     rows.sort(key=lambda row: -counts[row.column, row.reason])
     shown = [
         Problem(f"{_named(row.column, row.reason)}: {row.value}", f"{row.source}/{row.file}:{row.line}") for row in rows
     ]
-    return DataError(head, *shown[:SHOWN_PROBLEMS])
+    return DataError(head, *shown[: SHOWN_PROBLEMS - 1])
 
 
 def _named(column: str, reason: str) -> str:
@@ -78,4 +77,4 @@ def _named(column: str, reason: str) -> str:
 def _read_quarantine(path: Path) -> Iterator[Rejected]:
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
-            yield Rejected(**{**row, "line": int(row["line"])})
+            yield Rejected(**{**row, "line": int(row["line"])})  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from graftwork.data.contracts import MISSING
+from graftwork.data.decoding import MAX_CELL
 from graftwork.data.quarantine import BadRow
 
 DIGEST_BYTES = 16
@@ -36,16 +37,19 @@ def make_row(
     texts: tuple[str, ...],
     label: str,
     read_label: Callable[[str], int | str],
-    id: str | None = None,
+    id_column: str | None = None,
     group: str | None = None,
     group_before: str | None = None,
 ) -> Row | BadRow:
-    """The row in these cells, or why it is none. label, id, group: names of columns; ids and groups get the source's name.
+    """The row in these cells, or why it is none; its id and its group are headed by the source's name.
 
-    Without an id column a row is named by its file and line. group_before: the group is what stands before it.
+    label, id_column, group: names of columns. Without an id column a row is named by its file and line.
+    group_before: the group is what stands before it.
     """
-    for column in (label, id, group):
-        if column is not None and not (cells[column] or "").strip():
+    for column, cell in cells.items():
+        if len(cell or "") > MAX_CELL:
+            return BadRow(column, f"longer than {MAX_CELL} characters", "")
+        if column in (label, id_column, group) and not (cell or "").strip():
             return BadRow(column, MISSING, "")
     raw = cells[label] or ""
     index = read_label(raw)
@@ -53,7 +57,7 @@ def make_row(
         return BadRow(label, index, raw)
     pair = [cells[text] or "" for text in texts]
     return Row(
-        row_id=f"{source}/{file}:{line}" if id is None else f"{source}/{cells[id]}",
+        row_id=f"{source}/{file}:{line}" if id_column is None else f"{source}/{cells[id_column]}",
         source=source,
         file=file,
         line=line,

@@ -5,12 +5,11 @@ is refused, so that no half-written file becomes data.
 """
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from graftwork.data.decoding import UnreadableFile
+from graftwork.data.decoding import UnreadableFileError
 from graftwork.data.delimited import read_delimited
 from graftwork.data.jsonlines import read_json_lines
 from graftwork.data.parquet import read_parquet
@@ -26,58 +25,61 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A file as it was when its sha256 was taken. name: its path within its source; where: how messages name it."""
+    """A file as it was when its sha256 was taken.
+
+    name: its path within its source. where: how messages name it. kind: its format.
+    """
 
     source: str
     name: str
     path: Path
     where: str
-    format: str
+    kind: str
     is_landing: bool
     size: int
     sha256: str
     stamp: tuple[int, int, int]
 
 
-def list_files(source: str, path: Path, root: Path, format: str | None = None) -> list[LandedFile]:
+def list_files(source: str, path: Path, root: Path, kind: str | None = None) -> list[LandedFile]:
     """The files of one source, sorted by name; none for a landing folder that is empty or not there yet.
 
-    format: what every file is, or None to go by the suffix. Raises DataError with every file that can't be taken.
+    kind: the format of every file, or None to go by the suffix. Raises DataError with every file that can't be taken.
     """
     place = root / path
     if place.is_dir():
-        return _list_landing(source, place, root, format)
-    kind = format or FORMATS.get(place.suffix.lower())
+        return _list_landing(source, place, root, kind)
+    found = kind or FORMATS.get(place.suffix.lower())
     if not place.exists():
         if not place.suffix:
             return []
         raise DataError(Problem(f"source {source!r} is not there", _shown(place, root)))
-    if kind is None:
+    if found is None:
         hint = f"set `format:` of source {source!r} to one of {', '.join(sorted(set(FORMATS.values())))}"
         raise DataError(Problem("the format can't be told from the suffix", _shown(place, root), hint))
-    return [_pin(source, place.name, place, _shown(place, root), kind, is_landing=False)]
+    return [_pin(source, place.name, place, _shown(place, root), found, is_landing=False)]
 
 
 def read_file(
     file: LandedFile,
     columns: Sequence[str],
-    texts: Sequence[str],
+    exact: Sequence[str],
     header: Sequence[str] | None = None,
     delimiter: str | None = None,
     encoding: str = "utf-8",
 ) -> list[tuple[int, Cells | BadRow]]:
     """Every row of a file: its line (its number in Parquet), and its cells in the order of `columns`, or what is wrong.
 
-    texts: columns whose values name or are text. header: the columns of a file without a header line. Raises
-    UnreadableFile if the file as a whole can't be trusted, DataError if it is still being written.
+    exact: columns that hold text or names. header: the columns of a file without a header line. Raises
+    UnreadableFileError if the file as a whole can't be trusted, DataError if it is still being written.
     """
     rows: Iterator[tuple[int, Cells | BadRow]]
-    if file.format == "parquet":
-        rows = read_parquet(file.path, file.where, columns, texts)
-    elif file.format == "jsonl":
+    if file.kind == "parquet":
+        rows = read_parquet(file.path, file.where, columns, exact)
+    elif file.kind == "jsonl":
         rows = read_json_lines(file.path, file.where, columns, encoding)
     else:
-        is_quoted = file.format == "csv"
+        is_quoted = file.kind == "csv"
         separator = delimiter or ("," if is_quoted else "\t")
         rows = read_delimited(file.path, file.where, columns, header, separator, encoding, is_quoted)
     try:
@@ -85,39 +87,40 @@ def read_file(
     finally:
         _refuse_change(file.path, file.stamp, file.where)
     if not read:
-        raise UnreadableFile("nothing landed: the file has no rows", file.where)
+        raise UnreadableFileError(Problem("nothing landed: the file has no rows", file.where))
     return read
 
 
-def _list_landing(source: str, folder: Path, root: Path, format: str | None) -> list[LandedFile]:
+def _list_landing(source: str, folder: Path, root: Path, kind: str | None) -> list[LandedFile]:
+    inside = folder.resolve()
     files, problems = [], []
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        name = path.relative_to(folder).as_posix()
-        if path.is_dir() or any(part.startswith(".") for part in Path(name).parts) or name.endswith(UNFINISHED):
+    for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*")):
+        if any(part.startswith(".") for part in name.split("/")) or name.endswith(UNFINISHED):
             continue
-        kind = format or FORMATS.get(path.suffix.lower())
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not path.resolve().is_relative_to(inside):
             problems.append(Problem("a symbolic link leaves the landing folder", _shown(path, root), "copy the file"))
-        elif kind is None:
-            log.warning("%s: not a supported format, left out", _shown(path, root))
-        else:
-            files.append(_pin(source, name, path, _shown(path, root), kind, is_landing=True))
+        elif path.is_file():
+            found = kind or FORMATS.get(path.suffix.lower())
+            if found is None:
+                log.warning("%s: not a supported format, left out", _shown(path, root))
+            else:
+                files.append(_pin(source, name, path, _shown(path, root), found, is_landing=True))
     raise_if(problems, DataError)
     return files
 
 
-def _pin(source: str, name: str, path: Path, where: str, format: str, is_landing: bool) -> LandedFile:
+def _pin(source: str, name: str, path: Path, where: str, kind: str, is_landing: bool) -> LandedFile:
     try:
         stamp = _stamp(path)
         sha256 = file_digest(path)
     except OSError as error:
         raise DataError(Problem(f"can't be read: {error.strerror}", where)) from error
     _refuse_change(path, stamp, where)
-    return LandedFile(source, name, path, where, format, is_landing, stamp[0], sha256, stamp)
+    return LandedFile(source, name, path, where, kind, is_landing, stamp[0], sha256, stamp)
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
-    stat = os.stat(path)
+    stat = path.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 

@@ -111,7 +111,7 @@ def _connect(
     bridges = []
     for row in sorted(rows, key=lambda row: (row.content not in memory.sides, row.content, row.row_id)):
         own = memory.sides.get(row.content)
-        links = [content for content in near.get(row.content, ()) if content in names]
+        links = [content for content in (row.content, *near.get(row.content, ())) if content in names]
         if by_group and row.group is not None:
             group = f"group {row.group}"
             units.add(group, memory.groups.get(row.group))

@@ -137,7 +137,9 @@ def resample(columns: Sums, groups: np.ndarray, samples: int, seed: int) -> Sums
     _, codes = np.unique(groups, return_inverse=True)
     totals = np.zeros((codes.max() + 1, columns.shape[1]))
     np.add.at(totals, codes, columns)
-    kinds, counts = np.unique(totals, axis=0, return_counts=True)
+    kinds, first, counts = np.unique(totals, axis=0, return_index=True, return_counts=True)
+    order = first.argsort()  # not by value: two models that swap their places are then drawn alike
+    kinds, counts = kinds[order], counts[order]
     rng = np.random.default_rng(seed)
     block = max(1, BLOCK_CELLS // len(kinds))
     sizes = [min(block, samples - start) for start in range(0, samples, block)]

@@ -59,10 +59,12 @@ def texts_of(rows: "pd.DataFrame") -> list[Text]:
 
 
 def labels_of(predictions: "pd.DataFrame") -> np.ndarray:
+    """(rows,) indices of the true classes."""
     return predictions["label"].to_numpy(dtype=np.int64)
 
 
 def probabilities_of(predictions: "pd.DataFrame") -> np.ndarray:
+    """(rows, classes)."""
     return predictions.filter(regex=r"^p_\d+$").to_numpy(dtype=np.float64)
 
 

@@ -8,25 +8,15 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy import Connection
-
-from graftwork.errors import GraftworkError
-
-
-class UnknownRevision(GraftworkError):
-    """The database is at a migration that is not in this folder."""
 
 
 def upgrade(connection: Connection) -> None:
     """Bring the tables to the newest migration inside the connection's transaction; commits nothing itself.
 
-    Raises UnknownRevision if a newer Graftwork was here before.
+    Raises alembic.util.CommandError if a newer Graftwork was here before.
     """
-    try:
-        command.upgrade(alembic_config(connection), "head")
-    except CommandError as error:
-        raise UnknownRevision(str(error)) from error
+    command.upgrade(alembic_config(connection), "head")
 
 
 def alembic_config(connection: Connection) -> Config:

@@ -1,0 +1,1 @@
+"""Whether a model may serve, and the record of those that did."""

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from graftwork.errors import GraftworkError, Problem, RegistryError, ServiceUnavailable, shorten
 from graftwork.settings import Settings, hide_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
 # Read by MLflow when it is imported. Its own defaults are 7 retries of 120 s: minutes of silence when a server is away.
 ENVIRONMENT = {
@@ -24,7 +26,8 @@ ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
-AWAY = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
+EMBEDDED = "mlflow.db"
+AWAY = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
 
 
 @contextmanager
@@ -35,12 +38,18 @@ def reach_mlflow(settings: Settings) -> Iterator["MlflowClient"]:
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        yield _client(settings)
+        client = _client(settings)
+        # MLflow's SQL store asks this process's default server for a logged model, not the one it was opened with.
+        mlflow.set_tracking_uri(settings.mlflow_uri)
+        if settings.is_mlflow_embedded:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)  # set just now; children would take the file for a server
+        yield client
     except MlflowException as error:
-        raise _translated(error.error_code, error.message, settings) from error
+        raise _translated(error, settings) from error
 
 
 @cache
@@ -48,7 +57,7 @@ def _client(settings: Settings) -> "MlflowClient":
     from mlflow import MlflowClient
 
     if settings.is_mlflow_embedded:
-        _bootstrap(settings.home / "mlflow.db")
+        _bootstrap(settings.home / EMBEDDED)
     return MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
 
 
@@ -68,11 +77,26 @@ def _bootstrap(path: Path) -> None:
             fresh.replace(path)
 
 
-def _translated(code: str, message: str, settings: Settings) -> GraftworkError:
-    where = f"MLflow at {hide_password(settings.mlflow_uri)}"
-    if code in AWAY:
-        return ServiceUnavailable(Problem(f"does not answer: {shorten(message, 200)}", where, "is it running?"))
-    return RegistryError(Problem(f"refused: {shorten(message, 400)}", where))
+def _translated(error: "MlflowException", settings: Settings) -> GraftworkError:
+    from mlflow.exceptions import RestException
+
+    # INTERNAL_ERROR is a failing server if the server said it, and anything at all if MLflow's own client did.
+    is_away = error.error_code in AWAY | ({"INTERNAL_ERROR"} if isinstance(error, RestException) else set())
+    if is_away or isinstance(error.__context__, OSError):
+        return ServiceUnavailable(Problem(f"does not answer: {_message(error, settings)}", _where(settings)))
+    return RegistryError(Problem(f"refused: {_message(error, settings)}", _where(settings)))
+
+
+def _where(settings: Settings) -> str:
+    if settings.is_mlflow_embedded:
+        return f"MLflow in {settings.home / EMBEDDED}"
+    return f"MLflow at {hide_password(settings.mlflow_uri)}"
+
+
+def _message(error: "MlflowException", settings: Settings) -> str:
+    credentials, at, _ = urlsplit(settings.mlflow_uri).netloc.rpartition("@")
+    message = str(error.message)
+    return shorten(message.replace(credentials + at, "") if at else message, 300)  # MLflow quotes the whole URL
 
 
 def experiment_of(client: "MlflowClient", settings: Settings, name: str) -> str:

@@ -43,6 +43,7 @@ def register_model(
 ) -> ModelVersion:
     """The one version of this bundle, with the evaluation's metrics on it; calling it again changes nothing.
 
+    mlflow_run: what `log_training` gave; it is FINISHED afterwards.
     Raises ServiceUnavailable if MLflow is away or another process is still registering the bundle.
     """
     with reach_mlflow(workspace.settings) as client:
@@ -55,6 +56,7 @@ def register_model(
             model = _log_model(workspace, client, mlflow_run, bundle)
             fault("registry.after_log_model")
             log_evaluation(client, mlflow_run, model.model_id, manifest, evaluation)
+            client.set_terminated(mlflow_run)
             _create_version(client, mlflow_run, model, bundle, _tags(bundle, manifest, verdict), verdict.reason)
             fault("registry.after_create_version")
             found = first_version(client, bundle.name, bundle.digest)
@@ -106,6 +108,7 @@ def _log_model(workspace: Workspace, client: "MlflowClient", mlflow_run: str, bu
         tags = {BUNDLE: bundle.digest, BUNDLE_KEY: bundle.key}
         model = client.create_logged_model(experiment, bundle.name, mlflow_run, tags, model_type="text-classification")
         client.log_outputs(mlflow_run, [LoggedModelOutput(model.model_id, step=0)])
+        fault("registry.after_create_logged_model")
     stored = workspace.store.open(bundle.key)
     if stored is None:
         raise RegistryError(Problem("the bundle is not in the store any more", bundle.key, "run the recipe again"))

@@ -25,8 +25,12 @@ class BundleModel(mlflow.pyfunc.PythonModel):
         folder = Path(context.artifacts["bundle"])
         self.model = import_file(folder / "serving.py").load(folder)
 
-    # No type hint on model_input: MLflow would replace the logged signature by one made from it.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
+    def predict(
+        self,
+        context: Any,  # noqa: ARG002
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> pd.DataFrame:
         """One row per input row, in order: label, p_<class> for each class.
 
         model_input: a DataFrame with the model's text columns, or a list of texts (of pairs, if it reads two columns).

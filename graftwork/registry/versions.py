@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from graftwork.errors import Problem, RegistryError
+from graftwork.fingerprint import from_json
+from graftwork.fingerprint import from_json
 from graftwork.registry.client import reach_mlflow
 from graftwork.registry.tracking import holdout_metrics
-from graftwork.training.bundle import BUNDLE_RECORD, MODEL, find_bundle
+from graftwork.training.bundle import BUNDLE_RECORD, MODEL, ServingBundle, find_bundle
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -118,6 +120,18 @@ def fetch_bundle(workspace: Workspace, version: ModelVersion) -> Path:
     return place / MODEL
 
 
+def fetch_record(workspace: Workspace, version: ModelVersion) -> ServingBundle:
+    """The record of a version's bundle: its classes, its stages, what it was made from."""
+    folder = fetch_bundle(workspace, version).parent
+    return from_json(ServingBundle, (folder / BUNDLE_RECORD).read_text(encoding="utf-8"))
+
+
+def read_bundle(workspace: Workspace, version: ModelVersion) -> ServingBundle:
+    """The record of a version's bundle; fetched like `fetch_bundle`, with its errors."""
+    record = fetch_bundle(workspace, version).parent / BUNDLE_RECORD
+    return from_json(ServingBundle, record.read_text(encoding="utf-8"))
+
+
 def first_version(client: "MlflowClient", name: str, bundle: str) -> ModelVersion | None:
     """`find_version` inside a `reach_mlflow` block."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{BUNDLE}` = '{bundle}'")
@@ -170,12 +184,9 @@ def _download(workspace: Workspace, version: ModelVersion, folder: Path) -> None
 
     uri = workspace.settings.mlflow_uri
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        for part in (BUNDLE_RECORD, "artifacts"):
-            download_artifacts(
-                f"models:/{version.model_id}/{part}", dst_path=temporary, tracking_uri=uri, registry_uri=uri
-            )
-        shutil.move(Path(temporary) / BUNDLE_RECORD, folder / BUNDLE_RECORD)
-        shutil.move(next((Path(temporary) / "artifacts").iterdir()), folder / MODEL)
+        whole = Path(download_artifacts(version.uri, dst_path=temporary, tracking_uri=uri, registry_uri=uri))
+        shutil.move(whole / BUNDLE_RECORD, folder / BUNDLE_RECORD)
+        shutil.move(next((whole / "artifacts").iterdir()), folder / MODEL)
     found = folder_digest(folder / MODEL)
     if found != version.bundle:
         problem = f"the registry's files changed: found {found[:12]}, expected {version.bundle[:12]}"

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.manifest import load_rows
-from graftwork.errors import CheckpointError
 from graftwork.faults import fault
 from graftwork.fingerprint import digest, file_digest, from_json, to_json, walk_files
 from graftwork.models import serving
@@ -39,9 +39,7 @@ def run_stages(run: ResolvedRun, store: Store, report: Report, should_stop: Call
 
     Raises Paused between steps once `should_stop` says so; finished stages stay in the store.
     """
-    checkpoint = store.open(run.lock.key)
-    if checkpoint is None:
-        raise CheckpointError(f"{run.lock.source} is not in the store any more: run again to retrieve it")
+    checkpoint = open_checkpoint(store, run.lock)
     results = _finished_stages(run.plan, store, report)
     model = _load_model(run.plan, checkpoint, store, results)
     remaining = run.plan.stages[len(results) :]
@@ -98,7 +96,7 @@ def _load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: lis
 def _examples(run: ResolvedRun, store: Store, side: str, encoder: TextEncoder) -> Examples:
     rows = load_rows(store, run.manifest, sides=(side,))
     texts = list(rows["text"]) if len(run.plan.columns) == 1 else list(zip(rows["text"], rows["text_b"], strict=True))
-    return Examples(encoder.encode(texts), rows["label"].to_numpy("int64"), encoder)
+    return Examples(encoder.encode(texts), rows["label"].to_numpy("int64", copy=True), encoder)
 
 
 def _publish_stage(

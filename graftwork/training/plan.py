@@ -17,7 +17,7 @@ from graftwork.errors import RecipeError, TrainingError
 from graftwork.fingerprint import digest, from_json, to_json
 from graftwork.models.catalog import DepthGroup, depth_groups, family_of
 from graftwork.policy import Policy
-from graftwork.recipe import Recipe
+from graftwork.recipe import EvaluationSection, Recipe
 from graftwork.storage import Store
 from graftwork.training.precision import resolve_precision
 from graftwork.training.stages import Stage, peak_rates, trained_groups
@@ -72,7 +72,8 @@ class ResolvedRun:
     plan: TrainingPlan
     manifest: DatasetManifest
     lock: CheckpointLock
-    policy: dict[str, Any]
+    evaluation: EvaluationSection
+    policy: Policy
     is_limited: bool
 
     @property
@@ -155,7 +156,8 @@ def plan_run(
         plan=plan,
         manifest=manifest,
         lock=lock,
-        policy=policy.model_dump(mode="json"),
+        evaluation=recipe.evaluation,
+        policy=policy,
         is_limited=recipe.limit_rows is not None,
     )
     if store.open(run.key) is None:

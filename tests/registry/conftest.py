@@ -1,8 +1,12 @@
 """A real bundle around a tiny BERT made from its config, and a workspace with stores of its own."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -11,11 +15,18 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, PreTrainedTokenizerFast
 
+from graftwork.data.manifest import DatasetManifest
+from graftwork.data.quarantine import RowCounts
 from graftwork.database import Database
+from graftwork.evaluation.evaluation import Evaluation
+from graftwork.evaluation.metrics import Interval
+from graftwork.faults import VARIABLE
 from graftwork.fingerprint import to_json
 from graftwork.models import serving
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.serving import ServingConfig, TextClassifier, make_body
+from graftwork.promotion.gate import Verdict
+from graftwork.registry.client import reach_mlflow
 from graftwork.registry.registration import register_model
 from graftwork.registry.tracking import log_training
 from graftwork.registry.versions import ModelVersion
@@ -38,10 +49,20 @@ WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "a", "very")
 CLASSES = ("negative", "positive")
 
 
+@pytest.fixture(scope="session")
+def fresh_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedded MLflow store as the first start makes it; making it takes two seconds."""
+    home = tmp_path_factory.mktemp("fresh")
+    with reach_mlflow(Settings(home=home)):
+        return home / "mlflow.db"
+
+
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path, fresh_mlflow: Path) -> Workspace:
     """A workspace with a home of its own."""
     settings = Settings(home=tmp_path / ".graftwork")
+    settings.home.mkdir()
+    shutil.copyfile(fresh_mlflow, settings.home / "mlflow.db")
     return Workspace(settings, Store(settings.store_root), Database.open(settings.database_url))
 
 
@@ -87,7 +108,14 @@ def store_bundle(workspace: Workspace, stages: tuple[StageResult, ...], seed: in
 def write_model(folder: Path, seed: int) -> None:
     """A model folder as `serving.load` reads it."""
     folder.mkdir()
-    config = BertConfig(len(WORDS), 8, 1, 2, 16, max_position_embeddings=16, architectures=["BertModel"])
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=16,
+    )
     (folder / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
     words = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -101,40 +129,39 @@ def write_model(folder: Path, seed: int) -> None:
     save_file(TextClassifier(body, shape).state_dict(), folder / serving.WEIGHTS)
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure with its interval."""
+@pytest.fixture
+def manifest(bundle: ServingBundle) -> DatasetManifest:
+    """The data that the bundle was made from."""
+    counts = RowCounts(read=100, kept=100, quarantined=0, duplicates=0)
+    sides = {"train": {"negative": 70}, "validation": {"negative": 10}, "holdout": {"negative": 20}}
+    return DatasetManifest(bundle.name, "1" * 64, "2" * 64, "3" * 64, None, (), counts, CLASSES, sides)
 
-    value: float
-    low: float
-    high: float
 
-
-@dataclass(frozen=True)
-class Judged:
-    """The fields of an evaluation that the registry reads."""
-
-    metrics: dict[str, Figure] = field(default_factory=lambda: {"accuracy": Figure(0.85, 0.83, 0.87)})
-    baselines: dict[str, dict[str, Figure]] = field(
-        default_factory=lambda: {"majority": {"accuracy": Figure(0.5, 0.48, 0.52)}}
+@pytest.fixture
+def evaluation(bundle: ServingBundle, manifest: DatasetManifest) -> Evaluation:
+    """What the bundle reached on the holdout, beside one baseline."""
+    return Evaluation(
+        bundle=bundle.digest,
+        recipe=bundle.recipe_digest,
+        manifest=manifest.digest,
+        holdout_digest=manifest.holdout_digest,
+        rows=20,
+        groups=20,
+        excluded_rows=0,
+        metrics={"accuracy": Interval(0.85, 0.83, 0.87)},
+        classes=(),
+        confusion=(),
+        baselines={"majority": {"accuracy": Interval(0.5, 0.48, 0.52)}},
+        references={},
+        slices=(),
+        predictions={},
     )
 
 
-@dataclass(frozen=True)
-class Data:
-    """The fields of a manifest that the registry reads."""
-
-    digest: str = "b" * 64
-    lineage: str = "review-sentiment"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The fields of a verdict that the registry reads."""
-
-    outcome: str = "promote"
-    reason: str = "It beats every baseline."
-    evaluation: str = "e" * 64
+@pytest.fixture
+def verdict(evaluation: Evaluation) -> Verdict:
+    """The gate's word on it."""
+    return Verdict("promote", "It beats every baseline.", "baselines", (), 1, 0.95, 0, "4" * 64, evaluation.digest)
 
 
 @pytest.fixture
@@ -166,11 +193,52 @@ def plan(bundle: ServingBundle) -> TrainingPlan:
 
 
 @pytest.fixture
-def register(workspace: Workspace, bundle: ServingBundle, plan: TrainingPlan) -> Callable[[], ModelVersion]:
+def register(
+    workspace: Workspace,
+    bundle: ServingBundle,
+    plan: TrainingPlan,
+    manifest: DatasetManifest,
+    evaluation: Evaluation,
+    verdict: Verdict,
+) -> Callable[[], ModelVersion]:
     """Logs the run and registers its bundle, as the flow does."""
 
     def go() -> ModelVersion:
         run = log_training(workspace, "run1", plan, bundle.stages)
-        return register_model(workspace, run, bundle, Data(), Judged(), Decision())
+        return register_model(workspace, run, bundle, manifest, evaluation, verdict)
+
+    return go
+
+
+@pytest.fixture
+def fork() -> Callable[..., int]:
+    """Runs a function in a process of its own; its process id."""
+
+    def go(function: Callable[[], object], fault: str = "") -> int:
+        child = os.fork()
+        if child:
+            return child
+        try:
+            os.environ[VARIABLE] = fault
+            function()
+        except BaseException:  # noqa: BLE001  # nothing may return into the test
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+
+    return go
+
+
+@pytest.fixture
+def start_together(tmp_path: Path) -> Callable[[str, int], list[subprocess.CompletedProcess[str]]]:
+    """Runs a script in so many fresh processes at once, in a home that is not there yet."""
+
+    def go(code: str, count: int) -> list[subprocess.CompletedProcess[str]]:
+        environment = os.environ | {"GRAFTWORK_HOME": str(tmp_path / "fresh")}
+        command = [sys.executable, "-c", code]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started = [subprocess.Popen(command, env=environment, **pipes) for _ in range(count)]
+        ended = [(process, *process.communicate(timeout=60)) for process in started]
+        return [subprocess.CompletedProcess(command, process.returncode, out, err) for process, out, err in ended]
 
     return go

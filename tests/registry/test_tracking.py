@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_child_killed_while_it_was_logged_is_completed(
 def test_run_of_a_dead_process_is_closed_and_can_go_on(
     workspace: Workspace, plan: TrainingPlan, bundle: ServingBundle
 ) -> None:
-    """A run whose owner ended is KILLED at the next start; a living owner's run is not; the same run id continues it."""
+    """A run whose owner ended is KILLED at the next start, a living owner's is not; the run id continues it."""
     run = log_training(workspace, "run1", plan, bundle.stages[:1])
     assert close_dead_runs(workspace) == []
     with reach_mlflow(workspace.settings) as client:
@@ -88,7 +89,7 @@ def owner_of_a_dead_process() -> str:
 
 
 def test_files_are_attached_to_the_run(
-    workspace: Workspace, plan: TrainingPlan, bundle: ServingBundle, tmp_path
+    workspace: Workspace, plan: TrainingPlan, bundle: ServingBundle, tmp_path: Path
 ) -> None:
     """A report attached again replaces the one before."""
     run = log_training(workspace, "run1", plan, bundle.stages)
@@ -98,27 +99,27 @@ def test_files_are_attached_to_the_run(
         attach_files(workspace, run, [report])
     with reach_mlflow(workspace.settings) as client:
         assert [file.path for file in client.list_artifacts(run)] == ["report.html"]
-        assert open(client.download_artifacts(run, "report.html")).read() == "second"
+        assert Path(client.download_artifacts(run, "report.html")).read_text() == "second"
 
 
 def test_absent_server_is_reported_as_such_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing listens there: ServiceUnavailable after bounded retries, and the URL is shown without credentials."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:hidden@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(ServiceUnavailable, match=r"MLflow at http://127\.0\.0\.1:9") as raised:
-        with reach_mlflow(Settings()) as client:
-            client.search_experiments()
+    away = pytest.raises(ServiceUnavailable, match=r"MLflow at http://127\.0\.0\.1:9")
+    with away as raised, reach_mlflow(Settings()) as client:
+        client.search_experiments()
     assert "hidden" not in str(raised.value)
 
 
 def test_refusal_of_the_server_is_not_worth_another_try(workspace: Workspace) -> None:
     """What MLflow refuses is a RegistryError with its reason."""
-    with pytest.raises(RegistryError, match="refused: .*no_such_run"), reach_mlflow(workspace.settings) as client:
+    with pytest.raises(RegistryError, match=r"refused: .*no_such_run"), reach_mlflow(workspace.settings) as client:
         client.get_run("no_such_run")
 
 
 def test_processes_that_start_at_once_share_one_fresh_store(
-    workspace: Workspace, start_together: Callable[[str, int], list[subprocess.CompletedProcess[str]]]
+    start_together: Callable[[str, int], list[subprocess.CompletedProcess[str]]],
 ) -> None:
     """Several processes opening an embedded store that is not there yet all succeed."""
     code = (

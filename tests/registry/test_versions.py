@@ -1,7 +1,8 @@
 """Registration and versions: one version for each bundle, aliases, and a bundle that comes back as it went in."""
 
+import os
 import shutil
-import subprocess
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from graftwork.data.manifest import DatasetManifest
 from graftwork.errors import RegistryError
-from graftwork.fingerprint import walk_files
+from graftwork.fingerprint import to_json, walk_files
+from graftwork.promotion.gate import Verdict
 from graftwork.registry.client import reach_mlflow
+from graftwork.registry.registration import record_verdict
 from graftwork.registry.versions import (
     ModelVersion,
     fetch_bundle,
+    fetch_record,
     find_version,
     list_models,
     move_alias,
@@ -37,12 +42,15 @@ def test_bundle_is_registered_once(workspace: Workspace, bundle: ServingBundle, 
     assert len(list((workspace.settings.home / "mlartifacts").rglob("MLmodel"))) == 1
 
 
-@pytest.mark.parametrize("point", ["registry.after_create_logged_model", "registry.after_log_model", "registry.after_create_version"])
+@pytest.mark.parametrize(
+    "point", ["registry.after_create_logged_model", "registry.after_log_model", "registry.after_create_version"]
+)
 def test_killed_registration_ends_with_one_version(
-    workspace: Workspace, register: Register, bundle: ServingBundle, point: str, fork_and_die: Callable[..., None]
+    workspace: Workspace, register: Register, bundle: ServingBundle, point: str, fork: Callable[..., int]
 ) -> None:
     """Killed after any step that MLflow keeps, then run again: one version, one READY model, nothing pending."""
-    fork_and_die(register, point)
+    _, status = os.waitpid(fork(register, fault=point), 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
     version = register()
     assert version.version == 1
     with reach_mlflow(workspace.settings) as client:
@@ -50,6 +58,7 @@ def test_killed_registration_ends_with_one_version(
         models = client.search_logged_models([experiment.experiment_id])
         assert [str(model.status) for model in models] == ["READY"]
         assert len(client.search_model_versions(f"name = '{bundle.name}'")) == 1
+        assert client.get_run(version.mlflow_run).info.status == "FINISHED"
 
 
 def test_version_deleted_by_hand_is_registered_anew(workspace: Workspace, register: Register) -> None:
@@ -63,15 +72,29 @@ def test_version_deleted_by_hand_is_registered_anew(workspace: Workspace, regist
     assert register().version == 3
 
 
-def test_metrics_are_tied_to_model_and_data(workspace: Workspace, register: Register) -> None:
+def test_metrics_are_tied_to_model_and_data(
+    workspace: Workspace, register: Register, manifest: DatasetManifest
+) -> None:
     """The holdout accuracy hangs on the logged model, with the manifest's digest beside it."""
     version = register()
     with reach_mlflow(workspace.settings) as client:
         metrics = {metric.key: metric for metric in client.get_logged_model(version.model_id).metrics}
         assert metrics["holdout/accuracy"].value == 0.85
         assert metrics["holdout/accuracy/low"].value == 0.83
-        assert metrics["holdout/accuracy"].dataset_digest == "b" * 36
+        assert metrics["holdout/accuracy"].dataset_digest == manifest.digest[:36]
         assert client.get_run(version.mlflow_run).data.metrics["baseline/majority/accuracy"] == 0.5
+
+
+def test_later_verdict_replaces_the_first(
+    workspace: Workspace, register: Register, verdict: Verdict, bundle: ServingBundle
+) -> None:
+    """A version that is judged again carries the newer verdict."""
+    version = register()
+    record_verdict(workspace, version, replace(verdict, outcome="keep", reason="Not better."))
+    (listed,) = list_models(workspace, bundle.name)
+    assert listed.tags["graftwork.verdict"] == "keep"
+    with reach_mlflow(workspace.settings) as client:
+        assert client.get_model_version(version.name, "1").description == "Not better."
 
 
 def test_aliases_move_and_are_listed(workspace: Workspace, register: Register) -> None:
@@ -109,6 +132,7 @@ def test_bundle_comes_back_from_the_registry(workspace: Workspace, bundle: Servi
     assert fetch_bundle(workspace, version) == stored / MODEL
     shutil.rmtree(stored)
     assert folder_digest(fetch_bundle(workspace, version)) == bundle.digest
+    assert fetch_record(workspace, version) == bundle
 
 
 def test_altered_artifact_is_refused(workspace: Workspace, bundle: ServingBundle, register: Register) -> None:
@@ -131,8 +155,6 @@ def test_other_bundle_under_the_same_key_is_not_taken(
     version = register()
     shutil.rmtree(workspace.settings.store_root / bundle.key)
     with workspace.store.writing(bundle.key) as folder:
-        from graftwork.fingerprint import to_json
-
         (folder / "bundle.json").write_text(to_json(replace(bundle, digest="f" * 64)))
         (folder / MODEL).mkdir()
     assert folder_digest(fetch_bundle(workspace, version)) == bundle.digest
@@ -149,22 +171,22 @@ def test_model_folder_is_plain(workspace: Workspace, register: Register) -> None
     flavor = yaml.safe_load(card.read_text())["flavors"]["python_function"]
     assert flavor["model_code_path"] == "serving_model.py"
     pins = (card.parent / "requirements.txt").read_text().split()
-    assert {pin.partition("==")[0] for pin in pins} == {"mlflow", "numpy", "pandas", "safetensors", "torch", "transformers"}
+    assert {pin.partition("==")[0] for pin in pins} == {
+        "mlflow",
+        "numpy",
+        "pandas",
+        "safetensors",
+        "torch",
+        "transformers",
+    }
     assert not [pin for pin in pins if "==" not in pin or "+" in pin]
     assert version.uri == "models:/review-sentiment/1"
 
 
-def test_concurrent_registrations_agree(
-    workspace: Workspace,
-    register: Register,
-    bundle: ServingBundle,
-    start_together: Callable[[str, int], list[subprocess.CompletedProcess[str]]],
+def test_concurrent_registrations_make_one_version(
+    workspace: Workspace, register: Register, bundle: ServingBundle, fork: Callable[..., int]
 ) -> None:
-    """Processes that ask for a bundle's version while it is being made get the same one."""
-    version = register()
-    code = (
-        "from graftwork.registry.versions import find_version\n"
-        "from graftwork.workspace import Workspace\n"
-        f"print(find_version(Workspace.open(), {bundle.name!r}, {bundle.digest!r}).version)\n"
-    )
-    assert {outcome.stdout.strip() for outcome in start_together(code, 2)} == {str(version.version)}
+    """Three processes registering the same bundle at once all end well, and there is one version."""
+    children = [fork(register) for _ in range(3)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert [listed.version.version for listed in list_models(workspace, bundle.name)] == [1]

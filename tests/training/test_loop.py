@@ -77,7 +77,8 @@ def run(
 def test_it_learns(model: TextClassifier, examples: Examples) -> None:
     """A separable task is learnt, and the curve is told step by step."""
     events: list[dict[str, Any]] = []
-    progress = run(model, examples, make_stage(epochs=8), events)
+    rates = {"head": 1e-2, "block.2": 3e-3, "block.1": 3e-3}
+    progress = run(model, examples, make_stage(epochs=10, rates=rates), events)
     assert progress.epochs[-1].validation_accuracy > 0.95
     assert progress.epochs[-1].validation_loss < progress.epochs[0].validation_loss
     assert [point.step for point in progress.steps] == sorted({point.step for point in progress.steps})

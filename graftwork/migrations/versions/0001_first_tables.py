@@ -10,6 +10,7 @@ REFUSAL = "the ledger is append-only"
 
 
 def upgrade() -> None:
+    """Make the tables, and have the ledger refuse what an append-only table never needs."""
     op.create_table(
         "ledger",
         sa.Column("model", sa.String, primary_key=True),

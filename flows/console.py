@@ -1,0 +1,171 @@
+"""Tables for the terminal."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from graftwork.durations import duration
+from graftwork.evaluation.metrics import Interval
+from graftwork.promotion.history import LedgerEntry
+
+if TYPE_CHECKING:
+    from flows.summary import RunSummary
+    from graftwork.api import PlannedRun
+    from graftwork.data.manifest import DatasetManifest
+    from graftwork.registry.versions import ListedVersion
+    from graftwork.settings import Settings
+
+VERDICT_STYLE = {"promote": "bold green", "keep": "bold yellow", "inconclusive": "bold blue"}
+METRICS = ("accuracy", "macro_f1", "log_loss", "brier")
+MISSING = "–"
+
+
+def plan_table(planned: "PlannedRun") -> RenderableType:
+    """What a run would do, and what of it is there already."""
+    plan, is_stored = planned.plan, planned.is_stored
+    stages = _table("stage", "trains", "parameters", "epochs", "peak rates", "state")
+    for stage in plan.stages:
+        low, high = min(stage.rates.values()), max(stage.rates.values())
+        stages.add_row(
+            stage.name,
+            _groups(list(stage.rates)),
+            f"{stage.trainable:,} of {plan.parameters:,}",
+            str(stage.epochs),
+            f"{low:.1e}" if low == high else f"{low:.1e} … {high:.1e}",
+            "reused" if is_stored[stage.name] else "to be trained",
+        )
+    about = (
+        f"checkpoint  {planned.lock.source}  {planned.lock.architecture}, {planned.lock.licence}, "
+        f"{plan.pooling} pooling, {plan.precision}"
+    )
+    return Group(_data_table(planned.manifest), Text(about), Text(), stages)
+
+
+def run_table(summary: "RunSummary", settings: "Settings") -> RenderableType:
+    """The end of a run: data, stages, metrics beside the baselines, verdict, version, and where to look further."""
+    verdict = summary.verdict
+    parts: list[RenderableType] = [
+        _data_table(summary.run.manifest),
+        _stage_table(summary),
+        _metrics_table(summary),
+        Text.assemble("verdict  ", (verdict.outcome, VERDICT_STYLE[verdict.outcome]), f"  {verdict.reason}"),
+    ]
+    if summary.version is None or summary.entry is None:
+        parts.append(Text(f"a try on {summary.run.manifest.counts.kept:,} rows: not registered, not promoted"))
+        return Group(*parts)
+    parts += [
+        Text.assemble("version  ", (f"{summary.version.name} {summary.version.version}", "bold"), _aliases(summary)),
+        Text(f"report   {summary.report}"),
+    ]
+    return Group(*parts, *_pages(settings))
+
+
+def models_table(versions: "Sequence[ListedVersion]") -> RenderableType:
+    """Versions, newest first, with their aliases and figures."""
+    if not versions:
+        return Text("no model is registered yet: `graftwork run RECIPE` makes one")
+    table = _table("model", "version", "alias", "verdict", *METRICS, "created")
+    for listed in versions:
+        found = (listed.metrics.get(name) for name in METRICS)
+        table.add_row(
+            listed.version.name,
+            str(listed.version.version),
+            ", ".join(listed.aliases),
+            listed.tags.get("graftwork.verdict", MISSING),
+            *(MISSING if value is None else f"{value:.3f}" for value in found),
+            listed.version.created_at,
+        )
+    return table
+
+
+def history_table(entries: Sequence[LedgerEntry]) -> RenderableType:
+    """The ledger, oldest entry first."""
+    if not entries:
+        return Text("the ledger has no entry for this model")
+    table = _table("#", "when", "from", "to", "rule", "by", "reason")
+    for entry in entries:
+        before = MISSING if entry.from_version is None else str(entry.from_version)
+        table.add_row(
+            str(entry.sequence), entry.created_at, before, str(entry.to_version), entry.rule, entry.actor, entry.reason
+        )
+    return table
+
+
+def _data_table(manifest: "DatasetManifest") -> Table:
+    table = _table("data", "read", "kept", "quarantined", "duplicates", *manifest.sides)
+    for name, files in groupby(manifest.sources, key=lambda file: file.source):
+        counts = [file.counts for file in files]
+        table.add_row(
+            name,
+            *(f"{sum(getattr(c, key) for c in counts):,}" for key in ("read", "kept", "quarantined", "duplicates")),
+        )
+    total = manifest.counts
+    sides = (f"{sum(rows.values()):,}" for rows in manifest.sides.values())
+    cells = (f"{count:,}" for count in (total.read, total.kept, total.quarantined, total.duplicates))
+    table.add_row("all", *cells, *sides, style="bold")
+    return table
+
+
+def _stage_table(summary: "RunSummary") -> Table:
+    table = _table("stage", "trained", "epochs", "time", "validation loss", "validation accuracy")
+    for stage, result in zip(summary.run.plan.stages, summary.bundle.stages, strict=True):
+        best = result.best
+        table.add_row(
+            stage.name,
+            _groups(list(stage.rates)),
+            f"{len(result.epochs)}, best {result.best_epoch}",
+            duration(result.seconds),
+            f"{best.validation_loss:.3f}",
+            f"{best.validation_accuracy:.3f}",
+        )
+    return table
+
+
+def _metrics_table(summary: "RunSummary") -> Table:
+    """The candidate's row, then the references', then the baselines'."""
+    evaluation = summary.evaluation
+    rivals = {
+        f"{name} (version {reference.version})": reference.metrics for name, reference in evaluation.references.items()
+    }
+    table = _table(f"{evaluation.rows:,} holdout rows", *METRICS)
+    for name, metrics in {"candidate": evaluation.metrics, **rivals, **evaluation.baselines}.items():
+        cells = (_interval(metrics[metric]) for metric in METRICS)
+        table.add_row(name, *cells, style="bold" if name == "candidate" else "")
+    return table
+
+
+def _pages(settings: "Settings") -> Iterable[Text]:
+    """The commands that open the servers' pages on the embedded databases."""
+    if settings.is_prefect_embedded:
+        yield Text(f"Prefect  PREFECT_HOME={settings.home / 'prefect'} prefect server start")
+    if settings.is_mlflow_embedded:
+        yield Text(f"MLflow   mlflow server --backend-store-uri {settings.mlflow_uri}")
+
+
+def _aliases(summary: "RunSummary") -> str:
+    assert summary.entry is not None
+    return f"  {summary.entry.alias}"
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _groups(names: list[str]) -> str:
+    """`embeddings, block.0 … block.5, head` for a run of blocks."""
+    blocks = [name for name in names if name.startswith("block.")]
+    if len(blocks) > 2:
+        first = names.index(blocks[0])
+        names = [*names[:first], f"{blocks[0]} … {blocks[-1]}", *names[first + len(blocks) :]]
+    return ", ".join(names)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(first, box=None, pad_edge=False, header_style="dim")
+    for name in others:
+        table.add_column(name, justify="left" if name in {"trains", "trained", "reason", "rule", "by"} else "right")
+    return table

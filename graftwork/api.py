@@ -1,0 +1,90 @@
+"""What the command line does, as functions of Python: `from graftwork import api`.
+
+All but running a flow, which is `flows.finetune.finetune`. Each works in the workspace that the environment names.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftwork.checkpoints.lock import CheckpointLock, lock_path
+from graftwork.data.manifest import DatasetManifest
+from graftwork.promotion.history import LedgerEntry
+from graftwork.recipe import load_recipe
+from graftwork.training.plan import TrainingPlan
+from graftwork.workspace import Workspace
+
+if TYPE_CHECKING:
+    from graftwork.registry.versions import ListedVersion
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """What a run would do. is_stored: for each stage and for the bundle, whether it is there already."""
+
+    manifest: DatasetManifest
+    lock: CheckpointLock
+    plan: TrainingPlan
+    is_stored: dict[str, bool]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "manifest": asdict(self.manifest) | {"digest": self.manifest.digest},
+            "checkpoint": asdict(self.lock) | {"digest": self.lock.digest},
+            "plan": asdict(self.plan) | {"parameters": self.plan.parameters},
+            "is_stored": self.is_stored,
+        }
+
+
+def plan(recipe: Path, overrides: Sequence[str] = (), limit_rows: int | None = None) -> PlannedRun:
+    """Validate the data, verify the checkpoint, and resolve the stages; nothing is trained."""
+    from graftwork.checkpoints.retrieve import open_checkpoint, retrieve_checkpoint
+    from graftwork.data.manifest import validate_data
+    from graftwork.models.catalog import FAMILIES
+    from graftwork.training.plan import plan_training
+
+    workspace = Workspace.open()
+    loaded = load_recipe(recipe, overrides, limit_rows)
+    manifest = validate_data(loaded, workspace)
+    lock = retrieve_checkpoint(loaded, workspace, FAMILIES)
+    planned = plan_training(loaded, manifest, lock, open_checkpoint(workspace.store, lock))
+    stored = {stage.name: workspace.store.find(stage.key) for stage in planned.stages}
+    return PlannedRun(manifest, lock, planned, stored | {"bundle": workspace.store.find(planned.bundle_key)})
+
+
+def lock(recipe: Path) -> tuple[Path, str]:
+    """Pin the recipe's checkpoint; its lockfile and the pinned reference."""
+    from graftwork.checkpoints.retrieve import lock_checkpoint
+    from graftwork.models.catalog import FAMILIES
+
+    locked = lock_checkpoint(load_recipe(recipe), Workspace.open(), FAMILIES)
+    return lock_path(recipe), locked.source
+
+
+def models(model: str | None = None) -> "list[ListedVersion]":
+    """All registered versions, or those of one model, newest first."""
+    from graftwork.registry.versions import list_models
+
+    return list_models(Workspace.open(), model)
+
+
+def history(model: str) -> tuple[LedgerEntry, ...]:
+    """The ledger of a model's champion, oldest entry first."""
+    from graftwork.promotion.ledger import Ledger
+
+    return Ledger(Workspace.open().database).entries(model)
+
+
+def promote(model: str, version: int, reason: str) -> LedgerEntry:
+    """Make a version the champion by hand."""
+    from graftwork.registry.aliases import promote_by_hand
+
+    return promote_by_hand(Workspace.open(), model, version, reason)
+
+
+def rollback(model: str, reason: str) -> LedgerEntry:
+    """Put the champion before this one back."""
+    from graftwork.registry.aliases import roll_back
+
+    return roll_back(Workspace.open(), model, reason)

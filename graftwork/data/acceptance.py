@@ -1,0 +1,143 @@
+"""From landed files to accepted rows on their sides: every row that was read is kept, set aside, or a duplicate."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graftwork.data.contracts import Contract, broken_rows
+from graftwork.data.decoding import UnreadableFileError
+from graftwork.data.leakage import Duplicate, distinct_rows, near_duplicates
+from graftwork.data.quarantine import BadRow, Cells, Rejected
+from graftwork.data.rows import Row
+from graftwork.data.sources import LandedFile, read_file
+from graftwork.data.splits import Memory, Placed, place_rows
+from graftwork.errors import DataError, Problem, shorten
+
+Place = tuple[str, str]
+
+
+@dataclass
+class ReadRows:
+    """What reading gave, file by file. read: rows of each file, by source and name; a file that is not whole has 0."""
+
+    rows: list[Row] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    read: dict[Place, int] = field(default_factory=dict)
+    unreadable: dict[Place, str] = field(default_factory=dict)
+    refused: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Where every well-formed row went. not_taken: rows beyond the limit of a quick try."""
+
+    placed: list[Placed]
+    rejected: list[Rejected]
+    duplicates: list[Duplicate]
+    not_taken: list[Row]
+
+
+def read_source(
+    into: ReadRows,
+    files: Sequence[LandedFile],
+    columns: Sequence[str],
+    texts: Sequence[str],
+    names: Sequence[str],
+    build: Callable[[str, str, int, Mapping[str, str | None]], Row | BadRow],
+    contract: Contract | None,
+    written: Mapping[str, Any],
+) -> None:
+    """Read the files of one source into `into`.
+
+    columns: those that are needed, `texts` and `names` (ids, groups) among them. build: makes a row from its source,
+    file, line and cells. written: how the files are written (see `read_file`).
+    """
+    landed = [(file, *line) for file in files for line in _read(into, file, columns, (*texts, *names), written)]
+    whole = {number: row for number, (_, _, row) in enumerate(landed) if not isinstance(row, BadRow)}
+    broken = broken_rows(whole, columns, texts, contract)
+    for number, (file, line, row) in enumerate(landed):
+        bad = row if isinstance(row, BadRow) else broken.get(number)
+        made = bad or build(file.source, file.name, line, dict(zip(columns, whole[number], strict=True)))
+        if isinstance(made, Row):
+            into.rows.append(made)
+        else:
+            into.rejected.append(Rejected(file.source, file.name, line, made.column, made.reason, made.value))
+
+
+def _read(
+    into: ReadRows, file: LandedFile, columns: Sequence[str], exact: Sequence[str], written: Mapping[str, Any]
+) -> list[tuple[int, Cells | BadRow]]:
+    """The lines of a file. One that is not whole is set aside where it landed, refused where the recipe names it."""
+    place = (file.source, file.name)
+    lines: list[tuple[int, Cells | BadRow]] = []
+    try:
+        lines = read_file(file, columns, exact, **written)
+    except UnreadableFileError as error:
+        into.unreadable[place] = str(error)
+        if file.is_landing:
+            into.rejected.append(Rejected(*place, 0, "", "file that can't be read", str(error)))
+        else:
+            into.refused.extend(error.problems)
+    into.read[place] = len(lines)
+    return lines
+
+
+def accept_rows(
+    rows: Sequence[Row],
+    memory: Memory,
+    classes: Sequence[str],
+    by: Sequence[str],
+    near_duplicate: float,
+    keep_conflicts: bool,
+    holdout: float,
+    validation: float,
+    seed: int,
+    limit: int | None = None,
+) -> Acceptance:
+    """Each text once and on its side; what contradicts itself or would connect two sides is set aside.
+
+    limit: only that many rows are looked at, those of the smallest content digests, which are as good as random.
+    """
+    ordered = sorted(rows, key=lambda row: (row.content, row.row_id, row.file, row.line))
+    taken, not_taken = ordered[:limit], ordered[len(ordered) if limit is None else limit :]
+    distinct = distinct_rows(taken, memory.row_ids, keep_conflicts)
+    texts = [row.text if row.text_b is None else f"{row.text}\n{row.text_b}" for row in distinct.rows]
+    pairs = near_duplicates(texts, near_duplicate) if "near_duplicate" in by else []
+    placed, bridges = place_rows(distinct.rows, pairs, memory, "group" in by, holdout, validation, seed)
+    rejected = [_reject(row, "id seen before with another text", row.row_id) for row in distinct.renamed]
+    rejected += [
+        _reject(row, "equal texts with different labels", f"{classes[row.label]}: {row.text}")
+        for row in distinct.conflicts
+    ]
+    for bridge in bridges:
+        sides = ", ".join(f"{side} ({name})" for side, name in sorted(bridge.neighbours.items()))
+        rejected.append(_reject(bridge.row, "would join rows on opposite sides", sides))
+    return Acceptance(placed, rejected, distinct.duplicates, not_taken)
+
+
+def _reject(row: Row, reason: str, value: str) -> Rejected:
+    return Rejected(row.source, row.file, row.line, "", reason, shorten(value))
+
+
+def check_classes(sides: Mapping[str, Mapping[str, int]]) -> None:
+    """Refuse data with an empty side, or with a class that has no row to train on or none to be judged by.
+
+    sides: rows of each class on each side.
+    """
+    problems = []
+    for side, by_class in sides.items():
+        missing = [name for name, rows in by_class.items() if rows == 0]
+        if len(missing) == len(by_class):
+            problems.append(Problem("no rows", f"side {side!r}", "more rows are needed, or other shares in `split:`"))
+        elif missing and side != "validation":
+            named = ", ".join(repr(name) for name in missing)
+            problems.append(Problem(f"no rows of class {named}", f"side {side!r}", _class_hint(missing, sides)))
+    if problems:
+        raise DataError(*problems)
+
+
+def _class_hint(missing: Sequence[str], sides: Mapping[str, Mapping[str, int]]) -> str:
+    gone = [name for name in missing if not any(by_class[name] for by_class in sides.values())]
+    if gone:
+        return f"no row at all is {gone[0]!r}: check `label:` and what landed"
+    return "more rows of it are needed, or more and smaller groups"

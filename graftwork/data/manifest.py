@@ -1,0 +1,221 @@
+"""The dataset manifest: which rows were accepted from which files, and on which side each one is.
+
+Manifests of one recipe form a lineage: each inherits the sides of its parent. The same input again is a look-up that
+imports neither pandas nor pandera. Not here: how a manifest is made (validation).
+"""
+
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sqlalchemy import Row, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from graftwork.data.contracts import Contract, read_contract
+from graftwork.data.quarantine import quarantine_error
+from graftwork.data.sources import LandedFile, list_files
+from graftwork.database import Database, manifests, now
+from graftwork.errors import DataError, Problem, raise_if
+from graftwork.fingerprint import digest, from_json
+from graftwork.recipe import Recipe
+from graftwork.storage import Store
+from graftwork.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas
+
+# Raised by hand when the same files would give other rows or other sides.
+VALIDATION_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """read = kept + quarantined + duplicates; not_taken: what a limited run did not look at, and not in `read`."""
+
+    read: int
+    kept: int
+    quarantined: int
+    duplicates: int
+    not_taken: int = 0
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that rows came from. path: below its source. problem: why nothing could be read from it, or None."""
+
+    source: str
+    path: str
+    sha256: str
+    size: int
+    counts: RowCounts
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class DatasetManifest:
+    """Accepted data. parent: digest of the manifest whose sides it inherits. sides: rows of each class on each side."""
+
+    SCHEMA: ClassVar[int] = 1
+    lineage: str
+    input_digest: str
+    rows_digest: str
+    holdout_digest: str
+    parent: str | None
+    sources: tuple[SourceFile, ...]
+    counts: RowCounts
+    classes: tuple[str, ...]
+    sides: dict[str, dict[str, int]]
+
+    @property
+    def digest(self) -> str:
+        """What names it everywhere."""
+        return digest(self)
+
+    @property
+    def key(self) -> str:
+        """Where it lies in the store: rows.parquet, memory.parquet, quarantine.csv, duplicates.csv, manifest.json."""
+        return f"dataset/{self.digest}"
+
+
+def validate_data(recipe: Recipe, workspace: Workspace) -> DatasetManifest:
+    """The manifest of what the recipe's sources hold now: the stored one if this input was validated before.
+
+    Raises DataError if a file can't be read, too many rows are set aside, or what is left can't be trained on.
+    """
+    lineage = recipe.name if recipe.limit_rows is None else f"{recipe.name}-limit-{recipe.limit_rows}"
+    contract = None if recipe.data.contract is None else read_contract(recipe.root / recipe.data.contract)
+    files = _list_files(recipe)
+    input_digest = _input_digest(recipe, contract, files)
+    while True:
+        history = _history(workspace.database, lineage)
+        place = next((i for i, past in enumerate(history) if past.input_digest == input_digest), len(history))
+        manifest = _find(workspace.store, history[place].manifest_digest) if place < len(history) else None
+        if manifest is not None:
+            _check_tolerance(manifest, recipe, workspace)
+            return manifest
+        from graftwork.data.validation import make_manifest
+
+        parent = open_manifest(workspace.store, history[place - 1].manifest_digest) if place else None
+        manifest = make_manifest(recipe, workspace, lineage, input_digest, contract, files, parent)
+        # If another process extended the lineage meanwhile, its manifest is the parent: look again.
+        if place < len(history) or _record(workspace.database, lineage, place, manifest):
+            return manifest
+
+
+def open_manifest(store: Store, digest: str) -> DatasetManifest:
+    """The manifest of that digest. Raises DataError if the store does not hold it whole."""
+    manifest = _find(store, digest)
+    if manifest is None:
+        raise DataError(_lost(digest))
+    return manifest
+
+
+def load_rows(
+    store: Store, manifest: DatasetManifest, sides: Collection[str] = ("train", "validation", "holdout")
+) -> "pandas.DataFrame":
+    """The rows on these sides, sorted by row_id.
+
+    Columns: row_id, source, group (missing where the source has none), text, text_b (missing unless texts are pairs),
+    label (index in `manifest.classes`), side, unit, file, line.
+    """
+    from pyarrow import parquet
+
+    folder = store.open(manifest.key)
+    if folder is None:
+        raise DataError(_lost(manifest.digest))
+    return parquet.read_table(folder / "rows.parquet", filters=[("side", "in", list(sides))]).to_pandas()
+
+
+def find_excess(manifest: DatasetManifest, tolerance: float) -> str | None:
+    """What is over the tolerance, a share of all rows and of the bytes of all files; None if nothing is."""
+    counts = manifest.counts
+    rows = counts.read + counts.not_taken
+    if counts.quarantined > tolerance * rows:
+        return f"{counts.quarantined} of {rows} rows are set aside, {tolerance:.1%} are tolerated"
+    # Nobody knows how many rows a file holds that can't be read.
+    size = sum(file.size for file in manifest.sources)
+    lost = sum(file.size for file in manifest.sources if file.problem)
+    if lost > tolerance * size:
+        return f"files with {lost} of {size} bytes can't be read, {tolerance:.1%} are tolerated"
+    return None
+
+
+def quarantine_report(workspace: Workspace, lineage: str, input_digest: str) -> Path:
+    """Where the quarantine of refused data is kept for a person to look at."""
+    return workspace.settings.home / "quarantine" / f"{lineage}-{input_digest[:12]}.csv"
+
+
+def _list_files(recipe: Recipe) -> list[LandedFile]:
+    files: list[LandedFile] = []
+    problems: list[Problem] = []
+    for source in recipe.data.sources:
+        try:
+            files += list_files(source.name, source.path, recipe.root, source.format)
+        except DataError as error:
+            problems += error.problems
+    raise_if(problems, DataError)
+    if not files:
+        raise DataError(Problem("nothing landed: no source has a file", str(recipe.path)))
+    return files
+
+
+def _input_digest(recipe: Recipe, contract: Contract | None, files: Sequence[LandedFile]) -> str:
+    """Digest of all that decides the rows and their sides, apart from the parent."""
+    left_out: dict[str, Any] = {"contract": True, "quarantine_tolerance": True, "sources": {"__all__": {"path"}}}
+    return digest(
+        {
+            "version": VALIDATION_VERSION,
+            "data": recipe.data.model_dump(mode="json", exclude=left_out, exclude_defaults=True),
+            "text": recipe.input.text,
+            "contract": None if contract is None else contract.schema,
+            "files": [(file.source, file.name, file.sha256) for file in files],
+        }
+    )
+
+
+def _find(store: Store, digest: str) -> DatasetManifest | None:
+    folder = store.open(f"dataset/{digest}")
+    return None if folder is None else from_json(DatasetManifest, (folder / "manifest.json").read_text("utf-8"))
+
+
+def _check_tolerance(manifest: DatasetManifest, recipe: Recipe, workspace: Workspace) -> None:
+    """Refuse a stored manifest that the recipe's tolerance, changed since, no longer allows."""
+    excess = find_excess(manifest, recipe.data.quarantine_tolerance)
+    if excess:
+        report = quarantine_report(workspace, manifest.lineage, manifest.input_digest)
+        report.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(workspace.store.root / manifest.key / "quarantine.csv", report)
+        raise quarantine_error(report, excess)
+
+
+def _history(database: Database, lineage: str) -> Sequence[Row]:
+    """The lineage's manifests, oldest first."""
+    wanted = select(manifests).where(manifests.c.lineage == lineage).order_by(manifests.c.sequence)
+    with database.begin() as connection:
+        return connection.execute(wanted).all()
+
+
+def _record(database: Database, lineage: str, sequence: int, manifest: DatasetManifest) -> bool:
+    """Add the manifest to its lineage; False if another process took the place."""
+    entry = {
+        "lineage": lineage,
+        "sequence": sequence,
+        "input_digest": manifest.input_digest,
+        "manifest_digest": manifest.digest,
+        "created_at": now(),
+    }
+    try:
+        with database.begin() as connection:
+            connection.execute(insert(manifests).values(entry))
+    except IntegrityError:
+        return False
+    return True
+
+
+def _lost(digest: str) -> Problem:
+    return Problem(
+        f"dataset {digest[:12]} is not in the store, or was altered there",
+        hint="restore the store from its backup; under another recipe name the data is split afresh",
+    )

@@ -1,0 +1,151 @@
+"""Making a manifest: read the sources, accept what is good, describe it, refuse it or publish it."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+
+from graftwork.data.acceptance import Acceptance, ReadRows, accept_rows, check_classes, read_source
+from graftwork.data.contracts import Contract
+from graftwork.data.labels import label_reader
+from graftwork.data.manifest import DatasetManifest, RowCounts, SourceFile, find_excess, quarantine_report
+from graftwork.data.quarantine import quarantine_error, write_quarantine, write_report
+from graftwork.data.rows import make_row
+from graftwork.data.sources import LandedFile
+from graftwork.data.splits import SIDES, Memory, Placed
+from graftwork.data.tables import read_memory, rows_digest, write_memory, write_rows
+from graftwork.errors import DataError, raise_if
+from graftwork.fingerprint import to_json
+from graftwork.recipe import Recipe
+from graftwork.storage import Store
+from graftwork.workspace import Workspace
+
+
+def make_manifest(
+    recipe: Recipe,
+    workspace: Workspace,
+    lineage: str,
+    input_digest: str,
+    contract: Contract | None,
+    files: Sequence[LandedFile],
+    parent: DatasetManifest | None,
+) -> DatasetManifest:
+    """Validate the files and publish what was accepted, with the reports of what was not.
+
+    Raises DataError; the quarantine of data that is refused is kept outside the store.
+    """
+    read = _read_sources(recipe, contract, files)
+    memory = Memory() if parent is None else read_memory(workspace.store.root / parent.key / "memory.parquet")
+    accepted = _accept(recipe, read, memory)
+    accepted = dataclasses.replace(accepted, rejected=[*read.rejected, *accepted.rejected])
+    sources = _count_files(files, read, accepted)
+    manifest = DatasetManifest(
+        lineage=lineage,
+        input_digest=input_digest,
+        rows_digest=rows_digest(accepted.placed),
+        holdout_digest=rows_digest(item for item in accepted.placed if item.side == "holdout"),
+        parent=parent.digest if parent else None,
+        sources=sources,
+        counts=_total([source.counts for source in sources]),
+        classes=recipe.data.label.classes,
+        sides=_count_sides(accepted.placed, recipe.data.label.classes),
+    )
+    _refuse_excess(manifest, accepted, recipe.data.quarantine_tolerance, workspace)
+    check_classes(manifest.sides)
+    _publish(manifest, accepted, memory, workspace.store)
+    return manifest
+
+
+def _read_sources(recipe: Recipe, contract: Contract | None, files: Sequence[LandedFile]) -> ReadRows:
+    label = recipe.data.label
+    texts = (recipe.input.text,) if isinstance(recipe.input.text, str) else recipe.input.text
+    read_label = label_reader(label.classes, label.threshold, label.map)
+    read = ReadRows()
+    for source in recipe.data.sources:
+        group, before = (source.group.column, source.group.before) if source.group else (None, None)
+        names = [name for name in (source.id, group) if name is not None]
+        read_source(
+            read,
+            [file for file in files if file.source == source.name],
+            columns=tuple(dict.fromkeys([*texts, label.column, *names, *(contract.columns if contract else ())])),
+            texts=texts,
+            names=names,
+            build=partial(
+                make_row,
+                texts=texts,
+                label=label.column,
+                read_label=read_label,
+                id_column=source.id,
+                group=group,
+                group_before=before,
+            ),
+            contract=contract,
+            written={"header": source.header, "delimiter": source.delimiter, "encoding": source.encoding},
+        )
+    raise_if(read.refused, DataError)
+    return read
+
+
+def _accept(recipe: Recipe, read: ReadRows, memory: Memory) -> Acceptance:
+    split = recipe.data.split
+    return accept_rows(
+        read.rows,
+        memory,
+        classes=recipe.data.label.classes,
+        by=split.by,
+        near_duplicate=split.near_duplicate,
+        keep_conflicts=recipe.data.conflicts == "keep",
+        holdout=split.holdout,
+        validation=split.validation,
+        seed=split.seed,
+        limit=recipe.limit_rows,
+    )
+
+
+def _count_files(files: Sequence[LandedFile], read: ReadRows, accepted: Acceptance) -> tuple[SourceFile, ...]:
+    """Each file with its counts; that they add up is checked against what its reader gave."""
+    kept = Counter((item.row.source, item.row.file) for item in accepted.placed)
+    rejected = Counter((row.source, row.file) for row in accepted.rejected if row.line)
+    duplicates = Counter((item.row.source, item.row.file) for item in accepted.duplicates)
+    not_taken = Counter((row.source, row.file) for row in accepted.not_taken)
+    counted = []
+    for file in files:
+        place = (file.source, file.name)
+        taken = read.read[place] - not_taken[place]
+        assert taken == kept[place] + rejected[place] + duplicates[place], f"{file.where}: rows were lost"
+        counts = RowCounts(taken, kept[place], rejected[place], duplicates[place], not_taken[place])
+        problem = read.unreadable.get(place)
+        counted.append(SourceFile(file.source, file.name, file.sha256, file.size, counts, problem))
+    return tuple(counted)
+
+
+def _total(counts: Sequence[RowCounts]) -> RowCounts:
+    names = [field.name for field in dataclasses.fields(RowCounts)]
+    return RowCounts(**{name: sum(getattr(count, name) for count in counts) for name in names})
+
+
+def _count_sides(placed: Sequence[Placed], classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    rows = Counter((item.side, item.row.label) for item in placed)
+    return {side: {name: rows[side, label] for label, name in enumerate(classes)} for side in SIDES}
+
+
+def _refuse_excess(manifest: DatasetManifest, accepted: Acceptance, tolerance: float, workspace: Workspace) -> None:
+    excess = find_excess(manifest, tolerance)
+    if excess is not None:
+        report = quarantine_report(workspace, manifest.lineage, manifest.input_digest)
+        report.parent.mkdir(parents=True, exist_ok=True)
+        write_quarantine(report, accepted.rejected)
+        raise quarantine_error(report, excess)
+
+
+def _publish(manifest: DatasetManifest, accepted: Acceptance, memory: Memory, store: Store) -> None:
+    duplicates = [
+        (item.row.row_id, item.kept.row_id, item.row.source, item.row.file, item.row.line)
+        for item in sorted(accepted.duplicates, key=lambda item: (item.row.source, item.row.file, item.row.line))
+    ]
+    with store.writing(manifest.key) as folder:
+        write_rows(folder / "rows.parquet", accepted.placed)
+        write_memory(folder / "memory.parquet", memory, accepted.placed)
+        write_quarantine(folder / "quarantine.csv", accepted.rejected)
+        write_report(folder / "duplicates.csv", ["row_id", "duplicate_of", "source", "file", "line"], duplicates)
+        (folder / "manifest.json").write_text(to_json(manifest), encoding="utf-8")

@@ -1,0 +1,115 @@
+"""Baselines: what the same training rows give without fine-tuning. A model that can't beat them earns nothing.
+
+They are rivals in earnest: the regularisation of the two linear ones is chosen on the validation rows.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graftwork.data.manifest import DatasetManifest, load_rows
+from graftwork.errors import CheckpointError, Problem
+from graftwork.evaluation.metrics import METRICS
+from graftwork.evaluation.predictions import Text, predict_rows, rows_digest, texts_of
+from graftwork.storage import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BASELINE_VERSION = 1  # raised by hand when what a baseline computes changes
+STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # scikit-learn's C: the inverse of the regularisation
+TOKENS = r"\w+|[^\w\s]"  # a text without a single word (an emoji, a rating in stars) has tokens too
+
+
+@dataclass(frozen=True)
+class FrozenEncoder:
+    """The pretrained checkpoint as it is used without training. checkpoint: its store key."""
+
+    checkpoint: str
+    pooling: str
+    max_tokens: int
+
+    def features(self, store: Store, texts: list[Text]) -> np.ndarray:
+        """(texts, hidden). Raises CheckpointError if the checkpoint is not in the store."""
+        from graftwork.models.text import frozen_features
+
+        folder = store.open(self.checkpoint)
+        if folder is None:
+            problem = Problem("the checkpoint is not in the store any more", self.checkpoint, "retrieve it again")
+            raise CheckpointError(problem)
+        return frozen_features(folder, pooling=self.pooling, max_tokens=self.max_tokens, texts=texts)
+
+
+def predict_baseline(
+    store: Store, name: str, manifest: DatasetManifest, judged: "pd.DataFrame", encoder: FrozenEncoder
+) -> str:
+    """The key of a baseline's predictions for the judged rows; fitted only if the store has none.
+
+    name: `majority`, `tfidf` or `frozen-head`.
+    """
+    sides = {side: load_rows(store, manifest, sides={side}) for side in ("train", "validation")}
+    train, validation = sides["train"], sides["validation"]
+    digests = [rows_digest(rows) for rows in sides.values()]
+    model = {"baseline": name, "rows": digests, "version": BASELINE_VERSION}
+    if name == "frozen-head":
+        model |= {"encoder": encoder}
+
+    def fit_and_predict(_: object) -> np.ndarray:
+        if name == "majority":
+            return majority(train, judged, len(manifest.classes))
+        parts = [train, validation, judged]
+        features = _tfidf(parts) if name == "tfidf" else _frozen(store, encoder, parts)
+        return _regress(features, train["label"].to_numpy(), validation["label"].to_numpy(), len(manifest.classes))
+
+    return predict_rows(store, model, judged, fit_and_predict)
+
+
+def majority(train: "pd.DataFrame", judged: "pd.DataFrame", classes: int) -> np.ndarray:
+    """The classes' shares among the training rows, for every row."""
+    shares = np.bincount(train["label"], minlength=classes) / len(train)
+    return np.tile(shares, (len(judged), 1))
+
+
+def _tfidf(parts: "list[pd.DataFrame]") -> list[Any]:
+    """Words and pairs of words, weighed by how rare they are among the training rows (the first part)."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = [[text if isinstance(text, str) else " ".join(text) for text in texts_of(rows)] for rows in parts]
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKENS).fit(texts[0])
+    return [vectorizer.transform(part) for part in texts]
+
+
+def _frozen(store: Store, encoder: FrozenEncoder, parts: "list[pd.DataFrame]") -> list[Any]:
+    """The untouched checkpoint's features, scaled to the training rows' (the first part's) unit variance."""
+    from sklearn.preprocessing import StandardScaler
+
+    features = [encoder.features(store, texts_of(rows)) for rows in parts]
+    scaler = StandardScaler().fit(features[0])
+    return [scaler.transform(part) for part in features]
+
+
+def _regress(parts: list[Any], labels: np.ndarray, validation_labels: np.ndarray, classes: int) -> np.ndarray:
+    """Logistic regression on the first part; (rows, classes) for the third, by what does best on the second."""
+    train, validation, judged = parts
+    models = [_fit(train, labels, strength) for strength in STRENGTHS]
+    best = min(models, key=lambda model: _loss(validation_labels, _probabilities(model, validation, classes)))
+    return _probabilities(best, judged, classes)
+
+
+def _loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    metric = METRICS["log_loss"]
+    return float(metric.value(metric.columns(labels, probabilities).sum(axis=0)))
+
+
+def _fit(features: Any, labels: np.ndarray, strength: float) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, max_iter=2000).fit(features, labels)
+
+
+def _probabilities(model: Any, features: Any, classes: int) -> np.ndarray:
+    """A column for each class, also for one that the model never saw."""
+    probabilities = np.zeros((features.shape[0], classes))
+    probabilities[:, model.classes_] = model.predict_proba(features)
+    return probabilities

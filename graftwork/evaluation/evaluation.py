@@ -1,0 +1,195 @@
+"""The evaluation: candidate, baselines and references on the same holdout rows, each with a prediction per row.
+
+What follows from it (promote, keep, wait) is the gate's business, in `graftwork.promotion`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from graftwork.data.manifest import DatasetManifest
+from graftwork.errors import Problem, RegistryError
+from graftwork.evaluation.baselines import FrozenEncoder, predict_baseline
+from graftwork.evaluation.holdout import judged_rows
+from graftwork.evaluation.metrics import ClassMetrics, Interval, describe_classes, estimate, measure
+from graftwork.evaluation.predictions import (
+    Text,
+    group_codes,
+    labels_of,
+    open_predictions,
+    predict_rows,
+    probabilities_of,
+)
+from graftwork.faults import fault
+from graftwork.fingerprint import digest, from_json, to_json
+from graftwork.storage import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EVALUATION_VERSION = 1  # raised by hand when what is measured, or on which rows, changes
+RECORD = "evaluation.json"
+CANDIDATE = "candidate"
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model to judge. version: None before it is registered.
+
+    bundle, recipe, manifest: digests; manifest is that of the rows it was trained on. open_model: gives the verified
+    folder that `serving.load` reads; called only if its predictions are not stored.
+    """
+
+    bundle: str
+    recipe: str
+    manifest: str
+    version: int | None
+    open_model: Callable[[], Path] = field(repr=False, compare=False)
+
+    @property
+    def identity(self) -> tuple[str | int | None, ...]:
+        """What makes it this contender and no other."""
+        return self.bundle, self.recipe, self.manifest, self.version
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A registered model's figures on the same rows. bundle, recipe: digests."""
+
+    version: int | None
+    bundle: str
+    recipe: str
+    metrics: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The candidate's accuracy on the rows with one value of a column."""
+
+    column: str
+    value: str
+    rows: int
+    accuracy: Interval
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every figure that a verdict or a report needs.
+
+    bundle, recipe, manifest: digests. excluded_rows: holdout rows that a contender was trained on, or shares a group
+    with. confusion: true class by predicted class. predictions: store keys, by `candidate`, reference and baseline.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    bundle: str
+    recipe: str
+    manifest: str
+    holdout_digest: str
+    rows: int
+    groups: int
+    excluded_rows: int
+    metrics: dict[str, Interval]
+    classes: tuple[ClassMetrics, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    baselines: dict[str, dict[str, Interval]]
+    references: dict[str, Reference]
+    slices: tuple[Slice, ...]
+    predictions: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Changes with every figure."""
+        return digest(self)
+
+
+def evaluate(
+    store: Store,
+    candidate: Contender,
+    references: Mapping[str, Contender],
+    manifest: DatasetManifest,
+    *,
+    encoder: FrozenEncoder,
+    baselines: Sequence[str],
+    slices: Sequence[str] = (),
+    samples: int = 1000,
+) -> Evaluation:
+    """The candidate beside its references ('champion', 'anchor') and baselines on the manifest's holdout rows.
+
+    encoder: the pretrained checkpoint, for the frozen-head baseline. slices: columns of the rows, such as `source`.
+    samples: bootstrap resamples. The result is stored; found again, it costs neither torch nor pandas.
+    Raises DataError if no row is left to judge on, RegistryError if a reference has other classes.
+    """
+    contenders = {CANDIDATE: candidate, **references}
+    asked = {
+        "contenders": {name: contender.identity for name, contender in contenders.items()},
+        "manifest": manifest.digest,
+        "encoder": encoder,
+        "baselines": list(baselines),
+        "slices": list(slices),
+        "samples": samples,
+        "version": EVALUATION_VERSION,
+    }
+    key = f"evaluation/{digest(asked)}"
+    stored = store.open(key)
+    if stored is not None:
+        return from_json(Evaluation, (stored / RECORD).read_text(encoding="utf-8"))
+    rows, excluded = judged_rows(store, manifest, [contender.manifest for contender in contenders.values()])
+    keys = {name: _predict(store, name, contender, manifest, rows) for name, contender in contenders.items()}
+    keys |= {name: predict_baseline(store, name, manifest, rows, encoder) for name in baselines}
+    metrics = {name: _measure(open_predictions(store, key), samples) for name, key in keys.items()}
+    judged = open_predictions(store, keys[CANDIDATE])
+    classes, confusion = describe_classes(labels_of(judged), probabilities_of(judged), manifest.classes)
+    evaluation = Evaluation(
+        bundle=candidate.bundle,
+        recipe=candidate.recipe,
+        manifest=manifest.digest,
+        holdout_digest=manifest.holdout_digest,
+        rows=len(judged),
+        groups=len(np.unique(group_codes(judged))),
+        excluded_rows=excluded,
+        metrics=metrics[CANDIDATE],
+        classes=classes,
+        confusion=confusion,
+        baselines={name: metrics[name] for name in baselines},
+        references={
+            name: Reference(each.version, each.bundle, each.recipe, metrics[name]) for name, each in references.items()
+        },
+        slices=tuple(found for column in slices for found in _slice(judged, rows[column], samples)),
+        predictions=keys,
+    )
+    fault("evaluation.before_publish")
+    with store.writing(key) as folder:
+        (folder / RECORD).write_text(to_json(evaluation), encoding="utf-8")
+    return evaluation
+
+
+def _predict(store: Store, name: str, contender: Contender, manifest: DatasetManifest, rows: "pd.DataFrame") -> str:
+    """The key of a contender's predictions; its model is opened only if the store has none."""
+
+    def open_and_predict(texts: Sequence[Text]) -> np.ndarray:
+        from graftwork.models import serving
+
+        model = serving.load(contender.open_model())
+        if tuple(model.classes) != manifest.classes:
+            found, expected = ", ".join(model.classes), ", ".join(manifest.classes)
+            hint = "a recipe with other classes needs a name of its own"
+            where = name if contender.version is None else f"{name}, version {contender.version}"
+            raise RegistryError(Problem(f"it predicts the classes {found}; the data has {expected}", where, hint))
+        return model.probabilities(texts)
+
+    return predict_rows(store, {"bundle": contender.bundle}, rows, open_and_predict)
+
+
+def _measure(predictions: "pd.DataFrame", samples: int) -> dict[str, Interval]:
+    return measure(labels_of(predictions), probabilities_of(predictions), group_codes(predictions), samples, SEED)
+
+
+def _slice(predictions: "pd.DataFrame", values: "pd.Series", samples: int) -> Iterator[Slice]:
+    """The predictions by the value that each row has in a column; rows without one are left out."""
+    for value, part in predictions.groupby(values, sort=True):
+        accuracy = estimate("accuracy", labels_of(part), probabilities_of(part), group_codes(part), samples, SEED)
+        yield Slice(str(values.name), str(value), len(part), accuracy)

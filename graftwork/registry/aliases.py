@@ -1,0 +1,63 @@
+"""Moving aliases: every move is a ledger entry first, whoever asks for it."""
+
+import getpass
+import socket
+from functools import partial
+
+from graftwork.promotion.gate import Verdict
+from graftwork.promotion.history import CHALLENGER, CHAMPION, LedgerEntry, Nomination
+from graftwork.promotion.ledger import Ledger, promote, reconcile, rollback
+from graftwork.registry.versions import ModelVersion, move_alias, read_aliases, read_bundle, resolve_version
+from graftwork.training.bundle import ServingBundle
+from graftwork.workspace import Workspace
+
+AUTOMATIC = "graftwork"
+
+
+def nominate(
+    workspace: Workspace, version: ModelVersion, bundle: ServingBundle, verdict: Verdict, champion: int | None
+) -> LedgerEntry:
+    """Make the judged version the champion, or the challenger if the verdict is not to promote it.
+
+    champion: the version it was judged against. Raises PromotionRefused if that is no longer the champion.
+    """
+    is_promoted = verdict.outcome == "promote"
+    nomination = Nomination(
+        version=version.version,
+        bundle_digest=bundle.digest,
+        recipe_digest=bundle.recipe_digest,
+        manifest_digest=bundle.manifest,
+        rule=verdict.rule if is_promoted else "registered",
+        reason=verdict.reason,
+        evidence_digest=verdict.digest,
+        policy_digest=verdict.policy,
+    )
+    ledger, move = Ledger(workspace.database), partial(move_alias, workspace)
+    reconcile(ledger, move, version.name, read_aliases(workspace, version.name))
+    if is_promoted:
+        return promote(ledger, move, version.name, nomination, actor=AUTOMATIC, expected=champion)
+    challenger = ledger.standing(version.name, CHALLENGER).champion
+    seen = challenger.to_version if challenger else None
+    return promote(ledger, move, version.name, nomination, actor=AUTOMATIC, expected=seen, alias=CHALLENGER)
+
+
+def promote_by_hand(workspace: Workspace, model: str, version: int, reason: str) -> LedgerEntry:
+    """Make a version the champion because a person says so. Raises RegistryError if there is no such version."""
+    bundle = read_bundle(workspace, resolve_version(workspace, f"{model}/{version}"))
+    nomination = Nomination(version, bundle.digest, bundle.recipe_digest, bundle.manifest, "by hand", reason)
+    ledger = Ledger(workspace.database)
+    champion = ledger.champion(model)
+    expected = champion.to_version if champion else None
+    return promote(ledger, partial(move_alias, workspace), model, nomination, actor=person(), expected=expected)
+
+
+def roll_back(workspace: Workspace, model: str, reason: str) -> LedgerEntry:
+    """Put the previous champion back. Raises PromotionRefused if there is none."""
+    serving = resolve_version(workspace, f"{model}@{CHAMPION}").version
+    ledger = Ledger(workspace.database)
+    return rollback(ledger, partial(move_alias, workspace), model, leaving=serving, actor=person(), reason=reason)
+
+
+def person() -> str:
+    """Who is at the keyboard: user@host."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"

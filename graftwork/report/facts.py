@@ -1,0 +1,50 @@
+"""The facts that a report is made from: records only, so that a page can be made again from what is stored."""
+
+import importlib.metadata
+import os
+import platform
+from dataclasses import dataclass
+
+from graftwork.evaluation.evaluation import Evaluation
+from graftwork.promotion.gate import Verdict
+from graftwork.promotion.history import LedgerEntry
+from graftwork.registry.versions import ModelVersion
+from graftwork.training.bundle import ServingBundle
+from graftwork.training.plan import ResolvedRun
+
+LIBRARIES = (
+    "graftwork",
+    "torch",
+    "transformers",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "mlflow",
+    "prefect",
+)
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """Everything a report says. version, entry: None for a run that is not registered, or not promoted.
+
+    command: what a person types to get this run again. environment: names and versions of what it ran on.
+    """
+
+    run: ResolvedRun
+    bundle: ServingBundle
+    evaluation: Evaluation
+    verdict: Verdict
+    version: ModelVersion | None
+    entry: LedgerEntry | None
+    command: str
+    created_at: str
+    environment: dict[str, str]
+
+
+def describe_environment() -> dict[str, str]:
+    """The versions of Python and the libraries, and the kind of machine; no name of a host or a user."""
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"machine": machine, "python": platform.python_version()} | versions

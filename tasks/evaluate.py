@@ -1,0 +1,53 @@
+"""Evaluation and verdict as tasks."""
+
+import logging
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from graftwork.evaluation import evaluation as evaluations
+from graftwork.evaluation.baselines import FrozenEncoder
+from graftwork.evaluation.evaluation import Evaluation
+from graftwork.promotion import gate
+from graftwork.promotion.gate import Verdict
+from graftwork.promotion.ledger import Ledger
+from graftwork.promotion.looks import take_look
+from graftwork.registry.contenders import candidate, references
+from graftwork.training.bundle import ServingBundle
+from graftwork.training.plan import open_run
+from graftwork.workspace import Workspace
+from tasks.policies import MINUTE_S, RETRIED
+
+log = logging.getLogger("graftwork.tasks")
+
+
+@task(task_run_name="evaluate run {run_id}", tags=["cpu"], timeout_seconds=120 * MINUTE_S, **RETRIED)
+def evaluate(run_id: str, bundle: ServingBundle) -> Evaluation:
+    """The bundle beside champion, anchor and baselines, on holdout rows that none of them was trained on."""
+    workspace = Workspace.open()
+    run = open_run(workspace.store, run_id)
+    return evaluations.evaluate(
+        workspace.store,
+        candidate(workspace, bundle),
+        references(workspace, bundle.name, bundle.digest),
+        run.manifest,
+        encoder=FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens),
+        baselines=run.evaluation.baselines,
+        slices=run.evaluation.slices,
+        samples=run.evaluation.bootstrap,
+    )
+
+
+@task(task_run_name="judge run {run_id}", tags=["cpu"], timeout_seconds=10 * MINUTE_S, **RETRIED)
+def judge(run_id: str, bundle: ServingBundle, evaluation: Evaluation) -> Verdict:
+    """Promote, keep or inconclusive, by the policy that the run resolved at its start; an artifact says why."""
+    workspace = Workspace.open()
+    run = open_run(workspace.store, run_id)
+    look = 1 if run.is_limited else take_look(
+        workspace.database, bundle.name, evaluation.holdout_digest, bundle.digest, evaluation.digest
+    )
+    is_revoked = Ledger(workspace.database).is_revoked(bundle.name, bundle.digest)
+    verdict = gate.judge(evaluation, run.policy, workspace.store, look, is_revoked)
+    log.info("verdict: %s. %s", verdict.outcome, verdict.reason)
+    create_markdown_artifact(key="verdict", markdown=f"# {verdict.outcome}\n\n{verdict.reason}")
+    return verdict

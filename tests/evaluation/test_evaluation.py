@@ -1,0 +1,157 @@
+"""Evaluations: the right rows, the right figures, and nothing computed twice."""
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix
+
+from graftwork.data.manifest import DatasetManifest, load_rows
+from graftwork.errors import DataError, RegistryError
+from graftwork.evaluation.baselines import FrozenEncoder
+from graftwork.evaluation.evaluation import Contender, Evaluation, evaluate
+from graftwork.evaluation.holdout import judged_rows
+from graftwork.evaluation.predictions import open_predictions
+from graftwork.models import serving
+from graftwork.storage import Store
+
+BASELINES = ("majority", "tfidf", "frozen-head")
+Evaluate = Callable[..., Evaluation]
+Publish = Callable[[pd.DataFrame], DatasetManifest]
+
+HIT = """
+import sys
+from pathlib import Path
+from graftwork.data.manifest import open_manifest
+from graftwork.evaluation.baselines import FrozenEncoder
+from graftwork.evaluation.evaluation import Contender, evaluate
+from graftwork.storage import Store
+store = Store(Path(sys.argv[1]))
+candidate = Contender("b1", "r1", sys.argv[2], None, lambda: 1 / 0)
+evaluate(store, candidate, {}, open_manifest(store, sys.argv[2]), encoder=FrozenEncoder(sys.argv[3], "mean", 32),
+         baselines=("majority", "tfidf", "frozen-head"), slices=["source"], samples=200)
+print(*({"torch", "pandas", "sklearn", "scipy", "pyarrow"} & set(sys.modules)))
+"""
+
+
+def no_model() -> Path:
+    raise AssertionError("a stored prediction was computed again")
+
+
+@pytest.fixture
+def run(store: Store, encoder: FrozenEncoder) -> Evaluate:
+    """Evaluates against the tiny checkpoint's baselines."""
+
+    def run(candidate: Contender, manifest: DatasetManifest, **references: Contender) -> Evaluation:
+        chosen = {"encoder": encoder, "baselines": BASELINES, "slices": ["source"], "samples": 200}
+        return evaluate(store, candidate, references, manifest, **chosen)
+
+    return run
+
+
+@pytest.fixture
+def candidate(manifest: DatasetManifest, write_model: Callable[..., Path]) -> Contender:
+    folder = write_model(1)
+    return Contender("b1", "r1", manifest.digest, None, lambda: folder)
+
+
+def test_figures_are_those_of_the_kept_predictions(
+    run: Evaluate, store: Store, manifest: DatasetManifest, candidate: Contender
+) -> None:
+    """Each holdout row has one stored prediction, the model's own, and scikit-learn finds the same figures in them."""
+    found = run(candidate, manifest)
+    rows = load_rows(store, manifest, sides={"holdout"})
+    kept = open_predictions(store, found.predictions["candidate"])
+    own = serving.load(candidate.open_model()).probabilities(list(rows["text"]))
+    assert kept["row_id"].tolist() == rows["row_id"].tolist()
+    np.testing.assert_allclose(kept[["p_0", "p_1"]].to_numpy(), own, atol=1e-6)
+    assert found.metrics["accuracy"].value == pytest.approx(accuracy_score(rows["label"], own.argmax(axis=1)))
+    assert np.array(found.confusion).tolist() == confusion_matrix(rows["label"], own.argmax(axis=1)).tolist()
+    assert (found.rows, found.excluded_rows) == (len(rows), 0)
+    assert found.groups == rows["group"].nunique() + rows["group"].isna().sum()
+    assert {each.value: each.rows for each in found.slices} == rows["source"].value_counts().to_dict()
+
+
+def test_baselines_are_rivals_in_earnest(run: Evaluate, manifest: DatasetManifest, candidate: Contender) -> None:
+    """Where one word tells the label, both linear baselines find it; the majority knows only the shares."""
+    found = run(candidate, manifest).baselines
+    shares = {name: count / 120 for name, count in manifest.sides["train"].items()}
+    largest = max(shares, key=shares.__getitem__)
+    assert found["majority"]["accuracy"].value == pytest.approx(manifest.sides["holdout"][largest] / 80)
+    assert found["tfidf"]["accuracy"].value == 1
+    assert found["frozen-head"]["accuracy"].value > 0.95
+
+
+def test_a_second_evaluation_loads_nothing(
+    run: Evaluate, store: Store, manifest: DatasetManifest, candidate: Contender, encoder: FrozenEncoder
+) -> None:
+    """The same question is answered from the store, without the model and the libraries that it took."""
+    run(candidate, manifest)
+    command = [sys.executable, "-c", HIT, str(store.root), manifest.digest, encoder.checkpoint]
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stdout.split() == []
+
+
+def test_a_reference_is_predicted_once(run: Evaluate, manifest: DatasetManifest, candidate: Contender) -> None:
+    """A champion that was itself a candidate on these rows is not loaded again, and measures the same."""
+    before = run(candidate, manifest)
+    champion = dataclasses.replace(candidate, version=1, open_model=no_model)
+    next_one = dataclasses.replace(candidate, recipe="r2", open_model=no_model)
+    found = run(next_one, manifest, champion=champion, anchor=champion)
+    assert found.references["champion"].metrics == before.metrics
+    assert found.predictions["champion"] == before.predictions["candidate"]
+    assert found.digest != before.digest
+
+
+def test_an_altered_prediction_is_made_again(
+    run: Evaluate, store: Store, manifest: DatasetManifest, candidate: Contender
+) -> None:
+    """A damaged file of predictions is set aside; the next one who needs it computes it anew."""
+    key = run(candidate, manifest).predictions["candidate"]
+    kept = open_predictions(store, key)
+    file = store.root / key / "predictions.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    run(dataclasses.replace(candidate, recipe="r2"), manifest)
+    pd.testing.assert_frame_equal(open_predictions(store, key), kept)
+
+
+def test_rows_that_a_champion_was_trained_on_never_judge_it(
+    store: Store, rows: pd.DataFrame, manifest: DatasetManifest, publish: Publish
+) -> None:
+    """A champion of another lineage knew some holdout rows: by id, by the same text in capitals, or by their group."""
+    holdout = rows[rows["side"] == "holdout"]
+    alone = holdout[holdout["group"].isna()]
+    by_id = alone.iloc[:3].assign(text="another text altogether")
+    by_text = alone.iloc[3:5].assign(row_id=["t/1", "t/2"], text=alone["text"].iloc[3:5].str.upper())
+    by_group = holdout[holdout["group"].notna()].iloc[:1]
+    mates = holdout[holdout["group"] == by_group["group"].iloc[0]]
+    known = pd.concat([by_id, by_text, by_group.assign(row_id="t/3", text="a third text")]).assign(side="train")
+    elsewhere = publish(pd.concat([rows[rows["side"] != "holdout"].assign(row_id=lambda r: "x" + r["row_id"]), known]))
+    left, excluded = judged_rows(store, manifest, [manifest.digest, elsewhere.digest])
+    gone = set(holdout["row_id"]) - set(left["row_id"])
+    assert gone == {*by_id["row_id"], *alone["row_id"].iloc[3:5], *mates["row_id"]}
+    assert excluded == len(gone)
+
+
+def test_a_champion_that_knows_every_row_can_not_be_judged(
+    store: Store, rows: pd.DataFrame, manifest: DatasetManifest, publish: Publish
+) -> None:
+    """No row left is an error of the data that says how many were known."""
+    elsewhere = publish(rows.assign(side=["validation", "train"] * 120))
+    with pytest.raises(DataError, match="trained on 80"):
+        judged_rows(store, manifest, [elsewhere.digest])
+
+
+def test_a_champion_with_other_classes_is_named(
+    run: Evaluate, manifest: DatasetManifest, candidate: Contender, write_model: Callable[..., Path]
+) -> None:
+    """Figures of different classes are not put side by side."""
+    folder = write_model(2, classes=("positive", "negative"))
+    champion = Contender("b2", "r1", manifest.digest, 4, lambda: folder)
+    with pytest.raises(RegistryError, match=r"champion, version 4.*positive, negative.*negative, positive"):
+        run(candidate, manifest, champion=champion)
