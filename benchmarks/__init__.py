@@ -1,0 +1,1 @@
+"""What it costs and what it gives, beside its peers in the same run."""

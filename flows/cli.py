@@ -56,16 +56,17 @@ def init(
     checkpoint: Annotated[str, Parameter(help="pkg://…, file://… or hf://owner/name@<commit>.")],
     threshold: Annotated[float | None, Parameter(help="For a numeric label: the second class is above it.")] = None,
     name: Annotated[str | None, Parameter(help="The registered model's name; by default the file's.")] = None,
-    output: Annotated[Path, Parameter(("--output", "-o"), help="Where to write; not overwritten.")] = Path("recipe.yaml"),
+    output: Annotated[Path, Parameter(("--output", "-o"), help="Where to write; not overwritten.")] = Path(
+        "recipe.yaml"
+    ),
     json: Json = False,
 ) -> None:
     """Look at a data file and write a commented recipe for it, with a policy beside it."""
     from graftwork import api
 
     written = api.init(data, text, label, checkpoint, output, threshold=threshold, name=name)
-    _print(json, {"written": [str(path) for path in written]}, *(f"wrote {path}" for path in written))
-    if not json:
-        print(f"next: graftwork plan {output}")
+    lines = [*(f"wrote {path}" for path in written), f"next: graftwork plan {output}"]
+    _print(json, {"written": [str(path) for path in written]}, *lines)
 
 
 @app.command(group=MAKE)

@@ -12,7 +12,6 @@ from graftwork.registry.tracking import close_dead_runs as close_dead_mlflow_run
 from graftwork.settings import Settings
 from graftwork.workspace import Workspace
 
-
 FLUSH_WITHIN_S = 5.0
 
 
@@ -25,9 +24,10 @@ def run(settings: Settings, recipe: Path, overrides: Sequence[str], limit_rows: 
     workspace = Workspace.open(settings)
     _log_to_terminal()
     with prefect_api(settings):
+        from prefect.logging.handlers import APILogWorker
+
         from flows.finetune import finetune  # imports Prefect, while the server starts
         from flows.recovery import close_dead_runs, owned
-        from prefect.logging.handlers import APILogWorker
 
         workspace.store.sweep()
         close_dead_mlflow_runs(workspace)

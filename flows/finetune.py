@@ -17,10 +17,10 @@ from tasks.validate_data import validate_data
 
 @flow(name="finetune", flow_run_name="finetune-{recipe}", persist_result=False, validate_parameters=True)
 def finetune(recipe: str, overrides: tuple[str, ...] = (), limit_rows: int | None = None) -> RunSummary:
-    """Validate, retrieve, plan, train, evaluate, judge, register, promote: each step reused if nothing it needs changed.
+    """Validate, retrieve, plan, train, evaluate, judge, register, promote; what is unchanged is not done again.
 
-    recipe: path of the recipe file. overrides: `key=value`, as after --set. limit_rows: a quick try on the first so many
-    rows of each source; it is judged, but neither registered nor promoted.
+    recipe: path of the recipe file. overrides: `key=value`, as after --set. limit_rows: a quick try on
+    so many rows in all; it is judged, but neither registered nor promoted.
     """
     settings = load_recipe(Path(recipe), overrides, limit_rows)
     manifest = validate_data(settings)
@@ -33,5 +33,5 @@ def finetune(recipe: str, overrides: tuple[str, ...] = (), limit_rows: int | Non
         return RunSummary(run, bundle, evaluation, verdict)
     version = register_model(run.run_id, bundle, evaluation, verdict)
     entry = promote(version, bundle, evaluation, verdict)
-    report = publish_report(run.run_id, bundle, evaluation, verdict, version, entry)
+    report = publish_report(run.run_id, bundle, evaluation, verdict, version, entry, f"graftwork run {recipe}")
     return RunSummary(run, bundle, evaluation, verdict, version, entry, report)

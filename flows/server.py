@@ -47,7 +47,7 @@ def prefect_api(settings: Settings) -> Iterator[None]:
     log_path = settings.home / "prefect" / "server.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("w", encoding="utf-8") as log:
-        server = subprocess.Popen(
+        server = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "flows.server", str(port)],
             stdin=subprocess.PIPE,
             stdout=log,
@@ -99,7 +99,12 @@ def serve(port: int) -> None:
     import uvicorn
 
     uvicorn.run(
-        "prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, log_level="error", lifespan="on"
+        "prefect.server.api.server:create_app",
+        factory=True,
+        host="127.0.0.1",
+        port=port,
+        log_level="error",
+        lifespan="on",
     )
 
 

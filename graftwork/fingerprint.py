@@ -80,7 +80,7 @@ def from_json(cls: type[R], text: str) -> R:
 
 
 @cache
-def _adapter(cls: type) -> TypeAdapter[Any]:
+def _adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 

@@ -119,6 +119,13 @@ class SourceSection(Section):
     id: Column | None = Field(default=None, description="Column with the row's id.")
     group: Annotated[GroupSection, BeforeValidator(_as_group, json_schema_input_type=GroupSection | str)] | None = None
 
+    @model_validator(mode="after")
+    def _check(self) -> "SourceSection":
+        names_its_columns = (self.format or self.path.suffix.removeprefix(".")) in ("jsonl", "parquet")
+        if names_its_columns and (self.header or self.delimiter):
+            raise ValueError("header and delimiter are for CSV and TSV files; this format names its columns")
+        return self
+
 
 class LabelSection(Section):
     """The class of a row: a column as it is, mapped, or compared with a threshold. `classes` pins the order."""
@@ -296,7 +303,7 @@ class Recipe(Section):
 
     @property
     def limit_rows(self) -> int | None:
-        """Rows to read of each source for a quick try, which never registers or promotes."""
+        """Rows to take in all for a quick try, which never registers or promotes."""
         return self._limit_rows
 
     @cached_property

@@ -25,7 +25,6 @@ class Settings(BaseSettings):
     store: Path | None = None
     db: str | None = None
     mirror: Path | None = Field(default=None, description="Folder of mirrored hub checkpoints for air-gapped runs.")
-    contract_packages: tuple[str, ...] = Field(default=(), description="Packages that contracts may take checks from.")
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
 
@@ -60,7 +59,7 @@ def find_home(start: Path) -> Path:
 
 
 def use_home(project: Path) -> Path:
-    """Make the project's `.graftwork` the home of this process and its children, unless GRAFTWORK_HOME says otherwise."""
+    """Make the project's `.graftwork` the home of this process and its children; GRAFTWORK_HOME goes before."""
     home = Path(os.environ.setdefault("GRAFTWORK_HOME", str(project / HOME_NAME)))
     try:
         home.mkdir(parents=True, exist_ok=True)

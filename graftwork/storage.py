@@ -66,7 +66,7 @@ class Store:
             return place
         aside = self.root / REJECTED / f"{key.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
         aside.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(place, aside)
+        place.replace(aside)
         log.warning("%s is not what was stored (%s): moved to %s, it will be made again", key, fault_found, aside)
         return None
 
@@ -102,7 +102,7 @@ class Store:
         place.parent.mkdir(parents=True, exist_ok=True)
         fault("store.before_rename")
         try:
-            os.rename(folder, place)
+            folder.rename(place)
         except OSError:
             if not self.find(key):
                 raise

@@ -43,8 +43,10 @@ def judge(run_id: str, bundle: ServingBundle, evaluation: Evaluation) -> Verdict
     """Promote, keep or inconclusive, by the policy that the run resolved at its start; an artifact says why."""
     workspace = Workspace.open()
     run = open_run(workspace.store, run_id)
-    look = 1 if run.is_limited else take_look(
-        workspace.database, bundle.name, evaluation.holdout_digest, bundle.digest, evaluation.digest
+    look = (
+        1
+        if run.is_limited
+        else take_look(workspace.database, bundle.name, evaluation.holdout_digest, bundle.digest, evaluation.digest)
     )
     is_revoked = Ledger(workspace.database).is_revoked(bundle.name, bundle.digest)
     verdict = gate.judge(evaluation, run.policy, workspace.store, look, is_revoked)

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
@@ -49,7 +50,7 @@ class TrainingProgress:
     """Passes training events on to the log and to a progress artifact of the task run."""
 
     def __init__(self) -> None:
-        self.artifact = create_progress_artifact(progress=0.0, key="training", description="starting")
+        self.artifact = cast("UUID", create_progress_artifact(progress=0.0, key="training", description="starting"))
         self.stage_started = self.published = self.logged = 0.0
 
     def __call__(self, event: dict[str, Any]) -> None:

@@ -1,8 +1,50 @@
 """The report as a task."""
 
+import logging
+from pathlib import Path
+
 from prefect import task
 
+from graftwork.database import now
+from graftwork.evaluation.evaluation import Evaluation
+from graftwork.promotion.gate import Verdict
+from graftwork.promotion.history import LedgerEntry
+from graftwork.registry import publication
+from graftwork.registry.versions import ModelVersion
+from graftwork.report.facts import ReportFacts, installed_libraries, this_machine
+from graftwork.report.files import PAGE, store_report
+from graftwork.training.bundle import ServingBundle
+from graftwork.training.plan import open_run
+from graftwork.workspace import Workspace
+from tasks.policies import MINUTE_S, RETRIED
 
-@task
-def publish_report(*args):
-    return None
+log = logging.getLogger("graftwork.tasks")
+
+
+@task(task_run_name="report on run {run_id}", tags=["cpu"], timeout_seconds=10 * MINUTE_S, **RETRIED)
+def publish_report(
+    run_id: str,
+    bundle: ServingBundle,
+    evaluation: Evaluation,
+    verdict: Verdict,
+    version: ModelVersion,
+    entry: LedgerEntry,
+    command: str,
+) -> Path:
+    """The path of the run's report; its files are attached to the MLflow run, which is closed."""
+    workspace = Workspace.open()
+    facts = ReportFacts(
+        run=open_run(workspace.store, run_id),
+        bundle=bundle,
+        evaluation=evaluation,
+        verdict=verdict,
+        version=version,
+        entry=entry,
+        command=command,
+        created_at=now(),
+        machine=this_machine(),
+        libraries=installed_libraries(),
+    )
+    folder = store_report(workspace.store, facts)
+    publication.publish_report(workspace, version, verdict, folder)
+    return folder / PAGE

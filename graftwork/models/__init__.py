@@ -1,0 +1,1 @@
+"""Architectures, the classifier built on them, and the code that serves it."""

@@ -62,11 +62,13 @@ def family_of(architecture: str) -> TextFamily:
     return FAMILIES[architecture]
 
 
-def depth_groups(family: TextFamily, shapes: Mapping[str, tuple[int, ...]], head_parameters: int) -> tuple[DepthGroup, ...]:
+def depth_groups(
+    family: TextFamily, shapes: Mapping[str, tuple[int, ...]], head_parameters: int
+) -> tuple[DepthGroup, ...]:
     """The depth groups of a classifier on this body: `embeddings`, `block.0` … `block.n-1`, `head`.
 
     shapes: tensor name -> shape, as in the checkpoint's header (with or without the base model's prefix).
-    Raises CheckpointError if the embeddings or the blocks are not where the family keeps them, or a tensor is in neither.
+    Raises CheckpointError if embeddings or blocks are not where the family keeps them, or a tensor is in neither.
     """
     sizes: dict[str, int] = {}
     strangers = []

@@ -45,10 +45,11 @@ class ServingConfig:
     @classmethod
     def read(cls, folder: Path) -> "ServingConfig":
         """Raises ValueError if the folder was written in another format."""
-        fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        fields: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if fields.pop("format", None) != FORMAT:
             raise ValueError(f"{folder / CONFIG}: expected serving format {FORMAT}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+        return cls(**values)
 
 
 class TextClassifier(nn.Module):
@@ -183,7 +184,9 @@ class ServingModel:
 
     def probabilities(self, texts: Sequence[Text], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """(texts, classes) float64 probabilities; on_progress is told how many rows are done."""
-        logits = infer(self.model, self.model.forward, self.encoder, self.encoder.encode(texts), on_progress=on_progress)
+        logits = infer(
+            self.model, self.model.forward, self.encoder, self.encoder.encode(texts), on_progress=on_progress
+        )
         return torch.softmax(logits.double(), dim=-1).numpy()
 
     def features(self, texts: Sequence[Text]) -> np.ndarray:
@@ -199,7 +202,7 @@ def infer(
     batch_tokens: int = BATCH_TOKENS,
     on_progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """What `forward` gives for each row of token ids, in order, on the CPU as float32; the model is left in eval mode."""
+    """What `forward` gives for each row of token ids, in order, float32 on the CPU; leaves the model in eval mode."""
     model.eval()
     device = next(model.parameters()).device
     results: list[Tensor] = [torch.empty(0)] * len(rows)

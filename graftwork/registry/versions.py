@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from graftwork.errors import Problem, RegistryError
 from graftwork.fingerprint import from_json
-from graftwork.fingerprint import from_json
 from graftwork.registry.client import reach_mlflow
 from graftwork.registry.tracking import holdout_metrics
 from graftwork.training.bundle import BUNDLE_RECORD, MODEL, ServingBundle, find_bundle

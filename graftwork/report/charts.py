@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH_IN, DPI = 8.0, 160
+WIDTH_IN, DPI = 8.0, 144
 ROW_IN = 0.42
+NAMES = {"macro_f1": "macro F1", "brier": "Brier score"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ DARK = Palette(accent="#5eead4", other="#8b929c", text="#c9ced6", faint="#343a43
 
 def forest(comparisons: Sequence[Comparison], palette: Palette) -> bytes:
     """Each comparison's paired difference with its bounds, and the threshold that its lower bound has to clear."""
-    labels = [f"{each.reference}, {each.metric.replace('_', ' ')}" for each in comparisons]
+    labels = [f"{each.reference}, {metric_name(each.metric)}" for each in comparisons]
     figure, axes = _rows(labels, palette)
     for place, each in enumerate(comparisons):
         _interval(axes, place, each.difference, palette.accent)
@@ -49,13 +50,13 @@ def standing(metrics: Sequence[tuple[str, Interval]], metric: str, palette: Pale
     for place, (_, interval) in enumerate(metrics):
         _interval(axes, place, interval, palette.other if place else palette.accent)
     axes.axvline(metrics[0][1].value, color=palette.accent, lw=0.8, alpha=0.5)
-    axes.set_xlabel(metric.replace("_", " "))
+    axes.set_xlabel(metric_name(metric))
     return _png(figure)
 
 
 def learning_curves(stages: Sequence[StageResult], palette: Palette) -> bytes:
     """Losses and validation accuracy over the optimiser steps of all stages, one after the other."""
-    figure = _figure(3.1, palette)
+    figure = _figure(3.2, palette)
     losses, accuracies = figure.subplots(1, 2)
     start = 0
     for number, result in enumerate(stages):
@@ -80,9 +81,15 @@ def learning_curves(stages: Sequence[StageResult], palette: Palette) -> bytes:
     losses.legend(frameon=False, labelcolor=palette.text, loc="upper right", fontsize=8.5)
     accuracies.set_ylabel("validation accuracy (ring: kept)")
     for axes in (losses, accuracies):
+        axes.set_xlim(0, start * 1.02)
         axes.set_xlabel("optimiser step")
         _dress(axes, palette)
     return _png(figure)
+
+
+def metric_name(metric: str) -> str:
+    """A metric as a person writes it."""
+    return NAMES.get(metric, metric.replace("_", " "))
 
 
 def _name_stage(axes: "Axes", name: str, start: int, palette: Palette, *, is_first: bool) -> None:

@@ -29,7 +29,7 @@ LIBRARIES = (
 class ReportFacts:
     """Everything a report says. version, entry: None for a run that is not registered, or not promoted.
 
-    command: what a person types to get this run again. environment: names and versions of what it ran on.
+    command: what a person types to get this run again. machine, libraries: what the report was made on and with.
     """
 
     run: ResolvedRun
@@ -40,11 +40,15 @@ class ReportFacts:
     entry: LedgerEntry | None
     command: str
     created_at: str
-    environment: dict[str, str]
+    machine: str
+    libraries: dict[str, str]
 
 
-def describe_environment() -> dict[str, str]:
-    """The versions of Python and the libraries, and the kind of machine; no name of a host or a user."""
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {"machine": machine, "python": platform.python_version()} | versions
+def this_machine() -> str:
+    """The kind of machine; no name of a host or a user, since reports are passed on."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+
+
+def installed_libraries() -> dict[str, str]:
+    """The versions that decide the figures, Python's first."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -5,7 +5,7 @@ nothing. Not here: how a verdict is reached (promotion) or what the figures mean
 """
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,15 @@ def environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"duration": duration, "percent": percent, "points": points, "rate": rate, "short": short}
+    templates.filters |= {
+        "metric": charts.metric_name,
+        "duration": duration,
+        "percent": percent,
+        "points": points,
+        "rate": rate,
+        "short": short,
+        "trained": trained,
+    }
     return templates
 
 
@@ -78,8 +86,12 @@ def headline(facts: ReportFacts) -> str:
 
 def contenders(facts: ReportFacts) -> list[tuple[str, dict[str, Interval]]]:
     """Every model that was measured, the candidate first, then the registered ones, then the baselines."""
+    roles: dict[int | None, list[str]] = {}
+    for role, each in facts.evaluation.references.items():
+        roles.setdefault(each.version, []).append(role)
     registered = [
-        (f"{name}, version {each.version}", each.metrics) for name, each in facts.evaluation.references.items()
+        (f"{' and '.join(names)}, version {version}", facts.evaluation.references[names[0]].metrics)
+        for version, names in roles.items()
     ]
     return [("candidate", facts.evaluation.metrics), *registered, *facts.evaluation.baselines.items()]
 
@@ -128,8 +140,8 @@ def _forest(facts: ReportFacts) -> Picture | None:
     if not compared:
         return None
     words = [
-        f"{each.reference}, {each.metric}: {each.difference.value:+.4f}, between {each.difference.low:+.4f} and "
-        f"{each.difference.high:+.4f}, threshold {each.threshold:+.4f}"
+        f"{each.reference}, {charts.metric_name(each.metric)}: {each.difference.value:+.4f}, "
+        f"between {each.difference.low:+.4f} and {each.difference.high:+.4f}, threshold {each.threshold:+.4f}"
         for each in compared
     ]
     text = "By how much the candidate is better. " + "; ".join(words)
@@ -140,7 +152,7 @@ def _standing(facts: ReportFacts) -> Picture:
     metric = facts.run.policy.metric
     shown = [(name, metrics[metric]) for name, metrics in contenders(facts) if metric in metrics]
     words = [f"{name} {each.value:.4f} ({each.low:.4f} to {each.high:.4f})" for name, each in shown]
-    text = f"{metric.replace('_', ' ')} on the holdout: " + "; ".join(words)
+    text = f"{charts.metric_name(metric)} on the holdout: " + "; ".join(words)
     return _picture(lambda palette: charts.standing(shown, metric, palette), text)
 
 
@@ -181,6 +193,16 @@ def rate(rates: dict[str, float]) -> str:
     """Peak learning rates of a stage, lowest and highest."""
     low, high = min(rates.values()), max(rates.values())
     return f"{low:.1e}" if low == high else f"{low:.1e} to {high:.1e}"
+
+
+def trained(groups: Iterable[str]) -> str:
+    """Depth groups in words, blocks without a gap between them together: embeddings, blocks 1 to 6, head."""
+    names = list(groups)
+    blocks = [int(name.removeprefix("block.")) for name in names if name.startswith("block.")]
+    if len(blocks) < 2 or blocks != list(range(blocks[0], blocks[-1] + 1)):
+        return ", ".join(names)
+    together = f"blocks {blocks[0]} to {blocks[-1]}"
+    return ", ".join(dict.fromkeys(together if name.startswith("block.") else name for name in names))
 
 
 def short(digest: str) -> str:

@@ -52,7 +52,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class ServingBundle:
-    """A model ready to serve. digest: over the files of its `model` folder. manifest, checkpoint: digests of records."""
+    """A model ready to serve. digest: of its `model` folder. manifest, checkpoint: digests of the records."""
 
     SCHEMA: ClassVar[int] = 1
     digest: str

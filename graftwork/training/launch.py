@@ -57,7 +57,7 @@ def _run_process(run_id: str, on_progress: Callable[[dict[str, Any]], None]) -> 
 @contextmanager
 def _process(run_id: str, log: TextIO) -> Iterator[subprocess.Popen[str]]:
     """The running child. It has a session of its own, so that Ctrl-C reaches it through us, and is asked once."""
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-m", "graftwork.training.process", run_id],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -57,7 +57,7 @@ def set_rates(optimizer: torch.optim.Optimizer, scale: float) -> None:
 
 
 def rate_scale(step: int, steps: int, warmup: float, schedule: str) -> float:
-    """The share of the peak rate at a step (0 … steps - 1): up over the first `warmup` share, then along the schedule."""
+    """The share of the peak rate at a step (0 … steps - 1): up over the `warmup` share, then along the schedule."""
     rising = max(1, round(warmup * steps)) if warmup else 0
     if step < rising:
         return (step + 1) / rising

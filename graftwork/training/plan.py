@@ -1,11 +1,12 @@
-"""The training plan: what will be trained on what, and where each result will lie; all that a run resolved at its start.
+"""The training plan: what will be trained on what, and where each result will lie; all that a run resolved.
 
-A plan is made from records and a checkpoint's header alone. Nothing is loaded, so it can be shown before it is paid for.
+A plan is made from records and a checkpoint's header alone. Nothing is loaded, so it is shown before it is paid for.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -64,7 +65,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """What a run resolved at its start. A retry, a resume or an approval a week later works on this, not on the world."""
+    """What a run resolved at its start. A retry or a resume a week later works on this, not on that day's world."""
 
     SCHEMA: ClassVar[int] = 1
     run_id: str
@@ -84,7 +85,7 @@ class ResolvedRun:
 def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock, checkpoint: Path) -> TrainingPlan:
     """The plan for this recipe on this data and checkpoint (`checkpoint`: its verified folder).
 
-    Raises RecipeError if a stage names depth groups that the architecture lacks, CheckpointError if it is not supported.
+    Raises RecipeError if a stage names depth groups that there are not, CheckpointError for an unknown architecture.
     """
     pooling = recipe.input.pooling or lock.pooling or DEFAULT_POOLING
     columns = (recipe.input.text,) if isinstance(recipe.input.text, str) else tuple(recipe.input.text)
@@ -93,7 +94,7 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
     head = head_parameters(_width(config), recipe.head.layers, len(manifest.classes))
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
     groups = depth_groups(family_of(lock.architecture), shapes, head)
-    shared = {
+    shared: dict[str, Any] = {
         "manifest": manifest.digest,
         "checkpoint": lock.digest,
         "classes": manifest.classes,
@@ -124,7 +125,7 @@ def _resolve_stages(recipe: Recipe, groups: tuple[DepthGroup, ...], before: str)
     stages: list[Stage] = []
     for index, section in enumerate(recipe.stages):
         trained = trained_groups(section.train, groups, where=f"{recipe.path}: stages.{index}.train")
-        facts = {
+        facts: dict[str, Any] = {
             "rates": peak_rates(section, trained, deepest=groups[-1].depth),
             "epochs": section.epochs,
             "schedule": section.schedule,
@@ -177,12 +178,7 @@ def open_run(store: Store, run_id: str) -> ResolvedRun:
 def head_parameters(width: int, hidden_layers: tuple[int, ...], classes: int) -> int:
     """Weights and biases of the head's linear layers."""
     sizes = (width, *hidden_layers, classes)
-    return sum((inputs + 1) * outputs for inputs, outputs in zip(sizes, sizes[1:], strict=False))
-
-
-def describe_plan(plan: TrainingPlan) -> dict[str, Any]:
-    """The plan as plain values, for --json and for reports."""
-    return asdict(plan) | {"parameters": plan.parameters}
+    return sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
 
 
 def _width(config: Mapping[str, Any]) -> int:

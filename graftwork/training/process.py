@@ -50,7 +50,7 @@ def main(run_id: str) -> int:
     except GraftworkError as error:
         report({"event": "error", "problems": [vars(problem) for problem in error.problems]})
         return error.exit_code
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it is, the parent must be told by the exit code
         traceback.print_exc()
         return 1
     return 0

@@ -1,25 +1,27 @@
 """Claims: one winner, one outcome, and no claim lost with its owner."""
 
 import os
+import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 from sqlalchemy import insert, update
 
 from graftwork.claims import claim, is_alive, open_claims, settle, this_owner
 from graftwork.database import Database, claims, now
 
-CLAIM_AT = """
-import sys, time
+CLAIM_ON_CALL = """
+import sys
 from graftwork.claims import claim
 from graftwork.database import Database
 database = Database.open(sys.argv[1])
-time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
-print(claim(database, "register", "bundle").won)
-time.sleep(1.5)
+print("ready", flush=True)
+sys.stdin.readline()
+print(claim(database, "register", "bundle").won, flush=True)
+sys.stdin.readline()
 """
 
 
@@ -40,9 +42,16 @@ def leave(database: Database, owner: str) -> None:
 def test_one_of_several_processes_wins(sqlite_url: str) -> None:
     """Five living processes claim the same key at once: one has won."""
     Database.open(sqlite_url)
-    command = [sys.executable, "-c", CLAIM_AT, sqlite_url, str(time.time() + 2)]
-    claimants = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(5)]
-    assert sorted(process.communicate()[0].strip() for process in claimants) == ["False"] * 4 + ["True"]
+    command = [sys.executable, "-c", CLAIM_ON_CALL, sqlite_url]
+    claimants = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(5)]
+    assert [claimant.stdout.readline() for claimant in claimants] == ["ready\n"] * 5
+    for claimant in claimants:
+        claimant.stdin.write("go\n")
+        claimant.stdin.flush()
+    answers = [claimant.stdout.readline() for claimant in claimants]
+    for claimant in claimants:
+        claimant.communicate()
+    assert sorted(answers) == ["False\n"] * 4 + ["True\n"]
 
 
 def test_a_settled_claim_gives_its_first_outcome_for_ever(database: Database) -> None:
@@ -69,13 +78,15 @@ def test_a_dead_owners_claim_is_taken_over(database: Database, dead_owner: str) 
     assert (taken.won, taken.owner) == (True, this_owner())
 
 
-@pytest.mark.parametrize("owner", ["elsewhere:1:0.00", f"{os.uname().nodename}:{os.getppid()}"])
+def living_parent() -> str:
+    """The process that runs this one, as an owner."""
+    parent = psutil.Process(os.getppid())
+    return f"{socket.gethostname()}:{parent.pid}:{parent.create_time():.2f}"
+
+
+@pytest.mark.parametrize("owner", ["elsewhere:1:0.00", living_parent()])
 def test_a_living_owners_claim_is_left_alone(database: Database, owner: str) -> None:
     """A process that lives, or of another machine, keeps its claim."""
-    if not owner.startswith("elsewhere"):
-        import psutil
-
-        owner = f"{owner}:{psutil.Process(os.getppid()).create_time():.2f}"
     leave(database, owner)
     assert not claim(database, "register", "bundle").won
 

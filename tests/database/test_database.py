@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,12 @@ from graftwork.database import REVISION, TABLES, Database, claims, ledger, now
 from graftwork.errors import RecipeError, ServiceUnavailable
 from graftwork.migrations import alembic_config
 
-OPEN_AT = """
-import sys, time
+OPEN_ON_CALL = """
+import sys
 from graftwork.database import Database
-time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
+import alembic.command
+print("ready", flush=True)
+sys.stdin.readline()
 with Database.open(sys.argv[1]).begin() as connection:
     print(connection.exec_driver_sql("SELECT count(*) FROM ledger").scalar())
 """
@@ -48,13 +49,14 @@ def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> No
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_processes_that_open_a_fresh_database_together_all_succeed(kind: str, request: pytest.FixtureRequest) -> None:
-    """Six processes meet at one fresh database at the same moment; each finds its tables."""
-    url, start = request.getfixturevalue(f"{kind}_url"), str(time.time() + 2.5)
-    command = [sys.executable, "-c", OPEN_AT, url, start]
-    openers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)]
-    answers = [opener.communicate() for opener in openers]
-    assert [opener.returncode for opener in openers] == [0] * 6, [error for _, error in answers]
-    assert [out.strip() for out, _ in answers] == ["0"] * 6
+    """Four processes meet at one fresh database at the same moment; each finds its tables."""
+    command = [sys.executable, "-c", OPEN_ON_CALL, request.getfixturevalue(f"{kind}_url")]
+    openers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [opener.stdout.readline() for opener in openers] == ["ready\n"] * 4
+    for opener in openers:
+        opener.stdin.write("go\n")
+        opener.stdin.flush()
+    assert [opener.communicate()[0] for opener in openers] == ["0\n"] * 4
 
 
 def test_an_open_at_the_newest_migration_needs_no_alembic(sqlite_url: str) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from graftwork.data.manifest import DatasetManifest
-from graftwork.data.quarantine import RowCounts
+from graftwork.data.manifest import DatasetManifest, RowCounts
 from graftwork.evaluation.baselines import FrozenEncoder
 from graftwork.fingerprint import digest, to_json
 from graftwork.storage import Store

@@ -27,7 +27,7 @@ def sure(labels: np.ndarray, is_right: np.ndarray) -> pd.DataFrame:
 
 def against(reference: pd.DataFrame, candidate: pd.DataFrame, metric: str = "accuracy", **chosen: float) -> Comparison:
     settings = {"threshold": 0.0, "level": 0.95, "samples": 500} | chosen
-    return compare(reference, candidate, name="champion", metric=metric, **settings)  # type: ignore[arg-type]
+    return compare(reference, candidate, name="champion", metric=metric, **settings)
 
 
 @pytest.mark.parametrize("metric", METRICS)

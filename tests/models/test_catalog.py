@@ -47,5 +47,5 @@ def test_a_missing_block_is_refused() -> None:
 
 def test_an_unknown_architecture_names_the_known_ones() -> None:
     """The message says what could be used instead."""
-    with pytest.raises(CheckpointError, match="gpt9.*bert"):
+    with pytest.raises(CheckpointError, match=r"gpt9.*bert"):
         family_of("gpt9")

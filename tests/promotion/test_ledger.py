@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -15,6 +16,7 @@ from graftwork.promotion.history import LedgerEntry, replay
 from graftwork.promotion.ledger import Ledger, Nomination, promote, reconcile, rollback
 
 MODEL = "reviews"
+Promote = Callable[..., LedgerEntry]
 
 PROMOTE_TWO = """
 import sys
@@ -45,14 +47,14 @@ def registry() -> Registry:
 
 
 @pytest.fixture
-def promoted(ledger: Ledger, registry: Registry) -> Callable[..., LedgerEntry]:
+def promoted(ledger: Ledger, registry: Registry) -> Promote:
     """Promotes a version whose bundle is named after it; by default what is there now is expected."""
 
     def promoted(version: int, rule: str = "superiority", **given: object) -> LedgerEntry:
         champion = ledger.champion(MODEL)
         chosen = {"actor": "ann", "expected": champion and champion.to_version} | given
-        nomination = Nomination(version, f"b{version}", "r", "m", rule, f"version {version} is better")  # type: ignore[arg-type]
-        return promote(ledger, registry.move, MODEL, nomination, **chosen)  # type: ignore[arg-type]
+        nomination = Nomination(version, f"b{version}", "r", "m", rule, f"version {version} is better")
+        return promote(ledger, registry.move, MODEL, nomination, **chosen)
 
     return promoted
 
@@ -61,7 +63,9 @@ def back(ledger: Ledger, registry: Registry, leaving: int, reason: str = "compla
     return rollback(ledger, registry.move, MODEL, leaving=leaving, actor="bob", reason=reason)
 
 
-def test_a_promotion_is_written_down_and_the_alias_follows(ledger: Ledger, registry: Registry, promoted) -> None:  # type: ignore[no-untyped-def]
+def test_a_promotion_is_written_down_and_the_alias_follows(
+    ledger: Ledger, registry: Registry, promoted: Promote
+) -> None:
     """Who, what, why and from where; the first comes from nowhere, each next one from the one before."""
     first, second = promoted(1, "baselines"), promoted(2)
     assert (first.from_version, first.to_version, first.sequence) == (None, 1, 1)
@@ -70,7 +74,9 @@ def test_a_promotion_is_written_down_and_the_alias_follows(ledger: Ledger, regis
     assert registry.aliases == {"champion": 2}
 
 
-def test_a_promotion_against_a_champion_that_is_gone_is_refused(ledger: Ledger, registry: Registry, promoted) -> None:  # type: ignore[no-untyped-def]
+def test_a_promotion_against_a_champion_that_is_gone_is_refused(
+    ledger: Ledger, registry: Registry, promoted: Promote
+) -> None:
     """Judged against version 1, but the champion is 2 by now: nothing moves, and both are named."""
     promoted(1, "baselines")
     promoted(2)
@@ -80,25 +86,25 @@ def test_a_promotion_against_a_champion_that_is_gone_is_refused(ledger: Ledger, 
     assert registry.aliases == {"champion": 2}
 
 
-def test_promoting_the_champion_again_adds_nothing(ledger: Ledger, promoted) -> None:  # type: ignore[no-untyped-def]
+def test_promoting_the_champion_again_adds_nothing(ledger: Ledger, promoted: Promote) -> None:
     """A repeated promotion gives the entry that is there, whatever it expected."""
     first = promoted(1, "baselines")
     assert promoted(1, "baselines", expected=None) == first
     assert len(ledger.entries(MODEL)) == 1
 
 
-def test_the_anchor_is_the_last_that_earned_it(ledger: Ledger, registry: Registry, promoted) -> None:  # type: ignore[no-untyped-def]
+def test_the_anchor_is_the_last_that_earned_it(ledger: Ledger, registry: Registry, promoted: Promote) -> None:
     """Retrainings that are only 'not worse' leave the anchor where it was; a rollback takes it back too."""
     anchors = []
     for version, rule in enumerate(["baselines", "non-inferiority", "superiority", "non-inferiority", "by hand"], 1):
         promoted(version, rule)
-        anchors.append(ledger.anchor(MODEL).to_version)  # type: ignore[union-attr]
+        anchors.append(ledger.anchor(MODEL).to_version)
     assert anchors == [1, 1, 3, 3, 5]
     back(ledger, registry, leaving=5)
-    assert (ledger.champion(MODEL).to_version, ledger.anchor(MODEL).to_version) == (4, 3)  # type: ignore[union-attr]
+    assert (ledger.champion(MODEL).to_version, ledger.anchor(MODEL).to_version) == (4, 3)
 
 
-def test_a_rollback_revokes_what_it_leaves(ledger: Ledger, registry: Registry, promoted) -> None:  # type: ignore[no-untyped-def]
+def test_a_rollback_revokes_what_it_leaves(ledger: Ledger, registry: Registry, promoted: Promote) -> None:
     """The left bundle is promoted again by a person only; after that it is in good standing."""
     promoted(1, "baselines")
     promoted(2)
@@ -112,7 +118,7 @@ def test_a_rollback_revokes_what_it_leaves(ledger: Ledger, registry: Registry, p
     assert not ledger.is_revoked(MODEL, "b2")
 
 
-def test_a_second_rollback_goes_further_back(ledger: Ledger, registry: Registry, promoted) -> None:  # type: ignore[no-untyped-def]
+def test_a_second_rollback_goes_further_back(ledger: Ledger, registry: Registry, promoted: Promote) -> None:
     """From 3 to 2 to 1, never to one that was left, and not beyond the first."""
     for version in (1, 2, 3):
         promoted(version, "by hand")
@@ -123,7 +129,7 @@ def test_a_second_rollback_goes_further_back(ledger: Ledger, registry: Registry,
     assert back(ledger, registry, leaving=4).to_version == 1
 
 
-def test_a_champion_that_came_twice_is_left_once(ledger: Ledger, registry: Registry, promoted) -> None:  # type: ignore[no-untyped-def]
+def test_a_champion_that_came_twice_is_left_once(ledger: Ledger, registry: Registry, promoted: Promote) -> None:
     """1, 2, 1, 2 by hand: leaving 2 gives 1, and leaving that finds only bundles that were left."""
     for version in (1, 2, 1, 2):
         promoted(version, "by hand")
@@ -133,7 +139,7 @@ def test_a_champion_that_came_twice_is_left_once(ledger: Ledger, registry: Regis
 
 
 @pytest.mark.parametrize("reason", ["", "  \n"])
-def test_nothing_moves_without_a_reason(ledger: Ledger, registry: Registry, promoted, reason: str) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_moves_without_a_reason(ledger: Ledger, registry: Registry, promoted: Promote, reason: str) -> None:
     """Neither a promotion nor a rollback."""
     promoted(1, "baselines")
     promoted(2)
@@ -146,7 +152,7 @@ def test_nothing_moves_without_a_reason(ledger: Ledger, registry: Registry, prom
 
 
 @pytest.mark.parametrize("leaving", [1, 7])
-def test_only_the_champion_is_left(ledger: Ledger, registry: Registry, promoted, leaving: int) -> None:  # type: ignore[no-untyped-def]
+def test_only_the_champion_is_left(ledger: Ledger, registry: Registry, promoted: Promote, leaving: int) -> None:
     """A rollback from a version that no longer serves was meant for another state of things."""
     promoted(1, "baselines")
     promoted(2)
@@ -164,9 +170,9 @@ def test_a_rollback_without_history_is_refused(ledger: Ledger, registry: Registr
 def test_a_killed_promotion_is_mended_by_the_next_call(
     ledger: Ledger,
     registry: Registry,
-    promoted,
+    promoted: Promote,
     point: str,
-    tmp_path,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
 ) -> None:
     """Killed between entry and alias, or after both: the entry is there once, and the alias ends where it says."""
     promoted(1, "baselines")
@@ -181,7 +187,7 @@ def test_a_killed_promotion_is_mended_by_the_next_call(
     assert [entry.to_version for entry in ledger.entries(MODEL)] == [1, 2]
 
 
-def test_a_cut_off_rollback_is_not_done_twice(ledger: Ledger, registry: Registry, promoted) -> None:  # type: ignore[no-untyped-def]
+def test_a_cut_off_rollback_is_not_done_twice(ledger: Ledger, registry: Registry, promoted: Promote) -> None:
     """The alias move failed after the entry; the same command again finishes it and goes no further back."""
     for version in (1, 2, 3):
         promoted(version, "by hand")
@@ -197,7 +203,7 @@ def test_a_cut_off_rollback_is_not_done_twice(ledger: Ledger, registry: Registry
     assert len(ledger.entries(MODEL)) == 4
 
 
-def test_an_alias_moved_by_hand_is_reported_and_left(ledger: Ledger, registry: Registry, promoted) -> None:  # type: ignore[no-untyped-def]
+def test_an_alias_moved_by_hand_is_reported_and_left(ledger: Ledger, registry: Registry, promoted: Promote) -> None:
     """Moved where the ledger never had it, removed, or set without any entry: each is told, none is touched."""
     promoted(1, "baselines")
     promoted(2)
@@ -207,12 +213,12 @@ def test_an_alias_moved_by_hand_is_reported_and_left(ledger: Ledger, registry: R
     assert registry.aliases == {"champion": 2}
 
 
-def test_aliases_have_histories_of_their_own(ledger: Ledger, registry: Registry, promoted) -> None:  # type: ignore[no-untyped-def]
+def test_aliases_have_histories_of_their_own(ledger: Ledger, registry: Registry, promoted: Promote) -> None:
     """A challenger is entered beside the champion and changes nothing there."""
     promoted(1, "baselines")
     promoted(2, "registered", alias="challenger", expected=None)
     assert registry.aliases == {"champion": 1, "challenger": 2}
-    assert ledger.champion(MODEL).to_version == 1  # type: ignore[union-attr]
+    assert ledger.champion(MODEL).to_version == 1
     assert ledger.entries(MODEL, "challenger")[0].rule == "registered"
     assert reconcile(ledger, registry.move, MODEL, registry.aliases) == ()
 
@@ -227,7 +233,7 @@ MEDDLING = {
 
 
 @pytest.mark.parametrize("statement", MEDDLING)
-def test_what_was_meddled_with_is_found(ledger: Ledger, promoted, statement: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_was_meddled_with_is_found(ledger: Ledger, promoted: Promote, statement: str) -> None:
     """Past the triggers, by whoever owns the file: an edited or removed row breaks the chain at a named place."""
     for version in (1, 2, 3):
         promoted(version, "by hand")
@@ -241,7 +247,7 @@ def test_what_was_meddled_with_is_found(ledger: Ledger, promoted, statement: str
     assert len(found) == len(MEDDLING[statement])
 
 
-def test_a_row_written_anew_with_a_fitting_hash_is_found(ledger: Ledger, promoted) -> None:  # type: ignore[no-untyped-def]
+def test_a_row_written_anew_with_a_fitting_hash_is_found(ledger: Ledger, promoted: Promote) -> None:
     """Whoever edits a row and recomputes its hash breaks the link of the next one."""
     from graftwork.fingerprint import digest
 
@@ -256,7 +262,7 @@ def test_a_row_written_anew_with_a_fitting_hash_is_found(ledger: Ledger, promote
     assert "entry 3" in problem.where
 
 
-def test_a_history_that_can_not_be_is_refused(ledger: Ledger, promoted) -> None:  # type: ignore[no-untyped-def]
+def test_a_history_that_can_not_be_is_refused(ledger: Ledger, promoted: Promote) -> None:
     """A rollback to a version that was never champion is for an audit, not for a guess."""
     entry = promoted(1, "baselines")
     impossible = dataclasses.replace(entry, rule="rollback", to_version=9, sequence=2)

@@ -45,7 +45,7 @@ class Promotions(RuleBasedStateMachine):
         raise CutOffError
 
     def promote(self, version: int, grounds: str, expected: int | None, is_cut_off: bool = False) -> None:
-        nomination = Nomination(version, f"b{version}", "r", "m", grounds, "because")  # type: ignore[arg-type]
+        nomination = Nomination(version, f"b{version}", "r", "m", grounds, "because")
         move = self.cut_off if is_cut_off else self.move
         try:
             promote(self.ledger, move, self.model, nomination, actor="ann", expected=expected)
@@ -96,12 +96,12 @@ class Promotions(RuleBasedStateMachine):
         arguments = {"leaving": leaving, "actor": "bob", "reason": "because"}
         if not targets:
             with pytest.raises(PromotionRefused):
-                rollback(self.ledger, move, self.model, **arguments)  # type: ignore[arg-type]
+                rollback(self.ledger, move, self.model, **arguments)
             return
         try:
-            rollback(self.ledger, move, self.model, **arguments)  # type: ignore[arg-type]
+            rollback(self.ledger, move, self.model, **arguments)
         except CutOffError:
-            rollback(self.ledger, self.move, self.model, **arguments)  # type: ignore[arg-type]
+            rollback(self.ledger, self.move, self.model, **arguments)
         self.revoked.add(leaving)
         self.reigns = self.reigns[: targets[-1] + 1]
 
@@ -135,4 +135,4 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
 def test_ledger_and_alias_agree_whatever_happens(ledger: Ledger) -> None:
     """After any history the champion, the anchor, the alias and the revoked bundles are what a list says they are."""
     Promotions.ledger = ledger
-    run_state_machine_as_test(Promotions, settings=settings(max_examples=25, stateful_step_count=20, deadline=None))
+    run_state_machine_as_test(Promotions, settings=settings(max_examples=40, stateful_step_count=20, deadline=None))

@@ -9,7 +9,7 @@ from graftwork.promotion.ledger import Ledger
 from graftwork.promotion.looks import take_look
 from graftwork.promotion.statistics import level_of_look, samples_for
 
-ROWS, LOOKS, HISTORIES = 1500, 8, 40
+ROWS, LOOKS, HISTORIES = 1500, 8, 24
 
 
 def test_each_bundle_takes_one_look(ledger: Ledger) -> None:
@@ -36,7 +36,7 @@ def promotions(spends: bool, seed: int) -> int:
     for look in range(1, LOOKS + 1):
         level = level_of_look(0.95, look) if spends else 0.95
         chosen = {"threshold": 0.0, "level": level, "samples": samples_for(level, 1000)}
-        won += compare(champion, predicted(), name="champion", metric="accuracy", **chosen).is_cleared  # type: ignore[arg-type]
+        won += compare(champion, predicted(), name="champion", metric="accuracy", **chosen).is_cleared
     return won
 
 

@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, PreTrainedTokenizerFast
 
-from graftwork.data.manifest import DatasetManifest
-from graftwork.data.quarantine import RowCounts
+from graftwork.data.manifest import DatasetManifest, RowCounts
 from graftwork.database import Database
 from graftwork.evaluation.evaluation import Evaluation
 from graftwork.evaluation.metrics import Interval

@@ -1,0 +1,167 @@
+"""One file with all of its columns, some thousand rows at a time: what `init` and `predict` look at.
+
+Delimited text and JSON lines go through the readers that training uses, so their cells are text and their faults are
+told in the same words; Parquet keeps its types.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftwork.data.decoding import UnreadableFileError, read_lines
+from graftwork.data.delimited import read_delimited
+from graftwork.data.jsonlines import read_json_lines
+from graftwork.data.quarantine import BadRow, Cells
+from graftwork.data.sources import FORMATS
+from graftwork.errors import DataError, Problem, shorten
+
+if TYPE_CHECKING:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+ROWS = 4096
+ENCODING = "utf-8"
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file with named columns. kind: its format."""
+
+    path: Path
+    kind: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows that follow one another. lines: where each stands (its number, in Parquet). damaged: rows left out."""
+
+    lines: Sequence[int]
+    table: "pyarrow.Table"
+    damaged: Sequence[Problem] = ()
+
+    def cells(self, column: str) -> list[str | None]:
+        """A column as text. Raises DataError for a type that has none."""
+        import pyarrow
+
+        found = self.table.column(column)
+        try:
+            return found.cast(pyarrow.string()).to_pylist()
+        except pyarrow.ArrowException as error:
+            raise DataError(f"column {column!r} is {found.type}, expected text or a number") from error
+
+
+def open_table(path: Path) -> TableFile:
+    """The file's format, by its suffix, and its columns in order. Raises DataError."""
+    if not path.is_file():
+        hint = "name one file of it" if path.is_dir() else ""
+        raise DataError(Problem("it is a folder" if hint else "there is no such file", str(path), hint))
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise DataError(
+            Problem("the format can't be told from the suffix", str(path), f"known are {', '.join(FORMATS)}")
+        )
+    columns = tuple(_columns(path, kind))
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise DataError(Problem(f"column {twice[0]!r} is there more than once", str(path), "rename one"))
+    return TableFile(path, kind, columns)
+
+
+def read_chunks(file: TableFile, columns: Sequence[str], rows: int = ROWS) -> Iterator[Chunk]:
+    """The file from its first row to its last, with these columns in this order. Raises DataError if it has no rows."""
+    chunks = _parquet_chunks(file, columns, rows) if file.kind == "parquet" else _text_chunks(file, columns, rows)
+    count = 0
+    for chunk in chunks:
+        count += len(chunk.lines) + len(chunk.damaged)
+        yield chunk
+    if not count:
+        raise UnreadableFileError(Problem("nothing landed: the file has no rows", str(file.path)))
+
+
+def _columns(path: Path, kind: str) -> Sequence[str]:
+    if kind == "parquet":
+        with _opened(path) as file:
+            return list(file.schema_arrow.names)
+    if kind == "jsonl":
+        return list(_keys(path))
+    lines = read_lines(path, ENCODING, str(path))
+    try:
+        # A file without any line has no columns, and is refused when its rows are read.
+        return next(csv.reader(lines, **_dialect(kind)), [])
+    except csv.Error as error:
+        raise UnreadableFileError(Problem(f"the header can't be read: {error}", f"{path}:1")) from error
+
+
+def _dialect(kind: str) -> dict[str, Any]:
+    is_quoted = kind == "csv"
+    quoting = csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE
+    return {"delimiter": "," if is_quoted else "\t", "quoting": quoting, "strict": True}
+
+
+def _keys(path: Path) -> dict[str, None]:
+    """The keys of all lines, in the order in which they first come; what is no object is left to the reader."""
+    keys: dict[str, None] = {}
+    for line in read_lines(path, ENCODING, str(path)):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            keys |= dict.fromkeys(value)
+    return keys
+
+
+def _text_chunks(file: TableFile, columns: Sequence[str], size: int) -> Iterator[Chunk]:
+    where = str(file.path)
+    rows: Iterator[tuple[int, Cells | BadRow]]
+    if file.kind == "jsonl":
+        rows = read_json_lines(file.path, where, columns, ENCODING)
+    else:
+        is_quoted = file.kind == "csv"
+        rows = read_delimited(file.path, where, columns, None, "," if is_quoted else "\t", ENCODING, is_quoted)
+    while some := list(islice(rows, size)):
+        yield _text_chunk(some, columns, where)
+
+
+def _text_chunk(rows: Sequence[tuple[int, Cells | BadRow]], columns: Sequence[str], where: str) -> Chunk:
+    import pyarrow
+
+    whole = [(line, row) for line, row in rows if not isinstance(row, BadRow)]
+    damaged = [
+        Problem(f"{row.reason}: {shorten(row.value)}", f"{where}:{line}")
+        for line, row in rows
+        if isinstance(row, BadRow)
+    ]
+    cells = [[row[index] for _, row in whole] for index in range(len(columns))]
+    schema = pyarrow.schema([(column, pyarrow.string()) for column in columns])
+    table = pyarrow.Table.from_arrays([pyarrow.array(column, pyarrow.string()) for column in cells], schema=schema)
+    return Chunk([line for line, _ in whole], table, damaged)
+
+
+def _parquet_chunks(file: TableFile, columns: Sequence[str], size: int) -> Iterator[Chunk]:
+    import pyarrow
+
+    first = 1
+    with _opened(file.path) as parquet:
+        for batch in parquet.iter_batches(batch_size=size, columns=list(columns)):
+            table = pyarrow.Table.from_batches([batch]).select(list(columns))
+            yield Chunk(range(first, first + table.num_rows), table)
+            first += table.num_rows
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator["ParquetFile"]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UnreadableFileError(Problem(f"not a whole Parquet file: {error}", str(path))) from error

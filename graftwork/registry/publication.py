@@ -1,0 +1,28 @@
+"""The end of a run in MLflow: its report beside its other artifacts, the verdict on its version, the run closed."""
+
+from pathlib import Path
+
+from graftwork.promotion.gate import Verdict
+from graftwork.registry.client import reach_mlflow
+from graftwork.registry.registration import record_verdict
+from graftwork.registry.tracking import attach_files, close_run
+from graftwork.registry.versions import ModelVersion
+from graftwork.workspace import Workspace
+
+REPORT = "graftwork.report"
+
+
+def publish_report(workspace: Workspace, version: ModelVersion, verdict: Verdict, folder: Path) -> bool:
+    """Attach the report's files to the version's run and close it; False if that was done before.
+
+    folder: as `store_report` gives it; its name, a digest, marks the run once everything is there.
+    """
+    with reach_mlflow(workspace.settings) as client:
+        run = client.get_run(version.mlflow_run)
+        if run.data.tags.get(REPORT) == folder.name and run.info.status == "FINISHED":
+            return False
+        attach_files(workspace, version.mlflow_run, sorted(path for path in folder.iterdir() if path.is_file()))
+        record_verdict(workspace, version, verdict)
+        client.set_tag(version.mlflow_run, REPORT, folder.name)
+        close_run(workspace, version.mlflow_run)
+        return True

@@ -1,0 +1,176 @@
+"""Batch prediction: every row of a file, with its columns as they were, a label, and a probability for each class.
+
+The output is data, not a report: a cell that a spreadsheet would run as a formula is written exactly as it came.
+"""
+
+import difflib
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftwork.data.chunks import Chunk, TableFile, open_table, read_chunks
+from graftwork.data.contracts import MISSING
+from graftwork.data.export import WRITERS
+from graftwork.errors import SHOWN_PROBLEMS, DataError, Problem, RecipeError, raise_if, shorten
+from graftwork.fingerprint import file_digest
+from graftwork.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from graftwork.models.serving import ServingModel
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What `score_file` did."""
+
+    model: str
+    version: int
+    rows: int
+    output: Path
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"output": str(self.output)}
+
+
+def score_file(
+    workspace: Workspace,
+    model: str,
+    data: Path,
+    output: Path,
+    *,
+    prefix: str = "",
+    on_progress: Progress | None = None,
+) -> Scored:
+    """Predict every row of `data` with a registered model, into a .csv, .tsv, .jsonl or .parquet file.
+
+    model: name@alias, name@3, or name (its champion). prefix: heads the names of the new columns. on_progress is told
+    rows done and rows in all. Raises DataError, RegistryError, or RecipeError for an output that can't be written.
+    """
+    from graftwork.models import serving
+    from graftwork.registry.versions import fetch_bundle, resolve_version
+
+    started = time.monotonic()
+    check_output(output, data)
+    file = open_table(data)
+    version = resolve_version(workspace, re.sub(r"@(\d+)$", r"/\1", model))
+    served = serving.load(fetch_bundle(workspace, version))
+    rows = score_rows(served, file, output, prefix, on_progress)
+    return Scored(version.name, version.version, rows, output, round(time.monotonic() - started, 3))
+
+
+def score_rows(
+    served: "ServingModel", file: TableFile, output: Path, prefix: str = "", on_progress: Progress | None = None
+) -> int:
+    """Write the predictions of a loaded model for every row, whole or not at all; the number of rows.
+
+    Every row is looked at before the first is predicted. Raises DataError with the first rows that have no text, or
+    can't be read.
+    """
+    raise_if(_column_problems(served, file, prefix), DataError)
+    before = file_digest(file.path)
+    total = _check_rows(file, served.columns)
+    _write_whole(
+        output, _predicted(served, file, prefix, total, on_progress), lambda: _refuse_change(file.path, before)
+    )
+    return total
+
+
+def check_output(output: Path, data: Path) -> None:
+    """Raise RecipeError for an output that can't be written, or would replace anything but an earlier output."""
+    problem = None
+    if output.suffix.lower() not in WRITERS:
+        problem = f"can't be told what to write from the suffix: known are {', '.join(WRITERS)}"
+    elif not output.parent.is_dir():
+        problem = f"there is no folder {output.parent}"
+    elif os.path.lexists(output) and not stat.S_ISREG(output.lstat().st_mode):
+        problem = "it is there and is not a regular file"
+    elif output.exists() and data.exists() and output.samefile(data):
+        problem = "the predictions would replace the data"
+    if problem:
+        raise RecipeError(Problem(problem, str(output), "choose another with -o"))
+
+
+def _column_problems(served: "ServingModel", file: TableFile, prefix: str) -> Iterator[Problem]:
+    where = str(file.path)
+    for column in served.columns:
+        if column not in file.columns:
+            near = difflib.get_close_matches(column, file.columns, n=1)
+            hint = f"rename {near[0]!r}?" if near else f"there are {shorten(', '.join(file.columns))}"
+            yield Problem(f"the model reads a column {column!r}, which is not there", where, hint)
+    for column in _new_columns(served, prefix):
+        if column in file.columns:
+            hint = "rename it, or give --prefix, for instance --prefix predicted_"
+            yield Problem(f"there is a column {column!r} already, where the prediction goes", where, hint)
+
+
+def _new_columns(served: "ServingModel", prefix: str) -> list[str]:
+    return [f"{prefix}label", *(f"{prefix}p_{name}" for name in served.classes)]
+
+
+def _check_rows(file: TableFile, texts: Sequence[str]) -> int:
+    """The number of rows. Raises DataError with the first that can't be predicted."""
+    problems: list[Problem] = []
+    rows = 0
+    for chunk in read_chunks(file, file.columns):
+        rows += len(chunk.lines)
+        problems += islice(_row_problems(chunk, texts, str(file.path)), SHOWN_PROBLEMS - len(problems))
+        if len(problems) == SHOWN_PROBLEMS:
+            break
+    raise_if(problems, DataError)
+    return rows
+
+
+def _row_problems(chunk: Chunk, texts: Sequence[str], where: str) -> Iterator[Problem]:
+    yield from chunk.damaged
+    for column in texts:
+        for line, cell in zip(chunk.lines, chunk.cells(column), strict=True):
+            if not (cell and cell.strip()):
+                yield Problem(f"column {column!r}: {MISSING}", f"{where}:{line}", "fill it in, or leave the row out")
+
+
+def _predicted(
+    served: "ServingModel", file: TableFile, prefix: str, total: int, on_progress: Progress | None
+) -> "Iterator[pyarrow.Table]":
+    """The rows with their predictions, chunk by chunk."""
+    import pyarrow
+
+    done = 0
+    for chunk in read_chunks(file, file.columns):
+        cells = [chunk.cells(column) for column in served.columns]
+        texts: list[Any] = cells[0] if len(cells) == 1 else list(zip(*cells, strict=True))
+        probabilities = served.probabilities(texts)
+        labels = [served.classes[index] for index in probabilities.argmax(axis=1)]
+        table = chunk.table
+        for name, values in zip(_new_columns(served, prefix), [labels, *probabilities.T], strict=True):
+            table = table.append_column(name, pyarrow.array(values))
+        yield table
+        done += table.num_rows
+        if on_progress:
+            on_progress(done, total)
+
+
+@contextmanager
+def _whole_or_not(output: Path) -> Iterator[Path]:
+    """A path to write to; it becomes the output when the block ends well, and until then what is there stays."""
+    aside = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        yield aside
+        with aside.open("rb") as stream:
+            os.fsync(stream.fileno())
+        aside.replace(output)
+    except OSError as error:
+        raise RecipeError(Problem(f"can't be written: {error.strerror}", str(output))) from error
+    finally:
+        aside.unlink(missing_ok=True)
