@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.summary import RunSummary
 from graftwork.recipe import load_recipe
+from graftwork.settings import use_home
 from tasks.evaluate import evaluate, judge
 from tasks.finetune import plan_training, train_stages
 from tasks.promote import promote
@@ -22,10 +23,11 @@ def finetune(recipe: str, overrides: tuple[str, ...] = (), limit_rows: int | Non
     recipe: path of the recipe file. overrides: `key=value`, as after --set. limit_rows: a quick try on
     so many rows in all; it is judged, but neither registered nor promoted.
     """
-    settings = load_recipe(Path(recipe), overrides, limit_rows)
-    manifest = validate_data(settings)
-    lock = retrieve_checkpoint(settings)
-    run = plan_training(settings, manifest, lock)
+    wanted = load_recipe(Path(recipe), overrides, limit_rows)
+    use_home(wanted.root)
+    manifest = validate_data(wanted)
+    lock = retrieve_checkpoint(wanted)
+    run = plan_training(wanted, manifest, lock)
     bundle = train_stages(run.run_id)
     evaluation = evaluate(run.run_id, bundle)
     verdict = judge(run.run_id, bundle, evaluation)

@@ -215,7 +215,6 @@ class TrainSection(Section):
     seed: Whole = 0
     batch_tokens: Count = 4096
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: Count | None = None
 
 
 class StageSection(Section):
@@ -316,7 +315,6 @@ class Recipe(Section):
         left_out: dict[str, Any] = {
             "data": {"contract": True, "quarantine_tolerance": True, "sources": {"__all__": {"path"}}},
             "checkpoint": {"licences"},
-            "train": {"threads"},
             "evaluation": True,
             "policy": True,
             "retrain": True,

@@ -79,11 +79,12 @@ def score_rows(
     can't be read.
     """
     raise_if(_column_problems(served, file, prefix), DataError)
-    before = file_digest(file.path)
+    digest = file_digest(file.path)
     total = _check_rows(file, served.columns)
-    _write_whole(
-        output, _predicted(served, file, prefix, total, on_progress), lambda: _refuse_change(file.path, before)
-    )
+    with _whole_or_not(output) as aside:
+        WRITERS[output.suffix.lower()](aside, _predicted(served, file, prefix, total, on_progress))
+        if file_digest(file.path) != digest:
+            raise DataError(Problem("the file changed while it was read", str(file.path), "run again when it is whole"))
     return total
 
 

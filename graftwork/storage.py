@@ -44,10 +44,14 @@ class StoredFile:
 
 
 class Store:
-    """Folders under `root`, each `root/<kind>/<digest>` with a manifest of its files; keys are `<kind>/<digest>`."""
+    """Folders under `root`, each `root/<kind>/<digest>` with a manifest of its files; keys are `<kind>/<digest>`.
+
+    made: the keys that this object published, so that a step can tell whether it did anything.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.made: list[str] = []
 
     def find(self, key: str) -> bool:
         """True if something is published under the key; `open` tells whether it is still whole."""
@@ -108,6 +112,7 @@ class Store:
                 raise
         fault("store.after_rename")
         _sync(place.parent)
+        self.made.append(key)
         return place
 
     def sweep(self) -> int:

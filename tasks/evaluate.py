@@ -16,6 +16,7 @@ from graftwork.registry.contenders import candidate, references
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import open_run
 from graftwork.workspace import Workspace
+from tasks.narration import narrated
 from tasks.policies import MINUTE_S, RETRIED
 
 log = logging.getLogger("graftwork.tasks")
@@ -26,16 +27,17 @@ def evaluate(run_id: str, bundle: ServingBundle) -> Evaluation:
     """The bundle beside champion, anchor and baselines, on holdout rows that none of them was trained on."""
     workspace = Workspace.open()
     run = open_run(workspace.store, run_id)
-    return evaluations.evaluate(
-        workspace.store,
-        candidate(workspace, bundle),
-        references(workspace, bundle.name, bundle.digest),
-        run.manifest,
-        encoder=FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens),
-        baselines=run.evaluation.baselines,
-        slices=run.evaluation.slices,
-        samples=run.evaluation.bootstrap,
-    )
+    with narrated("evaluation", workspace.store):
+        return evaluations.evaluate(
+            workspace.store,
+            candidate(workspace, bundle),
+            references(workspace, bundle.name, bundle.digest),
+            run.manifest,
+            encoder=FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens),
+            baselines=run.evaluation.baselines,
+            slices=run.evaluation.slices,
+            samples=run.evaluation.bootstrap,
+        )
 
 
 @task(task_run_name="judge run {run_id}", tags=["cpu"], timeout_seconds=10 * MINUTE_S, **RETRIED)

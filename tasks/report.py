@@ -1,6 +1,5 @@
 """The report as a task."""
 
-import logging
 from pathlib import Path
 
 from prefect import task
@@ -16,9 +15,8 @@ from graftwork.report.files import PAGE, store_report
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import open_run
 from graftwork.workspace import Workspace
+from tasks.narration import narrated
 from tasks.policies import MINUTE_S, RETRIED
-
-log = logging.getLogger("graftwork.tasks")
 
 
 @task(task_run_name="report on run {run_id}", tags=["cpu"], timeout_seconds=10 * MINUTE_S, **RETRIED)
@@ -45,6 +43,7 @@ def publish_report(
         machine=this_machine(),
         libraries=installed_libraries(),
     )
-    folder = store_report(workspace.store, facts)
-    publication.publish_report(workspace, version, verdict, folder)
+    with narrated("report", workspace.store):
+        folder = store_report(workspace.store, facts)
+        publication.publish_report(workspace, version, verdict, folder)
     return folder / PAGE

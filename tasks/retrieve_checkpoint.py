@@ -7,10 +7,13 @@ from graftwork.checkpoints.lock import CheckpointLock
 from graftwork.models.catalog import FAMILIES
 from graftwork.recipe import Recipe
 from graftwork.workspace import Workspace
+from tasks.narration import narrated
 from tasks.policies import MINUTE_S, RETRIED
 
 
 @task(task_run_name="retrieve {recipe.checkpoint.source}", tags=["cpu"], timeout_seconds=120 * MINUTE_S, **RETRIED)
 def retrieve_checkpoint(recipe: Recipe) -> CheckpointLock:
     """The pinned, verified checkpoint, in the store."""
-    return retrieve.retrieve_checkpoint(recipe, Workspace.open(), FAMILIES)
+    workspace = Workspace.open()
+    with narrated("checkpoint", workspace.store):
+        return retrieve.retrieve_checkpoint(recipe, workspace, FAMILIES)

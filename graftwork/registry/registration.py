@@ -48,21 +48,20 @@ def register_model(
     """
     with reach_mlflow(workspace.settings) as client:
         found = first_version(client, bundle.name, bundle.digest)
-        if found is not None:
-            return found
-        key = _claim_version(workspace, client, bundle)
-        found = first_version(client, bundle.name, bundle.digest)  # whoever held the claim before may have made it
         if found is None:
-            model = _log_model(workspace, client, mlflow_run, bundle)
-            fault("registry.after_log_model")
-            log_evaluation(client, mlflow_run, model.model_id, manifest, evaluation)
-            client.set_terminated(mlflow_run)
-            _create_version(client, mlflow_run, model, bundle, _tags(bundle, manifest, verdict), verdict.reason)
-            fault("registry.after_create_version")
+            key = _claim_version(workspace, client, bundle)
+            # Whoever held the claim before may have made the version, and died before saying so.
             found = first_version(client, bundle.name, bundle.digest)
-        if found is None:
-            raise RegistryError(Problem("the version that was just registered is not there", bundle.name))
-        settle(workspace.database, "version", key, str(found.version))
+            if found is None:
+                model = _log_model(workspace, client, mlflow_run, bundle)
+                fault("registry.after_log_model")
+                log_evaluation(client, mlflow_run, model.model_id, manifest, evaluation)
+                found = _create_version(
+                    client, mlflow_run, model, bundle, _tags(bundle, manifest, verdict), verdict.reason
+                )
+                fault("registry.after_create_version")
+            settle(workspace.database, "version", key, str(found.version))
+        client.set_terminated(mlflow_run)
         return found
 
 
@@ -126,7 +125,8 @@ def _create_version(
     bundle: ServingBundle,
     tags: Mapping[str, str],
     description: str,
-) -> None:
+) -> ModelVersion:
+    """A version that points to the logged model; if someone was quicker all the same, theirs."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -142,6 +142,9 @@ def _create_version(
         tags=dict(tags),
         description=description,
     )
+    found = first_version(client, bundle.name, bundle.digest)
+    assert found is not None
+    return found
 
 
 def _tags(bundle: ServingBundle, manifest: "DatasetManifest", verdict: "Verdict") -> dict[str, str]:

@@ -119,12 +119,6 @@ def fetch_bundle(workspace: Workspace, version: ModelVersion) -> Path:
     return place / MODEL
 
 
-def fetch_record(workspace: Workspace, version: ModelVersion) -> ServingBundle:
-    """The record of a version's bundle: its classes, its stages, what it was made from."""
-    folder = fetch_bundle(workspace, version).parent
-    return from_json(ServingBundle, (folder / BUNDLE_RECORD).read_text(encoding="utf-8"))
-
-
 def read_bundle(workspace: Workspace, version: ModelVersion) -> ServingBundle:
     """The record of a version's bundle; fetched like `fetch_bundle`, with its errors."""
     record = fetch_bundle(workspace, version).parent / BUNDLE_RECORD

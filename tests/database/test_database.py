@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -19,10 +20,11 @@ import sys
 from graftwork.database import Database
 import alembic.command
 print("ready", flush=True)
-sys.stdin.readline()
-with Database.open(sys.argv[1]).begin() as connection:
-    print(connection.exec_driver_sql("SELECT count(*) FROM ledger").scalar())
+for url in sys.stdin:
+    with Database.open(url.strip()).begin() as connection:
+        print(connection.exec_driver_sql("SELECT count(*) FROM ledger").scalar(), flush=True)
 """
+OPENERS = 4
 ENTRY = {
     "model": "m",
     "alias": "champion",
@@ -47,16 +49,21 @@ def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> No
         assert ScriptDirectory.from_config(alembic_config(connection)).get_heads() == [REVISION]
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_processes_that_open_a_fresh_database_together_all_succeed(kind: str, request: pytest.FixtureRequest) -> None:
-    """Four processes meet at one fresh database at the same moment; each finds its tables."""
-    command = [sys.executable, "-c", OPEN_ON_CALL, request.getfixturevalue(f"{kind}_url")]
-    openers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    assert [opener.stdout.readline() for opener in openers] == ["ready\n"] * 4
+@pytest.mark.parametrize(("kind", "rounds"), [("sqlite", 10), ("postgres", 1)])
+def test_processes_that_open_a_fresh_database_together_all_succeed(
+    kind: str, rounds: int, request: pytest.FixtureRequest
+) -> None:
+    """Four processes meet at one fresh database at the same moment, round after round; each finds its tables."""
+    url, command = request.getfixturevalue(f"{kind}_url"), [sys.executable, "-c", OPEN_ON_CALL]
+    openers = [subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) for _ in range(OPENERS)]
+    assert [opener.stdout.readline() for opener in openers] == ["ready\n"] * OPENERS
+    for number in range(rounds):
+        for opener in openers:
+            opener.stdin.write(f"{url}{number or ''}\n")
+            opener.stdin.flush()
+        assert [opener.stdout.readline() for opener in openers] == ["0\n"] * OPENERS
     for opener in openers:
-        opener.stdin.write("go\n")
-        opener.stdin.flush()
-    assert [opener.communicate()[0] for opener in openers] == ["0\n"] * 4
+        opener.communicate()
 
 
 def test_an_open_at_the_newest_migration_needs_no_alembic(sqlite_url: str) -> None:

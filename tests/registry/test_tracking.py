@@ -129,6 +129,6 @@ def test_processes_that_start_at_once_share_one_fresh_store(
         "with reach_mlflow(settings) as client:\n"
         "    print(experiment_of(client, settings, 'shared'))\n"
     )
-    outcomes = start_together(code, 3)
-    assert [outcome.returncode for outcome in outcomes] == [0, 0, 0], outcomes
+    outcomes = start_together(code, 2)
+    assert [outcome.returncode for outcome in outcomes] == [0, 0], outcomes
     assert len({outcome.stdout for outcome in outcomes}) == 1

@@ -19,11 +19,11 @@ from graftwork.registry.registration import record_verdict
 from graftwork.registry.versions import (
     ModelVersion,
     fetch_bundle,
-    fetch_record,
     find_version,
     list_models,
     move_alias,
     read_aliases,
+    read_bundle,
     resolve_version,
 )
 from graftwork.training.bundle import MODEL, ServingBundle
@@ -132,7 +132,7 @@ def test_bundle_comes_back_from_the_registry(workspace: Workspace, bundle: Servi
     assert fetch_bundle(workspace, version) == stored / MODEL
     shutil.rmtree(stored)
     assert folder_digest(fetch_bundle(workspace, version)) == bundle.digest
-    assert fetch_record(workspace, version) == bundle
+    assert read_bundle(workspace, version) == bundle
 
 
 def test_altered_artifact_is_refused(workspace: Workspace, bundle: ServingBundle, register: Register) -> None:

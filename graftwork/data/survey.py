@@ -1,0 +1,184 @@
+"""What a data file tells about the recipe it needs: classes, lengths of texts, ids, columns that look like groups."""
+
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from graftwork.data.chunks import TableFile, open_table, read_chunks
+from graftwork.data.labels import label_reader
+from graftwork.errors import DataError, Problem, RecipeError, raise_if, shorten
+
+LOOKED_AT_ROWS = 100_000
+MOST_CLASSES = 50
+# A numeric column with more values than this is a measure, not a set of classes.
+MOST_NUMBERS = 20
+THRESHOLD_CLASSES = ("low", "high")
+TOKENS_PER_WORD = 1.4
+SPECIAL_TOKENS = 2
+# Scripts that put no spaces between words have about one token a character.
+UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
+WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+ID = re.compile(r"(.*[_-])?id", re.IGNORECASE)
+GROUP = re.compile(
+    r"(.*[_-])?(user|customer|client|account|patient|subject|speaker|author|writer|reviewer|group|session|"
+    r"conversation|dialogue|thread|document|doc|article|product|item|review|household|site)(s?[_-]?(id|name))?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A column in which rows share values, by a name that says they may hang together."""
+
+    column: str
+    values: int
+    rows_per_value: float
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was seen of a file.
+
+    is_whole: False if there are more rows. classes: their rows, in order. id: the column that names rows. usual, long:
+    tokens, by estimate, that half and 95 % of the texts do not exceed.
+    """
+
+    rows: int
+    damaged: int
+    is_whole: bool
+    classes: dict[str, int]
+    id: str | None
+    groups: tuple[Group, ...]
+    usual: int
+    long: int
+
+    def __str__(self) -> str:
+        text = f"{self.rows:,} rows" if self.is_whole else f"the first {self.rows:,} rows"
+        return f"{text} ({self.damaged:,} more are damaged)" if self.damaged else text
+
+
+def survey_file(path: Path, texts: Sequence[str], label: str, threshold: float | None = None) -> Survey:
+    """Look at a file, or at its first rows if it is long.
+
+    threshold: splits a numeric label into two classes. Raises RecipeError if the columns are not what they are taken
+    for, DataError if the file can't be read.
+    """
+    file = open_table(path)
+    raise_if(_column_problems(file, texts, label), RecipeError)
+    named = [column for column in file.columns if ID.fullmatch(column) or GROUP.fullmatch(column)]
+    cells, damaged = _read(file, tuple(dict.fromkeys([*texts, label, *named])))
+    rows = len(cells[label])
+    if not rows:
+        raise DataError(Problem(f"not one of {damaged:,} rows can be read", str(path)))
+    sizes = sorted(map(_tokens, zip(*(cells[text] for text in texts), strict=True)))
+    others = {column: cells[column] for column in named if column not in (*texts, label)}
+    return Survey(
+        rows=rows,
+        damaged=damaged,
+        is_whole=rows + damaged < LOOKED_AT_ROWS,
+        classes=count_classes(cells[label], label, threshold),
+        id=_id_column(others),
+        groups=tuple(_groups(others)),
+        usual=sizes[(rows - 1) // 2],
+        long=sizes[math.ceil(0.95 * rows) - 1],
+    )
+
+
+def count_classes(cells: Sequence[str | None], column: str, threshold: float | None = None) -> dict[str, int]:
+    """The rows of each class, in the order of the classes; rows without a label are none's. Raises RecipeError."""
+    labels = Counter(cell for cell in cells if cell and cell.strip())
+    numbers = [number for number in map(_as_number, labels) if number is not None]
+    is_numeric = len(numbers) == len(labels)
+    values = f"{len(labels):,} values from {min(numbers):g} to {max(numbers):g}" if numbers else "no numbers"
+    if threshold is not None:
+        sides = _split(labels, threshold)
+        if not all(sides.values()):
+            raise RecipeError(Problem(f"--threshold {threshold:g} leaves a class empty: {column!r} has {values}"))
+        return sides
+    if is_numeric and len(labels) > MOST_NUMBERS:
+        hint = f"say where it splits: --threshold {_middle(labels):.15g} would put about half of the rows on each side"
+        raise RecipeError(Problem(f"the label {column!r} is a measure: {values}", hint=hint))
+    if not 1 < len(labels) <= MOST_CLASSES:
+        hint = "is it the label? its values: " + shorten(", ".join(sorted(labels)) or "none")
+        raise RecipeError(Problem(f"{column!r} has {len(labels):,} values, expected 2 to {MOST_CLASSES}", hint=hint))
+    return {value: labels[value] for value in sorted(labels, key=_by_number if is_numeric else str)}
+
+
+def _column_problems(file: TableFile, texts: Sequence[str], label: str) -> Iterator[Problem]:
+    for column in dict.fromkeys([*texts, label]):
+        if column not in file.columns:
+            near = difflib.get_close_matches(column, file.columns, n=1)
+            guess = f"did you mean {near[0]!r}? " if near else ""
+            there = f"there are {shorten(', '.join(file.columns))}; the file must begin with a header line"
+            yield Problem(f"no column {column!r}", str(file.path), guess + there)
+    if len({*texts, label}) <= len(texts):
+        named = ", ".join(map(repr, [*texts, label]))
+        yield Problem(f"text and label must be different columns, found {named}", str(file.path))
+
+
+def _read(file: TableFile, columns: Sequence[str]) -> tuple[dict[str, list[str | None]], int]:
+    """The cells of each column, and how many rows could not be read."""
+    cells: dict[str, list[str | None]] = {column: [] for column in columns}
+    rows = damaged = 0
+    for chunk in read_chunks(file, columns):
+        for column in columns:
+            cells[column] += chunk.cells(column)
+        rows, damaged = rows + len(chunk.lines), damaged + len(chunk.damaged)
+        if rows + damaged >= LOOKED_AT_ROWS:
+            break
+    return cells, damaged
+
+
+def _id_column(columns: Mapping[str, Sequence[str | None]]) -> str | None:
+    """The column with a value of its own in each row; the shortest name if there are several."""
+    found = [name for name, cells in columns.items() if ID.fullmatch(name) and len(set(cells)) == len(cells)]
+    return min((name for name in found if _is_full(columns[name])), key=len, default=None)
+
+
+def _groups(columns: Mapping[str, Sequence[str | None]]) -> Iterator[Group]:
+    for name, cells in columns.items():
+        values = len(set(cells))
+        if 1 < values < len(cells) and _is_full(cells):
+            yield Group(name, values, len(cells) / values)
+
+
+def _is_full(cells: Sequence[str | None]) -> bool:
+    return all(cell and cell.strip() for cell in cells)
+
+
+def _tokens(texts: Sequence[str | None]) -> int:
+    words = sum(len(WORD.findall(text or "")) for text in texts)
+    return math.ceil(words * TOKENS_PER_WORD) + SPECIAL_TOKENS
+
+
+def _split(labels: Mapping[str, int], threshold: float) -> dict[str, int]:
+    read = label_reader(THRESHOLD_CLASSES, threshold)
+    rows = dict.fromkeys(THRESHOLD_CLASSES, 0)
+    for raw, count in labels.items():
+        index = read(raw)
+        if isinstance(index, int):
+            rows[THRESHOLD_CLASSES[index]] += count
+    return rows
+
+
+def _middle(labels: Counter[str]) -> float:
+    """The median of numeric labels; the number before it where nothing would be above."""
+    ordered = sorted(float(raw) for raw in labels.elements())
+    median = ordered[(len(ordered) - 1) // 2]
+    return median if median < ordered[-1] else max(number for number in ordered if number < median)
+
+
+def _by_number(raw: str) -> tuple[float, str]:
+    return float(raw), raw
+
+
+def _as_number(raw: str) -> float | None:
+    try:
+        number = float(raw)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
