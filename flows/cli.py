@@ -55,6 +55,7 @@ def init(
     label: Annotated[str, Parameter(help="The column with the label.")],
     checkpoint: Annotated[str, Parameter(help="pkg://…, file://… or hf://owner/name@<commit>.")],
     threshold: Annotated[float | None, Parameter(help="For a numeric label: the second class is above it.")] = None,
+    text_pair: Annotated[str | None, Parameter(help="A second column, for pairs of texts.")] = None,
     name: Annotated[str | None, Parameter(help="The registered model's name; by default the file's.")] = None,
     output: Annotated[Path, Parameter(("--output", "-o"), help="Where to write; not overwritten.")] = Path(
         "recipe.yaml"
@@ -64,7 +65,7 @@ def init(
     """Look at a data file and write a commented recipe for it, with a policy beside it."""
     from graftwork import api
 
-    written = api.init(data, text, label, checkpoint, output, threshold=threshold, name=name)
+    written = api.init(data, text, label, checkpoint, output, threshold=threshold, name=name, text_pair=text_pair)
     lines = [*(f"wrote {path}" for path in written), f"next: graftwork plan {output}"]
     _print(json, {"written": [str(path) for path in written]}, *lines)
 
@@ -125,16 +126,19 @@ def schema() -> None:
 
 @app.command(group=USE)
 def predict(
-    model: Annotated[str, Parameter(help="MODEL@ALIAS or MODEL@VERSION, as in review-sentiment@champion.")],
+    model: Annotated[str, Parameter(help="MODEL@ALIAS or MODEL/VERSION; MODEL alone means its champion.")],
     data: Annotated[Path, Parameter(help="A CSV, TSV, JSONL or Parquet file with the model's text column.")],
     *,
-    output: Annotated[Path, Parameter(("--output", "-o"), help="A .csv, .jsonl or .parquet file to write.")],
+    output: Annotated[Path, Parameter(("--output", "-o"), help="A .csv, .tsv, .jsonl or .parquet file; replaced.")],
+    prefix: Annotated[str, Parameter(help="Put before the new columns where the data has such names already.")] = "",
     json: Json = False,
 ) -> None:
     """Predict every row of a file: its columns, the label, and a probability for each class."""
+    from flows import console
     from graftwork import api
 
-    done = api.predict(model, data, output)
+    with console.progress("predicted rows") as on_progress:
+        done = api.predict(model, data, output, prefix=prefix, on_progress=on_progress)
     _print(json, done.as_json(), f"{done.rows:,} rows -> {output} with version {done.version} of {done.model}")
 
 

@@ -1,10 +1,12 @@
 """Tables for the terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -20,8 +22,17 @@ if TYPE_CHECKING:
     from graftwork.settings import Settings
 
 VERDICT_STYLE = {"promote": "bold green", "keep": "bold yellow", "inconclusive": "bold blue"}
-METRICS = ("accuracy", "macro_f1", "log_loss", "brier")
+METRICS = ("accuracy", "macro_f1", "log_loss")
 MISSING = "–"
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, where that is a terminal, and the function that moves it: done, total."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def plan_table(planned: "PlannedRun") -> RenderableType:
@@ -111,7 +122,7 @@ def _data_table(manifest: "DatasetManifest") -> Table:
 
 
 def _stage_table(summary: "RunSummary") -> Table:
-    table = _table("stage", "trained", "epochs", "time", "validation loss", "validation accuracy")
+    table = _table("stage", "trained", "epochs", "time", "val. loss", "val. accuracy")
     for stage, result in zip(summary.run.plan.stages, summary.bundle.stages, strict=True):
         best = result.best
         table.add_row(

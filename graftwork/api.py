@@ -3,7 +3,7 @@
 All but running a flow, which is `flows.finetune.finetune`. Each works in the workspace that the environment names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
     from graftwork.registry.versions import ListedVersion
+    from graftwork.scoring import Scored
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,37 @@ class PlannedRun:
             "plan": asdict(self.plan) | {"parameters": self.plan.parameters},
             "is_stored": self.is_stored,
         }
+
+
+def init(
+    data: Path,
+    text: str,
+    label: str,
+    checkpoint: str,
+    output: Path,
+    *,
+    threshold: float | None = None,
+    name: str | None = None,
+    text_pair: str | None = None,
+) -> tuple[Path, ...]:
+    """Look at a data file and write a commented recipe, and a policy beside it where there is none."""
+    from graftwork.starter import write_recipe
+
+    return write_recipe(data, text, label, checkpoint, output, threshold=threshold, name=name, text_pair=text_pair)
+
+
+def predict(
+    model: str,
+    data: Path,
+    output: Path,
+    *,
+    prefix: str = "",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> "Scored":
+    """Predict every row of a file with a registered model; on_progress is told rows done and rows in all."""
+    from graftwork.scoring import score_file
+
+    return score_file(Workspace.open(), model, data, output, prefix=prefix, on_progress=on_progress)
 
 
 def plan(recipe: Path, overrides: Sequence[str] = (), limit_rows: int | None = None) -> PlannedRun:

@@ -56,7 +56,10 @@ def score_file(
     """Predict every row of `data` with a registered model, into a .csv, .tsv, .jsonl or .parquet file.
 
     model: name@alias, name@3, or name (its champion). prefix: heads the names of the new columns. on_progress is told
-    rows done and rows in all. Raises DataError, RegistryError, or RecipeError for an output that can't be written.
+    rows done and rows in all. Cells of CSV, TSV and JSON lines come out as text, those of Parquet keep their types.
+    An earlier output is replaced once the new one is whole.
+
+    Raises DataError, RegistryError, or RecipeError for an output that can't be written.
     """
     from graftwork.models import serving
     from graftwork.registry.versions import fetch_bundle, resolve_version
@@ -134,11 +137,12 @@ def _check_rows(file: TableFile, texts: Sequence[str]) -> int:
 
 
 def _row_problems(chunk: Chunk, texts: Sequence[str], where: str) -> Iterator[Problem]:
-    yield from chunk.damaged
+    wrong = dict(chunk.damaged)
     for column in texts:
-        for line, cell in zip(chunk.lines, chunk.cells(column), strict=True):
-            if not (cell and cell.strip()):
-                yield Problem(f"column {column!r}: {MISSING}", f"{where}:{line}", "fill it in, or leave the row out")
+        cells = zip(chunk.lines, chunk.cells(column), strict=True)
+        wrong |= {line: f"column {column!r}: {MISSING}" for line, cell in cells if not (cell and cell.strip())}
+    for line in sorted(wrong):
+        yield Problem(wrong[line], f"{where}:{line}", "mend the row, or leave it out")
 
 
 def _predicted(
@@ -151,15 +155,18 @@ def _predicted(
     for chunk in read_chunks(file, file.columns):
         cells = [chunk.cells(column) for column in served.columns]
         texts: list[Any] = cells[0] if len(cells) == 1 else list(zip(*cells, strict=True))
-        probabilities = served.probabilities(texts)
+
+        def report(rows: int, before: int = done) -> None:
+            if on_progress:
+                on_progress(before + rows, total)
+
+        probabilities = served.probabilities(texts, report)
         labels = [served.classes[index] for index in probabilities.argmax(axis=1)]
         table = chunk.table
         for name, values in zip(_new_columns(served, prefix), [labels, *probabilities.T], strict=True):
             table = table.append_column(name, pyarrow.array(values))
         yield table
         done += table.num_rows
-        if on_progress:
-            on_progress(done, total)
 
 
 @contextmanager

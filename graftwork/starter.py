@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def write_recipe(
         "source": _slug(data.stem),
         "path": _place(data, root),
         "policy": _place(policy, root),
-        "recipe": shorten(output),
+        "recipe": shlex.quote(shorten(output, limit=1000)),
         "checkpoint": str(reference),
         "is_pinned": reference.is_pinned,
         "licence": _licence(reference, root),

@@ -34,7 +34,7 @@ def evaluate(run_id: str, bundle: ServingBundle) -> Evaluation:
             references(workspace, bundle.name, bundle.digest),
             run.manifest,
             encoder=FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens),
-            baselines=run.evaluation.baselines,
+            baselines=tuple(dict.fromkeys(run.evaluation.baselines + run.policy.baselines)),
             slices=run.evaluation.slices,
             samples=run.evaluation.bootstrap,
         )

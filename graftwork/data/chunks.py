@@ -6,9 +6,9 @@ told in the same words; Parquet keeps its types.
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,11 +39,14 @@ class TableFile:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows that follow one another. lines: where each stands (its number, in Parquet). damaged: rows left out."""
+    """Rows that follow one another.
+
+    lines: where each stands (its number, in Parquet). damaged: what is wrong with the rows left out, by line.
+    """
 
     lines: Sequence[int]
     table: "pyarrow.Table"
-    damaged: Sequence[Problem] = ()
+    damaged: Mapping[int, str] = field(default_factory=dict)
 
     def cells(self, column: str) -> list[str | None]:
         """A column as text. Raises DataError for a type that has none."""
@@ -67,6 +70,8 @@ def open_table(path: Path) -> TableFile:
             Problem("the format can't be told from the suffix", str(path), f"known are {', '.join(FORMATS)}")
         )
     columns = tuple(_columns(path, kind))
+    if not columns:
+        raise UnreadableFileError(Problem("nothing landed: the file has no columns and no rows", str(path)))
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
         raise DataError(Problem(f"column {twice[0]!r} is there more than once", str(path), "rename one"))
@@ -92,8 +97,7 @@ def _columns(path: Path, kind: str) -> Sequence[str]:
         return list(_keys(path))
     lines = read_lines(path, ENCODING, str(path))
     try:
-        # A file without any line has no columns, and is refused when its rows are read.
-        return next(csv.reader(lines, **_dialect(kind)), [])
+        return next(filter(None, csv.reader(lines, **_dialect(kind))), [])  # blank lines are no records
     except csv.Error as error:
         raise UnreadableFileError(Problem(f"the header can't be read: {error}", f"{path}:1")) from error
 
@@ -126,18 +130,14 @@ def _text_chunks(file: TableFile, columns: Sequence[str], size: int) -> Iterator
         is_quoted = file.kind == "csv"
         rows = read_delimited(file.path, where, columns, None, "," if is_quoted else "\t", ENCODING, is_quoted)
     while some := list(islice(rows, size)):
-        yield _text_chunk(some, columns, where)
+        yield _text_chunk(some, columns)
 
 
-def _text_chunk(rows: Sequence[tuple[int, Cells | BadRow]], columns: Sequence[str], where: str) -> Chunk:
+def _text_chunk(rows: Sequence[tuple[int, Cells | BadRow]], columns: Sequence[str]) -> Chunk:
     import pyarrow
 
     whole = [(line, row) for line, row in rows if not isinstance(row, BadRow)]
-    damaged = [
-        Problem(f"{row.reason}: {shorten(row.value)}", f"{where}:{line}")
-        for line, row in rows
-        if isinstance(row, BadRow)
-    ]
+    damaged = {line: f"{row.reason}: {shorten(row.value)}" for line, row in rows if isinstance(row, BadRow)}
     cells = [[row[index] for _, row in whole] for index in range(len(columns))]
     schema = pyarrow.schema([(column, pyarrow.string()) for column in columns])
     table = pyarrow.Table.from_arrays([pyarrow.array(column, pyarrow.string()) for column in cells], schema=schema)

@@ -58,7 +58,7 @@ class Survey:
 
     def __str__(self) -> str:
         text = f"{self.rows:,} rows" if self.is_whole else f"the first {self.rows:,} rows"
-        return f"{text} ({self.damaged:,} more are damaged)" if self.damaged else text
+        return f"{text} ({self.damaged:,} more damaged)" if self.damaged else text
 
 
 def survey_file(path: Path, texts: Sequence[str], label: str, threshold: float | None = None) -> Survey:
@@ -70,7 +70,7 @@ def survey_file(path: Path, texts: Sequence[str], label: str, threshold: float |
     file = open_table(path)
     raise_if(_column_problems(file, texts, label), RecipeError)
     named = [column for column in file.columns if ID.fullmatch(column) or GROUP.fullmatch(column)]
-    cells, damaged = _read(file, tuple(dict.fromkeys([*texts, label, *named])))
+    cells, damaged, is_whole = _read(file, tuple(dict.fromkeys([*texts, label, *named])))
     rows = len(cells[label])
     if not rows:
         raise DataError(Problem(f"not one of {damaged:,} rows can be read", str(path)))
@@ -79,7 +79,7 @@ def survey_file(path: Path, texts: Sequence[str], label: str, threshold: float |
     return Survey(
         rows=rows,
         damaged=damaged,
-        is_whole=rows + damaged < LOOKED_AT_ROWS,
+        is_whole=is_whole,
         classes=count_classes(cells[label], label, threshold),
         id=_id_column(others),
         groups=tuple(_groups(others)),
@@ -100,7 +100,7 @@ def count_classes(cells: Sequence[str | None], column: str, threshold: float | N
             raise RecipeError(Problem(f"--threshold {threshold:g} leaves a class empty: {column!r} has {values}"))
         return sides
     if is_numeric and len(labels) > MOST_NUMBERS:
-        hint = f"say where it splits: --threshold {_middle(labels):.15g} would put about half of the rows on each side"
+        hint = f"say where it splits: --threshold {_middle(labels)!r} would put about half of the rows on each side"
         raise RecipeError(Problem(f"the label {column!r} is a measure: {values}", hint=hint))
     if not 1 < len(labels) <= MOST_CLASSES:
         hint = "is it the label? its values: " + shorten(", ".join(sorted(labels)) or "none")
@@ -120,17 +120,17 @@ def _column_problems(file: TableFile, texts: Sequence[str], label: str) -> Itera
         yield Problem(f"text and label must be different columns, found {named}", str(file.path))
 
 
-def _read(file: TableFile, columns: Sequence[str]) -> tuple[dict[str, list[str | None]], int]:
-    """The cells of each column, and how many rows could not be read."""
+def _read(file: TableFile, columns: Sequence[str]) -> tuple[dict[str, list[str | None]], int, bool]:
+    """The cells of each column, how many rows could not be read, and whether these are all rows."""
     cells: dict[str, list[str | None]] = {column: [] for column in columns}
     rows = damaged = 0
     for chunk in read_chunks(file, columns):
+        if rows + damaged >= LOOKED_AT_ROWS:
+            return cells, damaged, False
         for column in columns:
             cells[column] += chunk.cells(column)
         rows, damaged = rows + len(chunk.lines), damaged + len(chunk.damaged)
-        if rows + damaged >= LOOKED_AT_ROWS:
-            break
-    return cells, damaged
+    return cells, damaged, True
 
 
 def _id_column(columns: Mapping[str, Sequence[str | None]]) -> str | None:

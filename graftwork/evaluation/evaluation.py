@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from graftwork.data.manifest import DatasetManifest
-from graftwork.errors import Problem, RegistryError
+from graftwork.errors import Problem, RecipeError, RegistryError
 from graftwork.evaluation.baselines import FrozenEncoder, predict_baseline
 from graftwork.evaluation.holdout import judged_rows
 from graftwork.evaluation.metrics import ClassMetrics, Interval, describe_classes, estimate, measure
@@ -121,7 +121,8 @@ def evaluate(
 
     encoder: the pretrained checkpoint, for the frozen-head baseline. slices: columns of the rows, such as `source`.
     samples: bootstrap resamples. The result is stored; found again, it costs neither torch nor pandas.
-    Raises DataError if no row is left to judge on, RegistryError if a reference has other classes.
+    Raises DataError if no row is left to judge on, RegistryError if a reference has other classes, RecipeError for a
+    slice by a column that is not there.
     """
     contenders = {CANDIDATE: candidate, **references}
     asked = {
@@ -134,10 +135,11 @@ def evaluate(
         "version": EVALUATION_VERSION,
     }
     key = f"evaluation/{digest(asked)}"
-    stored = store.open(key)
+    stored = _find(store, key)
     if stored is not None:
-        return from_json(Evaluation, (stored / RECORD).read_text(encoding="utf-8"))
+        return stored
     rows, excluded = judged_rows(store, manifest, [contender.manifest for contender in contenders.values()])
+    _check_slices(slices, rows)
     keys = {name: _predict(store, name, contender, manifest, rows) for name, contender in contenders.items()}
     keys |= {name: predict_baseline(store, name, manifest, rows, encoder) for name in baselines}
     metrics = {name: _measure(open_predictions(store, key), samples) for name, key in keys.items()}
@@ -165,6 +167,22 @@ def evaluate(
     with store.writing(key) as folder:
         (folder / RECORD).write_text(to_json(evaluation), encoding="utf-8")
     return evaluation
+
+
+def _find(store: Store, key: str) -> Evaluation | None:
+    """The stored evaluation, as long as the predictions that a verdict will ask for are there too."""
+    folder = store.open(key)
+    if folder is None:
+        return None
+    evaluation = from_json(Evaluation, (folder / RECORD).read_text(encoding="utf-8"))
+    return evaluation if all(map(store.find, evaluation.predictions.values())) else None
+
+
+def _check_slices(slices: Sequence[str], rows: "pd.DataFrame") -> None:
+    unknown = [column for column in slices if column not in rows]
+    if unknown:
+        hint = "use source or group"
+        raise RecipeError(Problem(f"no column {', '.join(unknown)} to slice by", "evaluation.slices", hint))
 
 
 def _predict(store: Store, name: str, contender: Contender, manifest: DatasetManifest, rows: "pd.DataFrame") -> str:

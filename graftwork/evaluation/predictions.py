@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graftwork.errors import DataError, Problem
 from graftwork.fingerprint import digest
 from graftwork.storage import Store
 
@@ -38,12 +39,15 @@ def predict_rows(
 
 
 def open_predictions(store: Store, key: str) -> "pd.DataFrame":
-    """The stored predictions, sorted as they were written: row_id, label, group, source, p_0 … p_k."""
+    """The stored predictions, in the order of their rows: row_id, label, group, source, p_0 … p_k.
+
+    Raises DataError if the store does not hold them whole.
+    """
     import pandas as pd
 
     folder = store.open(key)
     if folder is None:
-        raise LookupError(f"no predictions under {key}")
+        raise DataError(Problem("these predictions are not in the store any more", key, "run again to make them"))
     return pd.read_parquet(folder / FILE)
 
 

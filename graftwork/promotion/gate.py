@@ -103,35 +103,39 @@ def requirements(rule: Rule, policy: Policy) -> tuple[Requirement, ...]:
 
 def _decide(evaluation: Evaluation, policy: Policy, store: Store, look: int, is_revoked: bool) -> Verdict:
     rule, level = rule_for(evaluation), level_of_look(policy.level, look)
+    compared: list[Comparison] = []
+    obstacle = _obstacle(evaluation, policy, look, is_revoked)
+    if obstacle is not None:
+        outcome, reason, missing = obstacle
+    else:
+        compared += _compare_all(evaluation, store, requirements(rule, policy), level)
+        outcome = _outcome(compared)
+        missing = _missing_rows(compared) if outcome == "inconclusive" else 0
+        reason = explain(compared, outcome, missing)
+    digests = (policy.digest, evaluation.digest)
+    return Verdict(outcome, reason, rule, tuple(compared), look, level, missing, *digests)
 
-    def verdict(outcome: Outcome, reason: str, compared: Sequence[Comparison] = (), missing: int | None = 0) -> Verdict:
-        found = tuple(compared)
-        return Verdict(outcome, reason, rule, found, look, level, missing, policy.digest, evaluation.digest)
 
+def _obstacle(
+    evaluation: Evaluation, policy: Policy, look: int, is_revoked: bool
+) -> tuple[Outcome, str, int | None] | None:
+    """What settles the matter before any comparison: the outcome, the reason, and how many rows are missing."""
     champion = evaluation.references.get("champion")
     if champion is not None and champion.bundle == evaluation.bundle:
-        return verdict("keep", f"This bundle is the champion already (version {champion.version}).")
+        return "keep", f"This bundle is the champion already (version {champion.version}).", 0
     if is_revoked:
-        return verdict("keep", "This bundle was left by a rollback: only a person may promote it again, with a reason.")
+        return "keep", "This bundle was left by a rollback: only a person may promote it again, with a reason.", 0
     if look > policy.max_looks:
         reason = f"This holdout has judged {policy.max_looks} models, as many as the policy allows: land new rows."
-        return verdict("inconclusive", reason, missing=None)
-    if evaluation.rows < policy.minimum_rows or evaluation.groups < MINIMUM_GROUPS:
-        return verdict("inconclusive", *_too_few(evaluation, policy))
-    compared = list(_compare_all(evaluation, store, requirements(rule, policy), level))
-    outcome = _outcome(compared)
-    missing = _missing_rows(compared) if outcome == "inconclusive" else 0
-    return verdict(outcome, explain(compared, outcome, missing), compared, missing)
-
-
-def _too_few(evaluation: Evaluation, policy: Policy) -> tuple[str, tuple[()], int]:
-    """Why the holdout decides nothing yet, no comparisons, and how many rows are missing."""
+        return "inconclusive", reason, None
     if evaluation.rows < policy.minimum_rows:
         missing = policy.minimum_rows - evaluation.rows
-        return f"{evaluation.rows} holdout rows; the policy wants {policy.minimum_rows}: {missing} more.", (), missing
-    missing = MINIMUM_GROUPS - evaluation.groups
-    reason = f"{evaluation.groups} groups among {evaluation.rows} holdout rows; intervals need {MINIMUM_GROUPS}."
-    return reason, (), missing
+        reason = f"There are {evaluation.rows} holdout rows, the policy wants {policy.minimum_rows}: {missing} more."
+        return "inconclusive", reason, missing
+    if evaluation.groups < MINIMUM_GROUPS:
+        reason = f"The {evaluation.rows} holdout rows are only {evaluation.groups} groups: {MINIMUM_GROUPS} are needed."
+        return "inconclusive", reason, MINIMUM_GROUPS - evaluation.groups
+    return None
 
 
 def _compare_all(

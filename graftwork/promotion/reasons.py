@@ -17,12 +17,13 @@ def explain(compared: Sequence[Comparison], outcome: str, missing_rows: int | No
     shown = _decisive(compared, outcome)
     gain, confidence = shown.difference, f"{100 * shown.level:.4g} % confidence"
     value, low, high = (_amount(shown.metric, each) for each in (gain.value, gain.low, gain.high))
+    start = f"{_figures(shown)}: {_claim(shown, outcome)}"
     if outcome == "promote":
-        return f"{_figures(shown)}: {_claim(shown)} with {confidence} (difference {value}, at least {low})."
+        return f"{start}, with {confidence} (difference {value}, at least {low})."
     if outcome == "keep":
-        return f"{_figures(shown)}: not {_claim(shown)}, with {confidence} (difference {value}, at most {high})."
+        return f"{start}, with {confidence} (difference {value}, at most {high})."
     between = f"difference {value}, between {low} and {high} with {confidence} each way"
-    return f"{_figures(shown)}: not yet known to be {_claim(shown)} ({between}); {_outlook(shown, missing_rows)}."
+    return f"{start} ({between}); {_outlook(shown, missing_rows)}."
 
 
 def _decisive(compared: Sequence[Comparison], outcome: str) -> Comparison:
@@ -42,10 +43,12 @@ def _figures(shown: Comparison) -> str:
     return f"{metric} {shown.candidate_value:.4f} against {shown.reference_value:.4f} of {_name(shown)} on {rows}"
 
 
-def _claim(shown: Comparison) -> str:
+def _claim(shown: Comparison, outcome: str) -> str:
+    better = f"better than {_name(shown)}"
+    worse = f"more than {_amount(shown.metric, -shown.threshold, sign='')} worse than {_name(shown)}"
     if shown.threshold == 0:
-        return f"better than {_name(shown)}"
-    return f"within {_amount(shown.metric, -shown.threshold, sign='')} of {_name(shown)}"
+        return {"promote": better, "keep": f"not {better}", "inconclusive": f"not yet known to be {better}"}[outcome]
+    return {"promote": f"not {worse}", "keep": worse, "inconclusive": f"perhaps {worse}"}[outcome]
 
 
 def _outlook(shown: Comparison, missing_rows: int | None) -> str:

@@ -1,6 +1,7 @@
 """Moving aliases: every move is a ledger entry first, whoever asks for it."""
 
 import getpass
+import logging
 import socket
 from functools import partial
 
@@ -12,6 +13,8 @@ from graftwork.training.bundle import ServingBundle
 from graftwork.workspace import Workspace
 
 AUTOMATIC = "graftwork"
+
+log = logging.getLogger(__name__)
 
 
 def nominate(
@@ -33,7 +36,8 @@ def nominate(
         policy_digest=verdict.policy,
     )
     ledger, move = Ledger(workspace.database), partial(move_alias, workspace)
-    reconcile(ledger, move, version.name, read_aliases(workspace, version.name))
+    for problem in reconcile(ledger, move, version.name, read_aliases(workspace, version.name)):
+        log.warning("%s", problem)
     if is_promoted:
         return promote(ledger, move, version.name, nomination, actor=AUTOMATIC, expected=champion)
     challenger = ledger.standing(version.name, CHALLENGER).champion

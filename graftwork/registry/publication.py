@@ -7,6 +7,7 @@ from graftwork.registry.client import reach_mlflow
 from graftwork.registry.registration import record_verdict
 from graftwork.registry.tracking import attach_files, close_run
 from graftwork.registry.versions import ModelVersion
+from graftwork.storage import MANIFEST
 from graftwork.workspace import Workspace
 
 REPORT = "graftwork.report"
@@ -21,7 +22,7 @@ def publish_report(workspace: Workspace, version: ModelVersion, verdict: Verdict
         run = client.get_run(version.mlflow_run)
         if run.data.tags.get(REPORT) == folder.name and run.info.status == "FINISHED":
             return False
-        attach_files(workspace, version.mlflow_run, sorted(path for path in folder.iterdir() if path.is_file()))
+        attach_files(workspace, version.mlflow_run, sorted(path for path in folder.iterdir() if path.name != MANIFEST))
         record_verdict(workspace, version, verdict)
         client.set_tag(version.mlflow_run, REPORT, folder.name)
         close_run(workspace, version.mlflow_run)

@@ -173,7 +173,7 @@ def _download(workspace: Workspace, version: ModelVersion, folder: Path) -> None
     """The bundle's record and model folder out of the registry's artifacts, its digest checked."""
     from mlflow.artifacts import download_artifacts
 
-    from graftwork.training.engine import folder_digest
+    from graftwork.training.bundle import folder_digest
 
     uri = workspace.settings.mlflow_uri
     with tempfile.TemporaryDirectory(dir=folder) as temporary:

@@ -1,9 +1,10 @@
 """What training leaves: a result for each stage, and the bundle that is judged and served."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from graftwork.fingerprint import from_json
+from graftwork.fingerprint import digest, file_digest, from_json, walk_files
 from graftwork.storage import Store
 
 BUNDLE_RECORD = "bundle.json"
@@ -70,3 +71,8 @@ def find_bundle(store: Store, key: str) -> ServingBundle | None:
     """The bundle stored under the key, verified; None if there is none."""
     folder = store.open(key)
     return None if folder is None else from_json(ServingBundle, (folder / BUNDLE_RECORD).read_text(encoding="utf-8"))
+
+
+def folder_digest(folder: Path) -> str:
+    """The digest over the names and bytes of a folder's files."""
+    return digest({path.relative_to(folder).as_posix(): file_digest(path) for path in walk_files(folder)})

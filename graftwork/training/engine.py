@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.manifest import load_rows
 from graftwork.faults import fault
-from graftwork.fingerprint import digest, file_digest, from_json, to_json, walk_files
+from graftwork.fingerprint import file_digest, from_json, to_json
 from graftwork.models import serving
 from graftwork.models.serving import WEIGHTS, ServingConfig, TextClassifier, TextEncoder, pick_device
 from graftwork.models.text import load_pretrained
 from graftwork.storage import Store
-from graftwork.training.bundle import BUNDLE_RECORD, MODEL, STAGE_RECORD, ServingBundle, StageResult
+from graftwork.training.bundle import BUNDLE_RECORD, MODEL, STAGE_RECORD, ServingBundle, StageResult, folder_digest
 from graftwork.training.loop import Examples, Report, StageContext, StageProgress, train_stage
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.stages import Stage
@@ -143,11 +143,6 @@ def _publish_bundle(
         )
         (folder / BUNDLE_RECORD).write_text(to_json(bundle), encoding="utf-8")
     return bundle
-
-
-def folder_digest(folder: Path) -> str:
-    """The digest over the names and bytes of a folder's files."""
-    return digest({path.relative_to(folder).as_posix(): file_digest(path) for path in walk_files(folder)})
 
 
 def _save_weights(model: torch.nn.Module, path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from filelock import FileLock
 from sqlalchemy import insert, select, text
 
 from graftwork.database import REVISION, TABLES, Database, claims, ledger, now
@@ -49,7 +50,7 @@ def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> No
         assert ScriptDirectory.from_config(alembic_config(connection)).get_heads() == [REVISION]
 
 
-@pytest.mark.parametrize(("kind", "rounds"), [("sqlite", 10), ("postgres", 1)])
+@pytest.mark.parametrize(("kind", "rounds"), [("sqlite", 4), ("postgres", 1)])
 def test_processes_that_open_a_fresh_database_together_all_succeed(
     kind: str, rounds: int, request: pytest.FixtureRequest
 ) -> None:
@@ -64,6 +65,20 @@ def test_processes_that_open_a_fresh_database_together_all_succeed(
         assert [opener.stdout.readline() for opener in openers] == ["0\n"] * OPENERS
     for opener in openers:
         opener.communicate()
+
+
+def test_a_sqlite_file_is_set_up_by_one_process_at_a_time(sqlite_url: str, tmp_path: Path) -> None:
+    """While another process holds the lock beside the file, an open waits and does not touch it."""
+    command = [sys.executable, "-c", OPEN_ON_CALL]
+    with FileLock(tmp_path / "graftwork.db.lock"):
+        opener = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True)
+        assert opener.stdout.readline() == "ready\n"
+        opener.stdin.write(f"{sqlite_url}\n")
+        opener.stdin.flush()
+        with pytest.raises(subprocess.TimeoutExpired):
+            opener.wait(0.5)
+        assert not (tmp_path / "graftwork.db").exists()
+    assert opener.communicate()[0] == "0\n"
 
 
 def test_an_open_at_the_newest_migration_needs_no_alembic(sqlite_url: str) -> None:

@@ -1,6 +1,7 @@
 """Evaluations: the right rows, the right figures, and nothing computed twice."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from graftwork.data.manifest import DatasetManifest, load_rows
-from graftwork.errors import DataError, RegistryError
+from graftwork.errors import DataError, RecipeError, RegistryError
 from graftwork.evaluation.baselines import FrozenEncoder
 from graftwork.evaluation.evaluation import Contender, Evaluation, evaluate
 from graftwork.evaluation.holdout import judged_rows
@@ -118,6 +119,25 @@ def test_an_altered_prediction_is_made_again(
     file.write_bytes(file.read_bytes()[:-1])
     run(dataclasses.replace(candidate, recipe="r2"), manifest)
     pd.testing.assert_frame_equal(open_predictions(store, key), kept)
+
+
+def test_an_evaluation_without_its_predictions_is_done_again(
+    run: Evaluate, store: Store, manifest: DatasetManifest, candidate: Contender
+) -> None:
+    """The figures alone are not enough for a verdict: predictions that were cleaned away are made anew."""
+    before = run(candidate, manifest)
+    shutil.rmtree(store.root / before.predictions["tfidf"])
+    assert run(dataclasses.replace(candidate, open_model=no_model), manifest) == before
+    assert store.find(before.predictions["tfidf"])
+
+
+def test_a_slice_by_no_column_is_refused_before_anything_is_predicted(
+    store: Store, manifest: DatasetManifest, candidate: Contender, encoder: FrozenEncoder
+) -> None:
+    """The column is named, and no model was loaded for it."""
+    unloadable = dataclasses.replace(candidate, open_model=no_model)
+    with pytest.raises(RecipeError, match="no column mood"):
+        evaluate(store, unloadable, {}, manifest, encoder=encoder, baselines=(), slices=["source", "mood"])
 
 
 def test_rows_that_a_champion_was_trained_on_never_judge_it(

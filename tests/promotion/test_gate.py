@@ -80,7 +80,7 @@ def test_a_retraining_is_measured_against_the_anchor(evaluation_of: Evaluations,
     drifted = evaluation_of(candidate, recipes=RETRAINED, champion=candidate, anchor=accuracy(0.83, 3000))
     verdict = judge(drifted, POLICY, store, look=1)
     assert (verdict.outcome, verdict.rule) == ("keep", "non-inferiority")
-    assert "not within 1.0 points of the anchor" in verdict.reason
+    assert "more than 1.0 points worse than the anchor" in verdict.reason
     level = evaluation_of(candidate, recipes=RETRAINED, champion=candidate, anchor=accuracy(0.80, 3000))
     assert judge(level, POLICY, store, look=1).outcome == "promote"
 
@@ -107,7 +107,7 @@ def test_a_guard_holds_back_a_better_model(evaluation_of: Evaluations, store: St
     verdict = judge(found, guarded, store, look=1)
     assert verdict.outcome == "keep"
     assert "Balanced accuracy 0.6944 against 0.8444" in verdict.reason
-    assert "not within 2.0 points of the champion" in verdict.reason
+    assert "more than 2.0 points worse than the champion" in verdict.reason
 
 
 @pytest.mark.parametrize("recipes", [CHANGED, RETRAINED])

@@ -168,7 +168,6 @@ def test_the_spelling_does_not_change_the_digest(tmp_path_factory, text, seed, c
         ("checkpoint.source=pkg://other/model", True),
         ("input.max_tokens=64", True),
         ("name=other", True),
-        ("train.threads=1", False),
         ("resources.pool=gpu", False),
         ("retrain.quiet=5m", False),
         ("evaluation.bootstrap=10", False),

@@ -38,8 +38,8 @@ from graftwork.training.bundle import (
     ServingBundle,
     StageResult,
     StepMetrics,
+    folder_digest,
 )
-from graftwork.training.engine import folder_digest
 from graftwork.training.plan import TrainingPlan
 from graftwork.training.stages import Stage
 from graftwork.workspace import Workspace

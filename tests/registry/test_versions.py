@@ -26,8 +26,7 @@ from graftwork.registry.versions import (
     read_bundle,
     resolve_version,
 )
-from graftwork.training.bundle import MODEL, ServingBundle
-from graftwork.training.engine import folder_digest
+from graftwork.training.bundle import MODEL, ServingBundle, folder_digest
 from graftwork.workspace import Workspace
 
 Register = Callable[[], ModelVersion]

@@ -37,7 +37,7 @@ def sentence(number: int, words: int = 12) -> str:
 
 def labelled(rows: int, share: float = 0.5) -> list[tuple[object, ...]]:
     """Rows of an id, a text and a label; so large a share of them is `good`."""
-    return [(f"{n:04}", sentence(n), "good" if n % 100 < 100 * share else "bad") for n in range(rows)]
+    return [(f"{n:04}", sentence(n), "good" if n % 10 < 10 * share else "bad") for n in range(rows)]
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_suggested_threshold_can_be_taken(numbers: list[float]) -> None:
 
 def test_unknown_columns_are_named_together(project: Path) -> None:
     """Both at once, with the columns there are and the nearest of them."""
-    with pytest.raises(RecipeError, match="did you mean 'body'.*there are review_id, body, mood") as caught:
+    with pytest.raises(RecipeError, match=r"did you mean 'body'.*there are review_id, body, mood") as caught:
         start(project, text="boby", label="stars")
     assert len(caught.value.problems) == 2
 
@@ -232,7 +232,8 @@ def test_what_can_not_be_meant_is_refused(
     [
         ("none.csv", None, "there is no such file"),
         ("a.xlsx", "x", "the format can't be told from the suffix"),
-        ("a.csv", "", "no column 'body'"),
+        ("a.csv", "", "nothing landed"),
+        ("a.jsonl", "\n", "nothing landed"),
         ("a.csv", "body,mood\n", "the file has no rows"),
         ("a.csv", "body,body,mood\n1,2,3\n", "column 'body' is there more than once"),
         ("a.csv", "body,mood\n1,2,3\n4\n", "not one of 2 rows can be read"),
@@ -240,13 +241,31 @@ def test_what_can_not_be_meant_is_refused(
         ("a.parquet", "PAR1", "not a whole Parquet file"),
     ],
 )
-def test_file_that_can_not_be_used_is_named(name: str, content: str | bytes | None, message: str, project: Path) -> None:
+def test_file_that_can_not_be_used_is_named(
+    name: str, content: str | bytes | None, message: str, project: Path
+) -> None:
     """In the words in which a run would tell it."""
     path = project / "data" / name
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises((DataError, RecipeError), match=message):
         start(project, path)
+
+
+@pytest.mark.parametrize(("limit", "said"), [(4096, "the first 4,096 rows"), (5000, "after a look at 5,000 rows")])
+def test_a_long_file_is_not_read_to_its_end(
+    limit: int, said: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the recipe says so."""
+    monkeypatch.setattr("graftwork.data.survey.LOOKED_AT_ROWS", limit)
+    path = write_csv(project / "data" / "long.csv", ["id", "body", "mood"], labelled(5000))
+    assert said in start(project, path).path.read_text()
+
+
+def test_damaged_rows_are_told(project: Path) -> None:
+    """They do not keep a recipe from being written: a run sets them aside."""
+    path = write_csv(project / "data" / "d.csv", ["id", "body", "mood"], [*labelled(40), ("short",)])
+    assert "40 rows (1 more damaged)" in start(project, path).path.read_text()
 
 
 def test_nothing_is_overwritten(project: Path) -> None:
@@ -301,11 +320,13 @@ def test_any_column_and_class_names_round_trip(
     folder = tmp_path_factory.mktemp("named")
     names = [name.replace("\r", " ").replace("\n", " ").replace("\0", " ") for name in columns]
     values = {f"{value.strip()}!" for value in classes} | {"other"}
-    table = pyarrow.table({
-        names[0]: [sentence(n) for n in range(len(values))],
-        f"{names[1]}-": sorted(values),
-        f"{names[2]}--user": ["u"] * len(values),
-    })
+    table = pyarrow.table(
+        {
+            names[0]: [sentence(n) for n in range(len(values))],
+            f"{names[1]}-": sorted(values),
+            f"{names[2]}--user": ["u"] * len(values),
+        }
+    )
     parquet.write_table(table, folder / "data.parquet")
     write_recipe(folder / "data.parquet", names[0], f"{names[1]}-", HUB, folder / "recipe.yaml")
     recipe = load_recipe(folder / "recipe.yaml")

@@ -1,0 +1,41 @@
+"""A tiny classifier with random weights, loaded as a served model is."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from graftwork.models import serving
+from graftwork.models.serving import ServingConfig, ServingModel
+from graftwork.models.text import load_pretrained
+
+
+def write_model(checkpoint: Path, folder: Path, columns: tuple[str, ...] = ("text",)) -> ServingModel:
+    """A model folder, and the model it holds."""
+    config = ServingConfig(("no", "yes"), columns, "mean", max_tokens=16)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    (folder / "serving.py").write_text(Path(serving.__file__).read_text("utf-8"), encoding="utf-8")
+    save_file(load_pretrained(checkpoint, config, seed=1).state_dict(), folder / serving.WEIGHTS)
+    config.write(folder)
+    return serving.load(folder)
+
+
+@pytest.fixture(scope="session")
+def served_folder(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder behind `served`; read it, don't write to it."""
+    folder = tmp_path_factory.mktemp("served")
+    write_model(tiny_checkpoint, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def served(served_folder: Path) -> ServingModel:
+    """It reads a column `text` and knows the classes `no` and `yes`."""
+    return serving.load(served_folder)
+
+
+@pytest.fixture(scope="session")
+def served_pairs(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> ServingModel:
+    """It reads two columns."""
+    return write_model(tiny_checkpoint, tmp_path_factory.mktemp("pairs"), columns=("question", "answer"))

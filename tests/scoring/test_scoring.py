@@ -1,0 +1,240 @@
+"""Batch prediction: every row and cell as it came, the model's own probabilities, and whole files only."""
+
+import csv
+import json
+import stat
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from graftwork.data import chunks
+from graftwork.data.chunks import open_table, read_chunks
+from graftwork.data.export import WRITERS
+from graftwork.errors import DataError, RecipeError
+from graftwork.models.serving import ServingModel
+from graftwork.scoring import check_output, score_rows
+
+ROWS = [
+    ("007", "a good film", "NA"),
+    ("9007199254740993", '=2+3, -@ "dull"', ""),
+    ("n/a", "NA", "  spaces kept  "),
+    ("4", "very long and bad", "ünïcödé 汉"),
+]
+NAMES = ("id", "text", "note")
+NEW = ["label", "p_no", "p_yes"]
+
+
+def write(path: Path, names: tuple[str, ...] = NAMES, rows: list[tuple[str, ...]] = ROWS) -> Path:
+    """A file of text cells, in the format of its suffix; written without the code under test."""
+    if path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([names, *rows])
+    elif path.suffix == ".tsv":
+        path.write_text("".join("\t".join(row) + "\n" for row in [names, *rows]), encoding="utf-8")
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows))
+    else:
+        columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+        parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """What is in a file; read without the code under test."""
+    if path.suffix == ".parquet":
+        return parquet.read_table(path).to_pylist()
+    with path.open(encoding="utf-8", newline="") as stream:
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in stream]
+        if path.suffix == ".csv":
+            return list(csv.DictReader(stream))
+        return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+@pytest.mark.parametrize("before", WRITERS)
+@pytest.mark.parametrize("after", WRITERS)
+def test_cells_are_kept_and_probabilities_are_the_models(
+    before: str, after: str, served: ServingModel, tmp_path: Path
+) -> None:
+    """From any format into any: every column in order and exactly, then the label and what the model says."""
+    data, output = write(tmp_path / f"data{before}"), tmp_path / f"out{after}"
+    assert score_rows(served, open_table(data), output) == len(ROWS)
+    found = read(output)
+    assert list(found[0]) == [*NAMES, *NEW]
+    assert [tuple(row[name] for name in NAMES) for row in found] == ROWS
+    expected = served.probabilities([text for _, text, _ in ROWS])
+    np.testing.assert_array_equal([[float(row["p_no"]), float(row["p_yes"])] for row in found], expected)
+    assert [row["label"] for row in found] == [served.classes[index] for index in expected.argmax(axis=1)]
+
+
+def test_parquet_keeps_its_types(served: ServingModel, tmp_path: Path) -> None:
+    """A column that the model does not read may be of any type, and stays of it."""
+    table = pyarrow.table({"day": [date(2024, 2, 29)], "tags": [["a", "b"]], "text": ["good"], "score": [float("nan")]})
+    parquet.write_table(table, tmp_path / "data.parquet")
+    file = open_table(tmp_path / "data.parquet")
+    score_rows(served, file, tmp_path / "out.parquet")
+    assert parquet.read_schema(tmp_path / "out.parquet").names == [*table.schema.names, *NEW]
+    assert parquet.read_table(tmp_path / "out.parquet").select(table.schema.names).schema.equals(table.schema)
+    with pytest.raises(DataError, match="JSON has no NaN"):
+        score_rows(served, file, tmp_path / "out.jsonl")
+
+
+def test_pairs_are_read_from_two_columns(served_pairs: ServingModel, tmp_path: Path) -> None:
+    """In the model's order, not in the file's."""
+    data = write(tmp_path / "data.csv", ("answer", "question"), [("a film", "very good"), ("the plot", "bad")])
+    score_rows(served_pairs, open_table(data), tmp_path / "out.parquet")
+    expected = served_pairs.probabilities([("very good", "a film"), ("bad", "the plot")])
+    np.testing.assert_array_equal([row["p_yes"] for row in read(tmp_path / "out.parquet")], expected[:, 1])
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_chunks_hold_every_row_once(
+    suffix: str, served: ServingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More rows than fit one chunk come out in order, and progress ends at all of them."""
+    monkeypatch.setattr(chunks.read_chunks, "__defaults__", (7,))
+    rows = [(str(n), f"good film {n}", "x") for n in range(50)]
+    told: list[tuple[int, int]] = []
+    file = open_table(write(tmp_path / f"data{suffix}", rows=rows))
+    score_rows(served, file, tmp_path / f"out{suffix}", on_progress=lambda *done: told.append(done))
+    assert [row["id"] for row in read(tmp_path / f"out{suffix}")] == [str(n) for n in range(50)]
+    assert told == sorted(set(told))
+    assert told[-1] == (50, 50)
+
+
+def test_columns_that_clash_are_named_and_can_be_prefixed(served: ServingModel, tmp_path: Path) -> None:
+    """A labelled file is not overwritten by its predictions."""
+    file = open_table(write(tmp_path / "data.csv", ("label", "text", "p_no"), [("a", "good", "b")]))
+    with pytest.raises(DataError, match=r"'label' already.*--prefix") as caught:
+        score_rows(served, file, tmp_path / "out.csv")
+    assert len(caught.value.problems) == 2
+    score_rows(served, file, tmp_path / "out.csv", prefix="predicted_")
+    (row,) = read(tmp_path / "out.csv")
+    assert list(row) == ["label", "text", "p_no", "predicted_label", "predicted_p_no", "predicted_p_yes"]
+    assert (row["label"], row["p_no"]) == ("a", "b")
+
+
+def test_column_that_the_model_reads_is_named_when_missing(served: ServingModel, tmp_path: Path) -> None:
+    """With the column that comes nearest."""
+    with pytest.raises(DataError, match=r"reads a column 'text', which is not there .*'texts'"):
+        score_rows(served, open_table(write(tmp_path / "data.csv", ("id", "texts", "note"))), tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "places"),
+    [
+        (".csv", "id,text\n1,good\n2,\n3,  \n4\n5,bad\n", ["3", "4", "5"]),
+        (".csv", 'id,text\n1,"two\nlines"\n2,""\n', ["4"]),
+        (".jsonl", '{"text": "a"}\n{"text": null}\n{"text": NaN}\n{"text": ["a"]}\n', ["2", "3", "4"]),
+    ],
+)
+def test_rows_without_text_are_refused_by_line(
+    suffix: str, content: str, places: list[str], served: ServingModel, tmp_path: Path
+) -> None:
+    """All of them together, before anything is predicted or written."""
+    data = tmp_path / f"data{suffix}"
+    data.write_text(content)
+    with pytest.raises(DataError) as caught:
+        score_rows(served, open_table(data), tmp_path / "out.csv")
+    assert [problem.where.rpartition(":")[2] for problem in caught.value.problems] == places
+    assert list(tmp_path.iterdir()) == [data]
+
+
+def test_twenty_problems_are_enough(served: ServingModel, tmp_path: Path) -> None:
+    """A file without any text does not fill the screen."""
+    data = write(tmp_path / "data.csv", rows=[(str(n), " ", "") for n in range(100)])
+    with pytest.raises(DataError) as caught:
+        score_rows(served, open_table(data), tmp_path / "out.csv")
+    assert len(caught.value.problems) == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("data.csv", "id,text\n", "the file has no rows"),
+        ("data.csv", 'id,text\n1,a\n2,"b', r"data\.csv:3: a quote is opened here and never closed"),
+        ("data.jsonl", '{"text": "a"}\n{"text": "torn', r"data\.jsonl:2: the file ends within this line"),
+        ("data.jsonl", '{"text": "a"}\n{"text": "b", "more": 1}\n', r"data\.jsonl:1: .*no key 'more'"),
+    ],
+)
+def test_files_that_are_not_whole_are_refused(
+    name: str, content: str, message: str, served: ServingModel, tmp_path: Path
+) -> None:
+    """In the words in which a run would tell it; no key of a line is dropped in silence."""
+    data = tmp_path / name
+    data.write_text(content)
+    with pytest.raises(DataError, match=message):
+        score_rows(served, open_table(data), tmp_path / "out.csv")
+    assert list(tmp_path.iterdir()) == [data]
+
+
+def test_earlier_output_stays_until_the_new_one_is_whole(served: ServingModel, tmp_path: Path) -> None:
+    """A failure in the middle leaves the old file as it was and nothing beside it; then it is replaced."""
+    data, output = write(tmp_path / "data.csv"), tmp_path / "out.tsv"
+    output.write_text("old")
+    broken = write(tmp_path / "broken.csv", rows=[*ROWS, ("5", "a tab\there", "")])
+    with pytest.raises(DataError, match="TSV has no place for a tab"):
+        score_rows(served, open_table(broken), output)
+    assert output.read_text() == "old"
+    score_rows(served, open_table(data), output)
+    assert len(read(output)) == len(ROWS)
+    assert {path.name for path in tmp_path.iterdir()} == {"data.csv", "broken.csv", "out.tsv"}
+    assert stat.S_ISREG(output.lstat().st_mode)
+
+
+def test_file_that_grows_while_it_is_read_is_refused(served: ServingModel, tmp_path: Path) -> None:
+    """What was predicted would not be what is there."""
+    data = write(tmp_path / "data.csv")
+
+    def grow(*_: int) -> None:
+        with data.open("a") as stream:
+            stream.write("5,late,\n")
+
+    with pytest.raises(DataError, match="changed while it was read"):
+        score_rows(served, open_table(data), tmp_path / "out.csv", on_progress=grow)
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "prepare", "message"),
+    [
+        ("out.xlsx", lambda path: None, "known are .csv, .tsv, .jsonl, .parquet"),
+        ("none/out.csv", lambda path: None, "there is no folder"),
+        ("out.csv", lambda path: path.mkdir(), "not a regular file"),
+        ("out.csv", lambda path: path.symlink_to("elsewhere.csv"), "not a regular file"),
+        ("data.csv", lambda path: None, "would replace the data"),
+    ],
+)
+def test_output_that_would_destroy_something_is_refused(
+    name: str, prepare: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    """Before the model is looked for."""
+    data = write(tmp_path / "data.csv")
+    prepare(tmp_path / name)
+    with pytest.raises(RecipeError, match=message):
+        check_output(tmp_path / name, data)
+
+
+CELL = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=5), st.sampled_from([".csv", ".jsonl", ".parquet"]))
+def test_any_cell_is_written_and_read_back(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], suffix: str
+) -> None:
+    """By our own reader, whatever the characters: quotes, line ends of every kind, control characters."""
+    path = tmp_path_factory.mktemp("any") / f"x{suffix}"
+    table = pyarrow.table({name: list(cells) for name, cells in zip(("a", "b"), zip(*rows, strict=True), strict=True)})
+    WRITERS[suffix](path, iter([table]))
+    (chunk,) = read_chunks(open_table(path), ("a", "b"))
+    assert not chunk.damaged
+    assert list(zip(chunk.cells("a"), chunk.cells("b"), strict=True)) == rows

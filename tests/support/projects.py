@@ -1,0 +1,105 @@
+"""Small projects with real reviews and the real checkpoint, and the command line to run in them.
+
+`from projects import …`: pytest is given this folder, since test folders are no packages.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+GRAFTWORK = Path(sys.executable).with_name("graftwork")
+RECIPE = "recipes/review-sentiment.yaml"
+MOVIES, AMAZON = 1000, 500
+# Small enough for a test, and still two stages, real data and a verdict that decides.
+SMALL_STAGES = [
+    "--set=stages.0.train=head",
+    "--set=stages.1.train=[head, 'top:1']",
+    "--set=train.batch_tokens=800",
+    "--set=input.max_tokens=32",
+]
+UNSET = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "GRAFTWORK_HOME", "GRAFTWORK_FAULT", "GRAFTWORK_DB")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder laid out as a user's, and how its user calls the command line."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / ".graftwork"
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        """The command, started."""
+        inherited = {name: value for name, value in os.environ.items() if name not in UNSET}
+        return subprocess.Popen(
+            [str(GRAFTWORK), *arguments],
+            cwd=self.folder,
+            env=inherited | {"OMP_NUM_THREADS": "1"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, *arguments: str, code: int = 0, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """The finished command; its exit code must be the one that is expected."""
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate()
+        assert process.returncode == code, f"graftwork {' '.join(arguments)}: {process.returncode}\n{out}\n{err}"
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def json(self, *arguments: str, **environment: str) -> Any:
+        """What the command prints with --json."""
+        return json.loads(self.call(*arguments, "--json", **environment).stdout)
+
+    def run(self, *arguments: str, **environment: str) -> Any:
+        """The summary of a small run of the demo's recipe."""
+        return self.json("run", RECIPE, *SMALL_STAGES, *arguments, **environment)
+
+    def land_amazon(self, rows: int = AMAZON) -> None:
+        """New data: Amazon reviews in the landing folder."""
+        shorten(ROOT / "examples/reviews/amazon.tsv", self.folder / "landing/amazon/amazon.tsv", rows)
+
+
+def shorten(source: Path, target: Path, rows: int) -> None:
+    """Rows spread evenly over a file without a header: the movies' first rows are nearly all positive."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lines = source.read_bytes().splitlines(keepends=True)
+    target.write_bytes(b"".join(lines[row * len(lines) // rows] for row in range(rows)))
+
+
+def make_project(folder: Path, rows: int = MOVIES) -> Project:
+    """A project folder with the demo's recipe and contract, and some of the movie reviews.
+
+    Its policy asks a first model for as much as a holdout of 150 rows can show: to be better than chance.
+    """
+    for name in ("recipes", "policies", "contracts"):
+        shutil.copytree(ROOT / name, folder / name)
+    policy = folder / "policies/standard.yaml"
+    text = policy.read_text().replace("minimum_rows: 500", "minimum_rows: 100")
+    policy.write_text(text.replace("baselines: [majority, tfidf, frozen-head]", "baselines: [majority]"))
+    shorten(ROOT / "examples/reviews/movies.tsv", folder / "examples/reviews/movies.tsv", rows)
+    (folder / ".graftwork").mkdir()
+    return Project(folder)
+
+
+def processes_below(folder: Path) -> Sequence[str]:
+    """Command lines of living processes that work in a folder, by their environment."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            if str(folder) in process.environ().get("GRAFTWORK_HOME", "") + process.cwd():
+                found.append(" ".join(process.info["cmdline"] or []))
+        except (psutil.Error, OSError):
+            continue
+    return found

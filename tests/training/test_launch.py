@@ -1,0 +1,123 @@
+"""The training process: started, followed, stopped, killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from graftwork.errors import Paused, TrainingError
+from graftwork.models import serving
+from graftwork.storage import Store
+from graftwork.training import launch
+from graftwork.training.bundle import MODEL, find_bundle, folder_digest
+from graftwork.training.plan import ResolvedRun
+from graftwork.workspace import Workspace
+
+Resolve = Callable[..., ResolvedRun]
+LONG = "stages.1.epochs=400"
+
+
+def training_processes(run_id: str) -> list[psutil.Process]:
+    """Living training processes of a run."""
+    found = psutil.process_iter(["cmdline"])
+    return [process for process in found if (process.info["cmdline"] or [])[-1:] == [run_id]]
+
+
+def test_a_run_ends_with_a_bundle_that_serves(resolve: Resolve, workspace: Workspace) -> None:
+    """Stages in order, progress on the way, a model folder whose digest is what it says; again, nothing is started."""
+    run, events = resolve(), list[dict[str, Any]]()
+    bundle = launch.train_stages(run.run_id, workspace.store, events.append)
+    assert [stage.stage for stage in bundle.stages] == ["head", "top"]
+    assert [event["stage"] for event in events if event["event"] == "stage"] == ["head", "top"]
+    folder = workspace.store.root / bundle.key / MODEL
+    assert folder_digest(folder) == bundle.digest
+    assert serving.load(folder).probabilities(["a good film", "a bad film"]).shape == (2, 2)
+    events.clear()
+    assert launch.train_stages(run.run_id, workspace.store, events.append) == bundle
+    assert [event["event"] for event in events] == ["reused", "reused"]
+
+
+def test_a_killed_training_goes_on_from_the_last_finished_stage(
+    resolve: Resolve, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is told as killed; the next attempt trains only what is missing, to the weights of an unbroken run."""
+    run = resolve()
+    fresh = shutil.copytree(workspace.store.root, tmp_path / "fresh")
+    expected = launch.train_stages(run.run_id, workspace.store, lambda event: None)
+    for point in ("training.epoch_end:2", "training.before_publish:2", "training.stage_switch:1"):
+        store = Store(shutil.copytree(fresh, tmp_path / point.replace(":", "-")))
+        monkeypatch.setenv("GRAFTWORK_STORE", str(store.root))
+        monkeypatch.setenv("GRAFTWORK_FAULT", point)
+        with pytest.raises(TrainingError, match="SIGKILL"):
+            launch.train_stages(run.run_id, store, lambda event: None)
+        assert find_bundle(store, run.plan.bundle_key) is None
+        monkeypatch.delenv("GRAFTWORK_FAULT")
+        events: list[dict[str, Any]] = []
+        assert launch.train_stages(run.run_id, store, events.append).digest == expected.digest
+        assert [(event["event"], event["stage"]) for event in events][:2] == [("reused", "head"), ("stage", "top")]
+
+
+def test_an_interrupted_parent_stops_its_child(resolve: Resolve, workspace: Workspace) -> None:
+    """Ctrl-C in the middle of a stage: the child ends before its next step, and nothing half-made is left."""
+    run = resolve(LONG)
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["stage"] == "top":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch.train_stages(run.run_id, workspace.store, interrupt)
+    assert training_processes(run.run_id) == []
+    assert list((workspace.store.root / "staging").iterdir()) == []
+
+
+def test_sigterm_pauses(resolve: Resolve, workspace: Workspace) -> None:
+    """The child stops between two steps and says where; it is not an error of training."""
+    run = resolve(LONG)
+
+    def terminate(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["stage"] == "top":
+            for process in training_processes(run.run_id):
+                process.send_signal(signal.SIGTERM)
+
+    with pytest.raises(Paused, match="stopped in stage 'top' at step"):
+        launch.train_stages(run.run_id, workspace.store, terminate)
+
+
+def test_the_child_ends_with_a_killed_parent(resolve: Resolve, workspace: Workspace, tmp_path: Path) -> None:
+    """SIGKILL gives the parent no chance to tell it."""
+    run = resolve(LONG)
+    script = (
+        "import sys; from pathlib import Path; from graftwork.storage import Store\n"
+        "from graftwork.training import launch\n"
+        "launch.train_stages(sys.argv[1], Store(Path(sys.argv[2])), lambda event: print(event, flush=True))"
+    )
+    command = [sys.executable, "-c", script, run.run_id, str(workspace.store.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        for line in parent.stdout:
+            if "'step'" in line and "'top'" in line:
+                break
+        [child] = [p for p in training_processes(run.run_id) if p.pid != parent.pid]
+        os.kill(parent.pid, signal.SIGKILL)
+    child.wait(timeout=10)
+    assert training_processes(run.run_id) == []
+
+
+def test_a_bug_in_the_child_is_told_with_its_traceback(
+    resolve: Resolve, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the child wrote to standard error is in the message."""
+    run = resolve()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "torch.py").write_text("raise RuntimeError('no such chip')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    with pytest.raises(TrainingError, match="(?s)exit code 1.*no such chip"):
+        launch.train_stages(run.run_id, workspace.store, lambda event: None)

@@ -1,0 +1,78 @@
+"""Plans: what is trained is named, counted and keyed before anything is spent."""
+
+from collections.abc import Callable
+
+import pytest
+
+from graftwork.errors import RecipeError, TrainingError
+from graftwork.models.catalog import DepthGroup
+from graftwork.training.plan import ResolvedRun, open_run
+from graftwork.training.stages import trained_groups
+from graftwork.workspace import Workspace
+
+GROUPS = tuple(
+    DepthGroup(name, depth, 10, (name,))
+    for depth, name in enumerate(["embeddings", "block.0", "block.1", "block.2", "head"])
+)
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        (["head"], ["head"]),
+        (["top:2", "head"], ["block.1", "block.2", "head"]),
+        (["all"], ["embeddings", "block.0", "block.1", "block.2", "head"]),
+        (["embeddings", "block.1"], ["embeddings", "block.1"]),
+        (["top:3"], ["block.0", "block.1", "block.2"]),
+    ],
+)
+def test_the_grammar_of_train(train: list[str], expected: list[str]) -> None:
+    """What each form names, shallowest first."""
+    assert [group.name for group in trained_groups(train, GROUPS, "here")] == expected
+
+
+@pytest.mark.parametrize("entry", ["top:4", "top:0", "top:x", "blok.1", "tail"])
+def test_what_names_nothing_is_refused_with_what_there_is(entry: str) -> None:
+    """The message lists the depth groups."""
+    with pytest.raises(RecipeError, match=r"here: .*names nothing to train .*block\.2"):
+        trained_groups([entry], GROUPS, "here")
+
+
+def test_rates_fall_with_the_distance_from_the_head(resolve: Callable[..., ResolvedRun]) -> None:
+    """Rate x decay for each block above, and the head's own multiple: a table made by hand."""
+    run = resolve(
+        "stages.1={name: top, train: all, epochs: 1, learning_rate: 0.1, layer_decay: 0.5, head_multiplier: 10}"
+    )
+    expected = {"embeddings": 0.0125, "block.0": 0.025, "block.1": 0.05, "block.2": 0.1, "head": 1.0}
+    assert run.plan.stages[1].rates == pytest.approx(expected)
+    assert run.plan.stages[1].trainable == run.plan.parameters
+
+
+def test_a_changed_stage_changes_its_key_and_all_later_ones(resolve: Callable[..., ResolvedRun]) -> None:
+    """And no earlier one, so that what was trained before it is found again."""
+    before, after = resolve().plan, resolve("stages.1.epochs=3").plan
+    assert before.stages[0].key == after.stages[0].key
+    assert before.stages[1].key != after.stages[1].key
+    assert before.bundle_key != after.bundle_key
+    seeded = resolve("train.seed=9").plan
+    assert seeded.stages[0].key != before.stages[0].key
+
+
+def test_a_policy_or_a_schedule_changes_no_stage(resolve: Callable[..., ResolvedRun]) -> None:
+    """Retrain, resources and evaluation are not what the weights depend on."""
+    before, after = resolve(), resolve("retrain.min_rows=7", "evaluation.bootstrap=500")
+    assert before.plan == after.plan
+
+
+def test_the_same_again_is_the_same_run(resolve: Callable[..., ResolvedRun], workspace: Workspace) -> None:
+    """The id follows from what was resolved, and leads to all of it."""
+    run = resolve()
+    assert resolve() == run == open_run(workspace.store, run.run_id)
+    with pytest.raises(TrainingError, match="no run"):
+        open_run(workspace.store, "../../etc")
+
+
+def test_more_tokens_than_the_checkpoint_reads_are_refused(resolve: Callable[..., ResolvedRun]) -> None:
+    """Before anything is trained."""
+    with pytest.raises(RecipeError, match=r"max_tokens is 9999: .*at most 512"):
+        resolve("input.max_tokens=9999")
