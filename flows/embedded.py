@@ -1,6 +1,7 @@
 """A flow run started from the command line: beside a Prefect server of our own, or on the team's."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from flows.server import prefect_api, wait_until_ready
 from flows.summary import RunSummary
 from graftwork.recipe import load_recipe
 from graftwork.registry.tracking import close_dead_runs as close_dead_mlflow_runs
-from graftwork.settings import Settings
+from graftwork.settings import PATIENT_THREADS, Settings
 from graftwork.workspace import Workspace
 
 FLUSH_WITHIN_S = 5.0
@@ -20,6 +21,7 @@ def run(settings: Settings, recipe: Path, overrides: Sequence[str], limit_rows: 
 
     Raises the error of the step that failed.
     """
+    os.environ.update(PATIENT_THREADS | os.environ)
     load_recipe(recipe, overrides, limit_rows)  # what is wrong with it is said before a server is waited for
     workspace = Workspace.open(settings)
     _log_to_terminal()

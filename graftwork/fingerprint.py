@@ -85,7 +85,8 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 
 
 def _as_plain(record: Any) -> dict[str, Any]:
-    return _adapter(type(record)).dump_python(record, mode="json")
+    cls: Any = type(record)
+    return _adapter(cls).dump_python(record, mode="json")
 
 
 def _plain(value: Any) -> Any:

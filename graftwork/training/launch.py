@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from graftwork.errors import CheckpointError, DataError, GraftworkError, Paused, Problem, TrainingError
+from graftwork.settings import PATIENT_THREADS
 from graftwork.storage import Store
 from graftwork.training.bundle import ServingBundle, find_bundle
 from graftwork.training.plan import open_run
@@ -64,6 +65,7 @@ def _process(run_id: str, log: TextIO) -> Iterator[subprocess.Popen[str]]:
         stderr=log,
         text=True,
         encoding="utf-8",
+        env=PATIENT_THREADS | os.environ,
         start_new_session=True,
     )
     try:

@@ -6,23 +6,29 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[2]
 GRAFTWORK = Path(sys.executable).with_name("graftwork")
 RECIPE = "recipes/review-sentiment.yaml"
-MOVIES, AMAZON = 1000, 500
+MOVIES, AMAZON = 800, 400
 # Small enough for a test, and still two stages, real data and a verdict that decides.
 SMALL_STAGES = [
     "--set=stages.0.train=head",
     "--set=stages.1.train=[head, 'top:1']",
     "--set=train.batch_tokens=800",
     "--set=input.max_tokens=32",
+    "--set=evaluation.baselines=[majority, tfidf]",
 ]
 UNSET = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "GRAFTWORK_HOME", "GRAFTWORK_FAULT", "GRAFTWORK_DB")
 
@@ -37,11 +43,11 @@ class Project:
     def home(self) -> Path:
         return self.folder / ".graftwork"
 
-    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-        """The command, started."""
+    def start(self, *arguments: str, inside: Sequence[str] = (), **environment: str) -> "subprocess.Popen[str]":
+        """The command, started. inside: a command that is given ours to run."""
         inherited = {name: value for name, value in os.environ.items() if name not in UNSET}
         return subprocess.Popen(
-            [str(GRAFTWORK), *arguments],
+            [*inside, str(GRAFTWORK), *arguments],
             cwd=self.folder,
             env=inherited | {"OMP_NUM_THREADS": "1"} | environment,
             stdout=subprocess.PIPE,
@@ -49,9 +55,15 @@ class Project:
             text=True,
         )
 
-    def call(self, *arguments: str, code: int = 0, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def start_run(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        """A small run of the demo's recipe, started."""
+        return self.start("run", RECIPE, *SMALL_STAGES, *arguments, **environment)
+
+    def call(
+        self, *arguments: str, code: int = 0, inside: Sequence[str] = (), **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         """The finished command; its exit code must be the one that is expected."""
-        process = self.start(*arguments, **environment)
+        process = self.start(*arguments, inside=inside, **environment)
         out, err = process.communicate()
         assert process.returncode == code, f"graftwork {' '.join(arguments)}: {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
@@ -62,7 +74,29 @@ class Project:
 
     def run(self, *arguments: str, **environment: str) -> Any:
         """The summary of a small run of the demo's recipe."""
-        return self.json("run", RECIPE, *SMALL_STAGES, *arguments, **environment)
+        return self.run_and_log(*arguments, **environment)[0]
+
+    def run_and_log(self, *arguments: str, inside: Sequence[str] = (), **environment: str) -> tuple[Any, str]:
+        """The summary of a small run of the demo's recipe, and what it told on the way."""
+        done = self.call("run", RECIPE, *SMALL_STAGES, *arguments, "--json", inside=inside, **environment)
+        return json.loads(done.stdout), done.stderr
+
+    def stored_keys(self) -> set[str]:
+        """What the store holds."""
+        root = self.home / "store"
+        return {place.parent.relative_to(root).as_posix() for place in root.glob("*/*/MANIFEST.json")}
+
+    def ask_prefect(self, query: str) -> list[tuple[Any, ...]]:
+        """Rows of the embedded Prefect server's database, read while no server is up."""
+        with closing(sqlite3.connect(f"file:{self.home / 'prefect/prefect.db'}?mode=ro", uri=True)) as database:
+            return database.execute(query).fetchall()
+
+    def mlflow(self) -> "AbstractContextManager[MlflowClient]":
+        """MLflow's own client of the embedded store."""
+        from graftwork.registry.client import reach_mlflow
+        from graftwork.settings import Settings
+
+        return reach_mlflow(Settings(home=self.home))
 
     def land_amazon(self, rows: int = AMAZON) -> None:
         """New data: Amazon reviews in the landing folder."""
@@ -79,12 +113,12 @@ def shorten(source: Path, target: Path, rows: int) -> None:
 def make_project(folder: Path, rows: int = MOVIES) -> Project:
     """A project folder with the demo's recipe and contract, and some of the movie reviews.
 
-    Its policy asks a first model for as much as a holdout of 150 rows can show: to be better than chance.
+    Its policy asks a first model for as much as a holdout of 100 rows can show: to be better than chance.
     """
     for name in ("recipes", "policies", "contracts"):
         shutil.copytree(ROOT / name, folder / name)
     policy = folder / "policies/standard.yaml"
-    text = policy.read_text().replace("minimum_rows: 500", "minimum_rows: 100")
+    text = policy.read_text().replace("minimum_rows: 500", "minimum_rows: 80")
     policy.write_text(text.replace("baselines: [majority, tfidf, frozen-head]", "baselines: [majority]"))
     shorten(ROOT / "examples/reviews/movies.tsv", folder / "examples/reviews/movies.tsv", rows)
     (folder / ".graftwork").mkdir()
@@ -92,13 +126,14 @@ def make_project(folder: Path, rows: int = MOVIES) -> Project:
 
 
 def processes_below(folder: Path) -> Sequence[str]:
-    """Command lines of living processes that work in a folder, by their environment."""
+    """Command lines of living processes that work in a folder, by their environment or their place."""
     import psutil
 
     found = []
     for process in psutil.process_iter(["cmdline"]):
         try:
-            if str(folder) in process.environ().get("GRAFTWORK_HOME", "") + process.cwd():
+            places = (process.environ().get("GRAFTWORK_HOME", "/"), process.cwd())
+            if any(Path(place).is_relative_to(folder) for place in places):
                 found.append(" ".join(process.info["cmdline"] or []))
         except (psutil.Error, OSError):
             continue

@@ -119,5 +119,5 @@ def test_a_bug_in_the_child_is_told_with_its_traceback(
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "torch.py").write_text("raise RuntimeError('no such chip')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
-    with pytest.raises(TrainingError, match="(?s)exit code 1.*no such chip"):
+    with pytest.raises(TrainingError, match=r"(?s)exit code 1.*no such chip"):
         launch.train_stages(run.run_id, workspace.store, lambda event: None)
