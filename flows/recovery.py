@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Crashed
 
-from graftwork.claims import is_alive, this_owner
+from graftwork.owners import is_alive, this_owner
 
 OWNER = "owner:"
 UNFINISHED = [StateType.PENDING, StateType.RUNNING]

@@ -4,17 +4,13 @@ A claim is a row that only one process can insert. Its owner settles it with an 
 claim whose owner died on this machine is taken over by the next one who asks. Not here: the work itself.
 """
 
-import os
-import socket
 from dataclasses import dataclass
 
-import psutil
 from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from graftwork.database import Database, claims, now
-
-CLOCK_STEP_S = 2.0  # how far two processes may differ on when a third began: the kernel's boot time is re-estimated
+from graftwork.owners import is_alive, this_owner
 
 
 @dataclass(frozen=True)
@@ -26,22 +22,6 @@ class Claim:
     won: bool
     owner: str
     outcome: str | None
-
-
-def this_owner() -> str:
-    """This process as `host:pid:start`; unlike a bare pid it is never another process's later."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
-
-
-def is_alive(owner: str) -> bool:
-    """False if the owner was a process of this machine that has ended; of another machine nothing is known: True."""
-    host, pid, start = owner.rsplit(":", 2)
-    if host != socket.gethostname():
-        return True
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(start)) <= CLOCK_STEP_S
-    except psutil.NoSuchProcess:
-        return False
 
 
 def claim(database: Database, kind: str, key: str) -> Claim:

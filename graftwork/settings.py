@@ -14,8 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from graftwork.errors import RecipeError
 
 HOME_NAME = ".graftwork"
-# Threads that wait for each other sleep instead of spinning. On a machine whose cores are shared, spinning cost a factor
-# of nearly five (800 reviews, 2 cores with other work on both: 70 s active, 15 s passive).
+# Threads that wait for each other sleep instead of spinning. On a machine whose cores are shared, spinning cost a
+# factor of nearly five (800 reviews, 2 cores with other work on both: 70 s active, 15 s passive).
 PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 

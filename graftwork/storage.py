@@ -4,6 +4,7 @@ A step asks for its key before it works; a hit is verified, then reused. How a w
 made aside, each file and folder is fsynced, then one rename puts it in place. Readers see all of it or nothing.
 """
 
+import errno
 import json
 import logging
 import os
@@ -14,11 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from graftwork.errors import GraftworkError, Problem
 from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, walk_files
+from graftwork.owners import is_alive, this_owner
 
 MANIFEST = "MANIFEST.json"
 STAGING = "staging"
@@ -80,13 +80,22 @@ class Store:
 
         Raises StoreFull if the disk is full.
         """
-        folder = self.root / STAGING / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        with self.staging() as folder:
+            yield folder
+            self.publish(key, folder)
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A folder of this process below the store, removed when the block ends; `sweep` removes it after a kill.
+
+        Raises StoreFull if the disk is full.
+        """
+        folder = self.root / STAGING / f"{this_owner()}:{uuid.uuid4().hex[:12]}"
         folder.mkdir(parents=True)
         try:
             yield folder
-            self.publish(key, folder)
         except OSError as error:
-            if error.errno != 28:
+            if error.errno != errno.ENOSPC:
                 raise
             raise StoreFull(_no_room(folder, error)) from error
         finally:
@@ -116,15 +125,12 @@ class Store:
         return place
 
     def sweep(self) -> int:
-        """Remove what processes that no longer live left half-written; the number of folders removed."""
-        removed = 0
-        for folder in (self.root / STAGING).glob("*"):
-            owner = folder.name.partition("-")[0]
-            if owner.isdigit() and _is_writing(int(owner), folder):
-                continue
+        """Remove what processes of this machine that have ended left half-written; the number of folders removed."""
+        folders = (self.root / STAGING).glob("*")
+        left = [folder for folder in folders if ":" in folder.name and not is_alive(folder.name.rpartition(":")[0])]
+        for folder in left:
             shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
-        return removed
+        return len(left)
 
     def _place(self, key: str) -> Path:
         kind, _, name = key.partition("/")
@@ -149,14 +155,6 @@ def _difference(place: Path) -> str | None:
         if path.stat().st_size != file.size or file_digest(path) != file.sha256:
             return f"{file.path} was altered"
     return None
-
-
-def _is_writing(pid: int, folder: Path) -> bool:
-    """True if the process that made the folder still lives (its number may be another process's by now)."""
-    try:
-        return psutil.Process(pid).create_time() <= folder.stat().st_mtime + 1
-    except (psutil.Error, OSError):
-        return False
 
 
 def _sync_tree(folder: Path) -> None:

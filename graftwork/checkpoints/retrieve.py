@@ -4,9 +4,9 @@ Files are first copied aside, then checked there, so that what was checked is wh
 holds under its lock was checked when it came in; from then on its digests are compared.
 """
 
+import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +28,7 @@ from graftwork.checkpoints.tokenizer import check_tokenizer
 from graftwork.errors import CheckpointError, Problem, raise_if
 from graftwork.fingerprint import walk_files
 from graftwork.recipe import Recipe
-from graftwork.storage import STAGING, Store
+from graftwork.storage import Store
 from graftwork.workspace import Workspace
 
 
@@ -100,22 +100,19 @@ def _take_in(
         found = _inspect(folder, reference, architectures)
         if locked:
             raise_if(differences(locked, found), CheckpointError)
-        with workspace.store.writing(found.key) as publishing:
-            shutil.copytree(folder, publishing, dirs_exist_ok=True, copy_function=shutil.move)
+        workspace.store.publish(found.key, folder)
     return found
 
 
 @contextmanager
 def _gathered(reference: Reference, root: Path, workspace: Workspace) -> Iterator[Path]:
     """A folder of our own with the files of the reference that are taken, and nothing else."""
-    staging = workspace.store.root / STAGING
-    staging.mkdir(parents=True, exist_ok=True)
-    # Named by our process, so that the store's sweep removes what a killed one leaves.
-    with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=staging) as name:
-        folder = Path(name)
+    with workspace.store.staging() as folder:
         try:
             _gather(reference, root, workspace.settings.mirror, folder)
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
             raise CheckpointError(Problem(f"can't be copied: {error.strerror}", str(error.filename))) from error
         shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub library's notes on its downloads
         yield folder

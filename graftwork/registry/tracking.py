@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftwork.claims import is_alive, this_owner
+from graftwork.owners import is_alive, this_owner
 from graftwork.registry.client import experiment_of, reach_mlflow
 from graftwork.workspace import Workspace
 

@@ -10,8 +10,9 @@ import psutil
 import pytest
 from sqlalchemy import insert, update
 
-from graftwork.claims import claim, is_alive, open_claims, settle, this_owner
+from graftwork.claims import claim, open_claims, settle
 from graftwork.database import Database, claims, now
+from graftwork.owners import is_alive, this_owner
 
 CLAIM_ON_CALL = """
 import sys
@@ -28,7 +29,7 @@ sys.stdin.readline()
 @pytest.fixture
 def dead_owner() -> str:
     """A process of this machine that has ended."""
-    ask = "from graftwork.claims import this_owner; print(this_owner())"
+    ask = "from graftwork.owners import this_owner; print(this_owner())"
     return subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
 
 

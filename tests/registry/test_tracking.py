@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from graftwork.claims import this_owner
 from graftwork.errors import RegistryError, ServiceUnavailable
+from graftwork.owners import this_owner
 from graftwork.registry.client import experiment_of, reach_mlflow
 from graftwork.registry.tracking import (
     OWNER,
@@ -84,7 +84,7 @@ def test_run_of_a_dead_process_is_closed_and_can_go_on(
 
 def owner_of_a_dead_process() -> str:
     """The name of a real process that has ended."""
-    code = "from graftwork.claims import this_owner; print(this_owner())"
+    code = "from graftwork.owners import this_owner; print(this_owner())"
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 

@@ -1,0 +1,157 @@
+"""A run that is killed or stopped at any moment: the next one ends as if nothing had happened, and nothing is left over.
+
+Only the command itself is killed. Its server and its training process have to end by themselves.
+"""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from projects import processes_below
+
+from graftwork.storage import Store
+
+if TYPE_CHECKING:
+    from projects import Project
+
+pytestmark = pytest.mark.e2e
+
+MODEL = "review-sentiment"
+KILLED = -signal.SIGKILL
+TRAINING_FAILED, PAUSED = 5, 75
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}  # of Prefect's state types
+SEED = 20261121
+# Ten moments of an unbroken run, one in each tenth of it, as shares of its duration.
+MOMENTS = [(tenth + random.Random(SEED + tenth).random()) / 10 for tenth in range(10)]
+# In the order in which a run passes them, with the exit code of the command: stages are trained in a child.
+FAULTS = {
+    "training.stage_switch": TRAINING_FAILED,
+    "evaluation.before_publish": KILLED,
+    "registry.after_log_model": KILLED,
+    "registry.after_create_version": KILLED,
+    "promotion.after_ledger": KILLED,
+}
+
+
+@pytest.mark.parametrize("pair", range(5))
+def test_killed_at_random_moments(first_run, new_project, pair):
+    """Killed late, and killed again early as it goes on: the third run ends like an unbroken one."""
+    early, late = (share * first_run.seconds for share in (MOMENTS[pair], MOMENTS[-1 - pair]))
+    project = kill_a_first_run(new_project, late)
+    process = project.start_run()
+    assert kill_after(process, early), "the resumed run was over before it could be killed"
+    wait_until_alone(project)
+    check(project, project.run(), first_run.summary)
+
+
+def test_killed_at_each_named_point(first_run, project):
+    """Killed between an effect and its record, at one point after the other: each is done once in the end."""
+    for point, code in FAULTS.items():
+        process = project.start_run(GRAFTWORK_FAULT=point)
+        _, log = process.communicate()
+        assert process.returncode == code, f"{point}: exit code {process.returncode}\n{log}"
+        wait_until_alone(project)
+    check(project, project.run(), first_run.summary)
+
+
+def test_stopped_by_a_signal(project):
+    """SIGTERM and Ctrl-C end the command within 20 s as paused, closed in Prefect; the next run keeps what is done."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = project.start_run()
+        log = read_until(process, "stage upper: 2 of 2 begins")
+        asked = time.monotonic()
+        process.send_signal(number)
+        _, rest = process.communicate(timeout=60)
+        assert (process.returncode, time.monotonic() - asked < 20) == (PAUSED, True), log + rest
+        assert "Traceback" not in rest
+        wait_until_alone(project)
+        assert unfinished(project) == []
+    assert "stage top: reused" in log
+
+
+def kill_a_first_run(new_project: Callable[[], "Project"], after_s: float) -> "Project":
+    """A project whose first run was killed then; sooner if this machine is faster now than when it was measured."""
+    while True:
+        project = new_project()
+        if kill_after(project.start_run(), after_s):
+            wait_until_alone(project)
+            return project
+        after_s *= 0.9
+
+
+def kill_after(process: Any, seconds: float) -> bool:
+    """Kill the command, and it alone; False if it ended before."""
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    return process.returncode == KILLED
+
+
+def read_until(process: Any, words: str) -> str:
+    """What the command told up to the line with these words."""
+    log = ""
+    for line in process.stderr:
+        log += line
+        if words in line:
+            return log
+    raise AssertionError(f"it ended without {words!r}\n{log}")
+
+
+def wait_until_alone(project: "Project", within_s: float = 15) -> None:
+    """Return when no process works in the project any more."""
+    deadline = time.monotonic() + within_s
+    while left := processes_below(project.folder):
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.2)
+
+
+def check(project: "Project", summary: Any, unbroken: Any) -> None:
+    """The project is as an unbroken run leaves it."""
+    assert summary["bundle"] == unbroken["bundle"]
+    assert summary["evaluation"]["metrics"] == unbroken["evaluation"]["metrics"]
+    assert (summary["version"], summary["alias"]) == (1, "champion")
+    assert [entry["rule"] for entry in project.json("history", MODEL)] == ["baselines"]
+    check_mlflow(project)
+    assert unfinished(project) == []
+    check_store(project)
+    wait_until_alone(project)
+
+
+def check_mlflow(project: "Project") -> None:
+    """One version of one logged model, one run with its two stages, all ended, each point of a curve once."""
+    with project.mlflow() as client:
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        runs = client.search_runs(experiments)
+        models = client.search_logged_models(experiments)
+        versions = client.search_model_versions(f"name = '{MODEL}'")
+        points = Counter(
+            (run.info.run_id, key, point.step)
+            for run in runs
+            for key in run.data.metrics
+            for point in client.get_metric_history(run.info.run_id, key)
+        )
+        assert client.get_registered_model(MODEL).aliases == {"champion": "1"}
+    assert sorted(run.data.tags["graftwork.stage"] for run in runs) == ["", "top", "upper"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert [str(model.status) for model in models] == ["READY"]
+    assert len(versions) == 1
+    assert set(points.values()) == {1}
+
+
+def unfinished(project: "Project") -> list[tuple[Any, ...]]:
+    """Flow runs and task runs that Prefect believes to be under way or to come."""
+    query = " UNION ALL ".join(f"SELECT name, state_type FROM {table}" for table in ("flow_run", "task_run"))
+    return [row for row in project.ask_prefect(query) if row[1] not in ENDED]
+
+
+def check_store(project: "Project") -> None:
+    """Everything in it is whole, nothing was rejected, and nothing half-written is left."""
+    store = Store(project.home / "store")
+    assert all(store.open(key) is not None for key in project.stored_keys())
+    assert not (store.root / "rejected").exists()
+    assert list((store.root / "staging").iterdir()) == []

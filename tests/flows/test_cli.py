@@ -1,0 +1,218 @@
+"""The command line: help that teaches, one exit code a kind, messages for a person, and one JSON document for a script.
+
+What `run` does when nothing is wrong is shown end to end, in tests/e2e.
+"""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+
+# What a user has to know about each command: its arguments and options.
+COMMANDS = {
+    "init": ["--data", "--text", "--label", "--checkpoint", "--output", "--threshold", "--name"],
+    "plan": ["RECIPE", "--set", "--limit-rows", "--json"],
+    "run": ["RECIPE", "--set", "--limit-rows", "--json"],
+    "lock": ["RECIPE", "--json"],
+    "stages": ["RECIPE", "--set"],
+    "schema": [],
+    "predict": ["MODEL", "DATA", "--output", "--json"],
+    "models": ["MODEL", "--json"],
+    "history": ["MODEL", "--json"],
+    "promote": ["MODEL", "VERSION", "--reason", "--json"],
+    "rollback": ["MODEL", "--reason", "--json"],
+}
+RECIPE = """\
+name: reviews
+problem_type: text-classification
+data:
+  sources: [{name: reviews, path: reviews.csv}]
+  label: {from: label, classes: [bad, good]}
+input: {text: text}
+checkpoint: {source: "file://checkpoint", licences: [apache-2.0]}
+stages: head-only
+policy: policy.yaml
+"""
+
+
+class CommandLine:
+    """A project with 60 rows, a recipe and a tiny checkpoint, and the command line in it."""
+
+    def __init__(self, folder: Path, checkpoint: Path, capture: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capture = folder, capture
+        rows = [f"{n},{('dull', 'warm')[n % 2]} film number {n} {n * 7919},{('bad', 'good')[n % 2]}" for n in range(60)]
+        self.write("reviews.csv", "\n".join(["id,text,label", *rows, ""]))
+        self.write("recipe.yaml", RECIPE)
+        self.write("policy.yaml", "minimum_rows: 10\n")
+        (folder / "checkpoint").symlink_to(checkpoint)
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+
+    def __call__(self, *arguments: str) -> tuple[int | str | None, str, str]:
+        """Exit code, standard output, standard error."""
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        printed = self.capture.readouterr()
+        return ended.value.code, printed.out, printed.err
+
+
+@pytest.fixture
+def graftwork(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[CommandLine]:
+    """The command line in a small project; what it sets in this process is undone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRAFTWORK_HOME", str(tmp_path / ".graftwork"))
+    (tmp_path / ".graftwork").mkdir()
+    handler = signal.getsignal(signal.SIGTERM)
+    yield CommandLine(tmp_path, tiny_checkpoint, capsys)
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_help_lists_every_command(graftwork):
+    """`graftwork --help` names each command and what the exit codes mean, and nothing on the way is an error."""
+    code, out, err = graftwork("--help")
+    assert (code, err) == (0, "")
+    assert all(f" {command} " in out for command in COMMANDS)
+    assert "Exit codes" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_a_command(graftwork, command):
+    """`graftwork COMMAND --help` says what it does and names each of its arguments."""
+    code, out, err = graftwork(command, "--help")
+    assert (code, err) == (0, "")
+    assert f"graftwork {command}" in out
+    assert [name for name in COMMANDS[command] if name not in out] == []
+
+
+def no_recipe(cli: CommandLine) -> list[str]:
+    return ["run", "nosuch.yaml"]
+
+
+def unknown_key(cli: CommandLine) -> list[str]:
+    cli.write("recipe.yaml", RECIPE.replace("stages:", "stagse:"))
+    return ["run", "recipe.yaml"]
+
+
+def unknown_override(cli: CommandLine) -> list[str]:
+    return ["plan", "recipe.yaml", "--set", "train.sede=1"]
+
+
+def unknown_option(cli: CommandLine) -> list[str]:
+    return ["plan", "recipe.yaml", "--epochs", "3"]
+
+
+def missing_argument(cli: CommandLine) -> list[str]:
+    return ["promote", "reviews", "1"]
+
+
+def no_such_command(cli: CommandLine) -> list[str]:
+    return ["trian", "recipe.yaml"]
+
+
+def label_outside(cli: CommandLine) -> list[str]:
+    cli.write("reviews.csv", "id,text,label\n" + "".join(f"{n},a film {n} {n * 31},meh\n" for n in range(60)))
+    return ["plan", "recipe.yaml"]
+
+
+def nothing_landed(cli: CommandLine) -> list[str]:
+    (cli.folder / "reviews.csv").unlink()
+    return ["plan", "recipe.yaml"]
+
+
+def unsupported_checkpoint(cli: CommandLine) -> list[str]:
+    (cli.folder / "checkpoint").unlink()
+    (cli.folder / "checkpoint").mkdir()
+    cli.write("checkpoint/config.json", json.dumps({"model_type": "bert", "auto_map": {"AutoModel": "evil.Model"}}))
+    return ["plan", "recipe.yaml"]
+
+
+def no_such_version(cli: CommandLine) -> list[str]:
+    return ["promote", "nosuch", "1", "--reason", "why not"]
+
+
+# case: exit code, and what the message must hold for the person who has to act
+MISTAKES: dict[Callable[[CommandLine], list[str]], tuple[int, list[str]]] = {
+    no_recipe: (2, ["nosuch.yaml", "graftwork init"]),
+    unknown_key: (2, ["recipe.yaml:8:1", "stagse", "stages"]),
+    unknown_override: (2, ["--set train.sede", "seed"]),
+    unknown_option: (2, ["--epochs", "graftwork --help"]),
+    missing_argument: (2, ["--reason"]),
+    no_such_command: (2, ["trian"]),
+    label_outside: (3, ["reviews.csv", "label"]),
+    nothing_landed: (3, ["reviews.csv"]),
+    unsupported_checkpoint: (4, ["config.json", "auto_map"]),
+    no_such_version: (6, ["nosuch"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_a_mistake_ends_with_the_code_of_its_kind(graftwork, mistake):
+    """A user's mistake: the exit code of its kind, what and where on standard error, no traceback, no output."""
+    expected, words = MISTAKES[mistake]
+    code, out, err = graftwork(*mistake(graftwork))
+    assert (code, out) == (expected, ""), err
+    assert [word for word in words if word not in err] == []
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(graftwork):
+    """With --debug, wherever it stands, the traceback comes before the same message and the same exit code."""
+    code, _, err = graftwork("--debug", "run", "nosuch.yaml")
+    assert (code, "Traceback" in err) == (2, True)
+    assert err.endswith(graftwork("run", "nosuch.yaml")[2])
+
+
+def test_a_bug_of_ours_says_so(graftwork, monkeypatch):
+    """An error that is no user's mistake ends with 1, is called a bug, and says how to see more."""
+
+    def broken(model):
+        return 1 / 0
+
+    monkeypatch.setattr("graftwork.api.history", broken)
+    code, _, err = graftwork("history", "reviews")
+    assert (code, "a bug of ours: ZeroDivisionError" in err, "--debug" in err) == (1, True, True)
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["plan", "recipe.yaml"], ["lock", "recipe.yaml"], ["models"], ["models", "nosuch"], ["history", "nosuch"]],
+    ids=" ".join,
+)
+def test_json_is_one_document(graftwork, arguments):
+    """With --json, standard output is one JSON document and nothing else."""
+    code, out, _ = graftwork(*arguments, "--json")
+    assert code == 0
+    json.loads(out)
+
+
+def test_plan_tells_what_a_run_would_do(graftwork):
+    """The plan counts the rows and names the stages with their parameters; for a person in a table, and as JSON."""
+    _, table, _ = graftwork("plan", "recipe.yaml")
+    planned = json.loads(graftwork("plan", "recipe.yaml", "--json")[1])
+    counts = planned["manifest"]["counts"]
+    assert counts["read"] == counts["kept"] + counts["quarantined"] + counts["duplicates"] == 60
+    assert planned["is_stored"] == {"head": False, "bundle": False}
+    (stage,) = planned["plan"]["stages"]
+    assert f"{stage['trainable']:,} of {planned['plan']['parameters']:,}" in table
+    assert "to be trained" in table
+
+
+def test_nothing_is_imported_for_help(graftwork):
+    """The schema is a JSON schema whose required keys are those that a recipe can't do without."""
+    schema = json.loads(graftwork("schema")[1])
+    assert {"name", "data", "checkpoint", "stages"} <= set(schema["required"]) <= set(schema["properties"])
+
+
+def test_stages_can_be_pasted_into_a_recipe(graftwork):
+    """What `stages` prints for a preset, put in its place, is the same plan."""
+    preset = json.loads(graftwork("plan", "recipe.yaml", "--json")[1])
+    graftwork.write("recipe.yaml", RECIPE.replace("stages: head-only\n", graftwork("stages", "recipe.yaml")[1]))
+    assert json.loads(graftwork("plan", "recipe.yaml", "--json")[1]) == preset
