@@ -5,6 +5,7 @@ Unlike a bare pid, it is never another process's later, nor one of another machi
 
 import os
 import platform
+from functools import cache
 
 import psutil
 
@@ -13,7 +14,12 @@ CLOCK_STEP_S = 2.0  # how far two processes may differ on when a third began: th
 
 def this_owner() -> str:
     """This process as `host:pid:start`."""
-    return f"{platform.node()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+    return _owner(os.getpid())
+
+
+@cache
+def _owner(pid: int) -> str:
+    return f"{platform.node()}:{pid}:{psutil.Process(pid).create_time():.2f}"
 
 
 def is_alive(owner: str) -> bool:

@@ -4,6 +4,7 @@ What `run` does when nothing is wrong is shown end to end, in tests/e2e.
 """
 
 import json
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,7 +49,7 @@ class CommandLine:
         self.write("reviews.csv", "\n".join(["id,text,label", *rows, ""]))
         self.write("recipe.yaml", RECIPE)
         self.write("policy.yaml", "minimum_rows: 10\n")
-        (folder / "checkpoint").symlink_to(checkpoint)
+        shutil.copytree(checkpoint, folder / "checkpoint")
 
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)
@@ -127,9 +128,8 @@ def nothing_landed(cli: CommandLine) -> list[str]:
 
 
 def unsupported_checkpoint(cli: CommandLine) -> list[str]:
-    (cli.folder / "checkpoint").unlink()
-    (cli.folder / "checkpoint").mkdir()
-    cli.write("checkpoint/config.json", json.dumps({"model_type": "bert", "auto_map": {"AutoModel": "evil.Model"}}))
+    config = json.loads((cli.folder / "checkpoint/config.json").read_text())
+    cli.write("checkpoint/config.json", json.dumps(config | {"auto_map": {"AutoModel": "modeling.Ours"}}))
     return ["plan", "recipe.yaml"]
 
 
@@ -158,7 +158,7 @@ def test_a_mistake_ends_with_the_code_of_its_kind(graftwork, mistake):
     expected, words = MISTAKES[mistake]
     code, out, err = graftwork(*mistake(graftwork))
     assert (code, out) == (expected, ""), err
-    assert [word for word in words if word not in err] == []
+    assert [word for word in words if word not in err] == [], err
     assert "Traceback" not in err
 
 
@@ -183,13 +183,13 @@ def test_a_bug_of_ours_says_so(graftwork, monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["plan", "recipe.yaml"], ["lock", "recipe.yaml"], ["models"], ["models", "nosuch"], ["history", "nosuch"]],
+    [["plan", "recipe.yaml"], ["lock", "recipe.yaml"], ["models"], ["history", "nosuch"]],
     ids=" ".join,
 )
 def test_json_is_one_document(graftwork, arguments):
     """With --json, standard output is one JSON document and nothing else."""
-    code, out, _ = graftwork(*arguments, "--json")
-    assert code == 0
+    code, out, err = graftwork(*arguments, "--json")
+    assert code == 0, err
     json.loads(out)
 
 
@@ -205,7 +205,7 @@ def test_plan_tells_what_a_run_would_do(graftwork):
     assert "to be trained" in table
 
 
-def test_nothing_is_imported_for_help(graftwork):
+def test_schema_knows_what_a_recipe_needs(graftwork):
     """The schema is a JSON schema whose required keys are those that a recipe can't do without."""
     schema = json.loads(graftwork("schema")[1])
     assert {"name", "data", "checkpoint", "stages"} <= set(schema["required"]) <= set(schema["properties"])
