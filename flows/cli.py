@@ -33,7 +33,13 @@ MAKE, USE, GOVERN = (
     Group(name, sort_key=index) for index, name in enumerate(("Make a model", "Use it", "Answer for it"))
 )
 
-app = App(name="graftwork", help=HELP, help_format="markdown", version_flags=["--version"])
+app = App(
+    name="graftwork",
+    help=HELP,
+    help_format="markdown",
+    version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # it has an exit code of its own, 75
+)
 
 Json = Annotated[bool, Parameter("--json", negative="", help="Print one JSON document instead of a table.")]
 Set = Annotated[
@@ -81,7 +87,7 @@ def plan(recipe: Path, *, set_: Set = (), limit_rows: LimitRows = None, json: Js
 
     with _project(recipe):
         facts = api.plan(recipe, set_, limit_rows)
-    _print(json, facts.as_json(), console.plan_table(facts))
+    _print(json, facts.as_json(), *console.plan_lines(facts))
 
 
 @app.command(group=MAKE)
@@ -95,7 +101,7 @@ def run(recipe: Path, *, set_: Set = (), limit_rows: LimitRows = None, json: Jso
 
     with _project(recipe) as settings:
         summary = embedded.run(settings, recipe, set_, limit_rows)
-    _print(json, summary.as_json(), console.run_table(summary, settings))
+    _print(json, summary.as_json(), *console.run_lines(summary, settings))
 
 
 @app.command(group=MAKE)
@@ -197,11 +203,9 @@ def _print(as_json: bool, facts: Any, *lines: Any) -> None:
     if as_json:
         sys.stdout.write(json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n")
         return
-    from rich.console import Console
+    from flows.console import show
 
-    console = Console()
-    for line in lines:
-        console.print(line)
+    show(*lines)
 
 
 def main(arguments: list[str] | None = None) -> None:

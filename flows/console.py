@@ -1,11 +1,11 @@
 """Tables for the terminal."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 VERDICT_STYLE = {"promote": "bold green", "keep": "bold yellow", "inconclusive": "bold blue"}
 METRICS = ("accuracy", "macro_f1", "log_loss")
 MISSING = "–"
+PIPED_WIDTH = 110
 
 
 @contextmanager
@@ -35,7 +36,16 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def plan_table(planned: "PlannedRun") -> RenderableType:
+def show(*parts: RenderableType) -> None:
+    """Print on standard output: tables fitted to the terminal, lines of text left whole, so that paths can be copied."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPED_WIDTH)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str | Text))
+
+
+def plan_lines(planned: "PlannedRun") -> list[RenderableType]:
     """What a run would do, and what of it is there already."""
     plan, is_stored = planned.plan, planned.is_stored
     stages = _table("stage", "trains", "parameters", "epochs", "peak rates", "state")
@@ -53,10 +63,10 @@ def plan_table(planned: "PlannedRun") -> RenderableType:
         f"checkpoint  {planned.lock.source}  {planned.lock.architecture}, {planned.lock.licence}, "
         f"{plan.pooling} pooling, {plan.precision}"
     )
-    return Group(_data_table(planned.manifest), Text(about), Text(), stages)
+    return [_data_table(planned.manifest), Text(about), stages]
 
 
-def run_table(summary: "RunSummary", settings: "Settings") -> RenderableType:
+def run_lines(summary: "RunSummary", settings: "Settings") -> list[RenderableType]:
     """The end of a run: data, stages, metrics beside the baselines, verdict, version, and where to look further."""
     verdict = summary.verdict
     parts: list[RenderableType] = [
@@ -66,13 +76,14 @@ def run_table(summary: "RunSummary", settings: "Settings") -> RenderableType:
         Text.assemble("verdict  ", (verdict.outcome, VERDICT_STYLE[verdict.outcome]), f"  {verdict.reason}"),
     ]
     if summary.version is None or summary.entry is None:
-        parts.append(Text(f"a try on {summary.run.manifest.counts.kept:,} rows: not registered, not promoted"))
-        return Group(*parts)
-    parts += [
-        Text.assemble("version  ", (f"{summary.version.name} {summary.version.version}", "bold"), _aliases(summary)),
+        return [*parts, Text(f"a try on {summary.run.manifest.counts.kept:,} rows: not registered, not promoted")]
+    version = f"{summary.version.name} {summary.version.version}"
+    return [
+        *parts,
+        Text.assemble("version  ", (version, "bold"), f"  {summary.entry.alias}"),
         Text(f"report   {summary.report}"),
+        *_pages(settings),
     ]
-    return Group(*parts, *_pages(settings))
 
 
 def models_table(versions: "Sequence[ListedVersion]") -> RenderableType:
@@ -88,7 +99,7 @@ def models_table(versions: "Sequence[ListedVersion]") -> RenderableType:
             ", ".join(listed.aliases),
             listed.tags.get("graftwork.verdict", MISSING),
             *(MISSING if value is None else f"{value:.3f}" for value in found),
-            listed.version.created_at,
+            _minute(listed.version.created_at),
         )
     return table
 
@@ -101,7 +112,13 @@ def history_table(entries: Sequence[LedgerEntry]) -> RenderableType:
     for entry in entries:
         before = MISSING if entry.from_version is None else str(entry.from_version)
         table.add_row(
-            str(entry.sequence), entry.created_at, before, str(entry.to_version), entry.rule, entry.actor, entry.reason
+            str(entry.sequence),
+            _minute(entry.created_at),
+            before,
+            str(entry.to_version),
+            entry.rule,
+            entry.actor,
+            entry.reason,
         )
     return table
 
@@ -149,7 +166,7 @@ def _metrics_table(summary: "RunSummary") -> Table:
     return table
 
 
-def _pages(settings: "Settings") -> Iterable[Text]:
+def _pages(settings: "Settings") -> Iterator[Text]:
     """The commands that open the servers' pages on the embedded databases."""
     if settings.is_prefect_embedded:
         yield Text(f"Prefect  PREFECT_HOME={settings.home / 'prefect'} prefect server start")
@@ -157,13 +174,13 @@ def _pages(settings: "Settings") -> Iterable[Text]:
         yield Text(f"MLflow   mlflow server --backend-store-uri {settings.mlflow_uri}")
 
 
-def _aliases(summary: "RunSummary") -> str:
-    assert summary.entry is not None
-    return f"  {summary.entry.alias}"
+def _minute(moment: str) -> str:
+    """An ISO 8601 time in UTC, to the minute."""
+    return moment[:16].replace("T", " ")
 
 
 def _interval(interval: Interval) -> str:
-    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    return f"{interval.value:.3f} {interval.low:.3f}–{interval.high:.3f}"
 
 
 def _groups(names: list[str]) -> str:

@@ -43,7 +43,10 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
 @task(task_run_name="train run {run_id}", tags=["gpu"], **RETRIED)
 def train_stages(run_id: str) -> ServingBundle:
     """All stages of the run, in a process of their own; an artifact shows step, loss and time left while it works."""
-    return launch.train_stages(run_id, Workspace.open().store, on_progress=TrainingProgress())
+    progress = TrainingProgress()
+    bundle = launch.train_stages(run_id, Workspace.open().store, on_progress=progress)
+    progress.finish()
+    return bundle
 
 
 class TrainingProgress:
@@ -56,6 +59,10 @@ class TrainingProgress:
     def __call__(self, event: dict[str, Any]) -> None:
         handle = getattr(self, f"on_{event['event']}")
         handle(event)
+
+    def finish(self) -> None:
+        # Said here, not by the last step: a stage may stop early, and one that is reused has no steps.
+        update_progress_artifact(self.artifact, progress=100.0, description="all stages done")
 
     def on_reused(self, event: dict[str, Any]) -> None:
         log.info("stage %s: reused, %s of training not repeated", event["stage"], duration(event["seconds"]))

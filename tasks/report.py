@@ -11,7 +11,7 @@ from graftwork.promotion.history import LedgerEntry
 from graftwork.registry import publication
 from graftwork.registry.versions import ModelVersion
 from graftwork.report.facts import ReportFacts, installed_libraries, this_machine
-from graftwork.report.files import PAGE, store_report
+from graftwork.report.files import copy_page, store_report
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import open_run
 from graftwork.workspace import Workspace
@@ -46,4 +46,4 @@ def publish_report(
     with narrated("report", workspace.store):
         folder = store_report(workspace.store, facts)
         publication.publish_report(workspace, version, verdict, folder)
-    return folder / PAGE
+    return copy_page(folder, workspace.settings.home / "reports" / f"{version.name}-{version.version}.html")

@@ -1,5 +1,7 @@
 """The files of a report, kept in the store: made once for a verdict, found again by a run that changed nothing."""
 
+import os
+import shutil
 from pathlib import Path
 
 from graftwork.fingerprint import digest, to_json
@@ -23,6 +25,14 @@ def store_report(store: Store, facts: ReportFacts) -> Path:
         place = store.open(key)
     assert place is not None
     return place
+
+
+def copy_page(folder: Path, target: Path) -> Path:
+    """The report's page at a place with a name that a person can remember, replaced as a whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copyfile(folder / PAGE, aside)
+    return aside.replace(target)
 
 
 def _essence(facts: ReportFacts) -> list[object]:

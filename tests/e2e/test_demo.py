@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -90,7 +91,7 @@ def test_the_baselines_stand_beside_the_candidate(first_run):
 
 def test_the_report_needs_nothing_beside_it(first_run):
     """The report is one file: it loads nothing from a server or from another file, and it shows the verdict."""
-    page = open(first_run.summary["report"], encoding="utf-8").read()
+    page = Path(first_run.summary["report"]).read_text(encoding="utf-8")
     loaded = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)|url\(\s*["']?([^"')]+)|@import""", page)
     assert loaded  # the pictures
     assert {"".join(address).partition(":")[0] for address in loaded if not "".join(address).startswith("#")} == {
@@ -235,7 +236,7 @@ def test_a_quick_try_registers_nothing(first_run):
     assert (project.json("models", MODEL), project.json("history", MODEL)) == (versions, history)
 
 
-def stored(step: Step, key: str, file: str):
+def stored(step: Step, key: str, file: str) -> Path:
     """A file of what is stored under the key, verified."""
     folder = Store(step.project.home / "store").open(key)
     assert folder is not None, key

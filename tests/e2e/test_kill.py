@@ -1,4 +1,4 @@
-"""A run that is killed or stopped at any moment: the next one ends as if nothing had happened, and nothing is left over.
+"""A run that is killed or stopped at any moment: the next ends as if nothing had happened, and nothing is left over.
 
 Only the command itself is killed. Its server and its training process have to end by themselves.
 """
@@ -135,7 +135,7 @@ def check_mlflow(project: "Project") -> None:
             for key in run.data.metrics
             for point in client.get_metric_history(run.info.run_id, key)
         )
-        assert client.get_registered_model(MODEL).aliases == {"champion": "1"}
+        assert client.get_registered_model(MODEL).aliases == {"champion": 1}
     assert sorted(run.data.tags["graftwork.stage"] for run in runs) == ["", "top", "upper"]
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert [str(model.status) for model in models] == ["READY"]

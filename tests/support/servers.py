@@ -1,0 +1,101 @@
+"""Real servers on the loopback interface, and the commands that a document tells its readers, run as they would run them.
+
+What is started here has a process group of its own and ends, with all that it started, when its block does.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from projects import UNSET
+
+UP_WITHIN_S, DOWN_WITHIN_S, CALL_WITHIN_S = 120, 15, 600
+
+
+def commands(document: Path) -> dict[str, str]:
+    """The `sh` blocks of a Markdown file by the heading that they stand under, as shell scripts."""
+    _, *sections = re.split(r"^## ", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    blocks = {text.splitlines()[0]: re.findall(r"```sh\n(.*?)\n```", text, re.DOTALL) for text in sections}
+    return {heading: "\n".join(found) for heading, found in blocks.items() if found}
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment_for(programs: Path = Path(sys.executable).parent, **more: str) -> dict[str, str]:
+    """An environment without this one's servers, in which the programs of that folder are found first."""
+    inherited = {name: value for name, value in os.environ.items() if name not in UNSET}
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    return inherited | {"PATH": path, "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"} | more
+
+
+def call(script: str, folder: Path, environment: dict[str, str], code: int = 0) -> "subprocess.CompletedProcess[str]":
+    """The script, run to its end by a shell that stops at the first failure; its exit code must be the expected one."""
+    arguments = ["bash", "-e", "-c", script]
+    done = subprocess.run(
+        arguments,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=CALL_WITHIN_S,
+    )
+    assert done.returncode == code, f"{script}\n{done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@contextmanager
+def serving(script: str, folder: Path, environment: dict[str, str], health: str | None = None) -> Iterator[Path]:
+    """The script as a server that is up (`health`, a URL, answers) until the block ends; the file with what it says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "server.log"
+    with log.open("w") as told:
+        process = subprocess.Popen(
+            ["bash", "-e", "-c", script],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=told,
+            stderr=told,
+            start_new_session=True,
+        )
+        try:
+            if health is not None:
+                _wait_until_up(process, health, log)
+            yield log
+        finally:
+            _end(process)
+
+
+def _wait_until_up(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + UP_WITHIN_S
+    while True:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        assert process.poll() is None, f"ended with {process.returncode}\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"{url} does not answer\n{log.read_text()}"
+        time.sleep(0.3)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Ask the whole group, then insist."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(DOWN_WITHIN_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
