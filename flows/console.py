@@ -37,7 +37,7 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def show(*parts: RenderableType) -> None:
-    """Print on standard output: tables fitted to the terminal, lines of text left whole, so that paths can be copied."""
+    """Print on standard output: tables fitted to the terminal, lines of text left whole, so paths can be copied."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=PIPED_WIDTH)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from projects import RECIPE
 
 from graftwork.storage import Store
 
@@ -234,6 +235,15 @@ def test_a_quick_try_registers_nothing(first_run):
     assert (summary["version"], summary["alias"], summary["report"]) == (None, None, None)
     assert summary["verdict"]["outcome"] in {"promote", "keep", "inconclusive"}
     assert (project.json("models", MODEL), project.json("history", MODEL)) == (versions, history)
+
+
+def test_a_mistake_found_on_the_way_is_told_once(project):
+    """Data that can't be used ends the run with 3: file and line, once, and no traceback; nothing was registered."""
+    (project.folder / "examples/reviews/movies.tsv").write_text("1\tnone\tno rating\n" * 3)
+    told = project.call("run", RECIPE, code=3).stderr
+    assert told.count("movies/movies.tsv:1: ") == 1
+    assert "Traceback" not in told
+    assert project.json("models") == []
 
 
 def stored(step: Step, key: str, file: str) -> Path:
