@@ -10,8 +10,8 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from graftwork.durations import duration
 from graftwork.evaluation.metrics import Interval
+from graftwork.phrases import duration, peak_rates, trained_groups
 from graftwork.promotion.history import LedgerEntry
 
 if TYPE_CHECKING:
@@ -50,13 +50,12 @@ def plan_lines(planned: "PlannedRun") -> list[RenderableType]:
     plan, is_stored = planned.plan, planned.is_stored
     stages = _table("stage", "trains", "parameters", "epochs", "peak rates", "state")
     for stage in plan.stages:
-        low, high = min(stage.rates.values()), max(stage.rates.values())
         stages.add_row(
             stage.name,
-            _groups(list(stage.rates)),
+            trained_groups(stage.rates),
             f"{stage.trainable:,} of {plan.parameters:,}",
             str(stage.epochs),
-            f"{low:.1e}" if low == high else f"{low:.1e} … {high:.1e}",
+            peak_rates(stage.rates),
             "reused" if is_stored[stage.name] else "to be trained",
         )
     about = (
@@ -144,7 +143,7 @@ def _stage_table(summary: "RunSummary") -> Table:
         best = result.best
         table.add_row(
             stage.name,
-            _groups(list(stage.rates)),
+            trained_groups(stage.rates),
             f"{len(result.epochs)}, best {result.best_epoch}",
             duration(result.seconds),
             f"{best.validation_loss:.3f}",
@@ -181,15 +180,6 @@ def _minute(moment: str) -> str:
 
 def _interval(interval: Interval) -> str:
     return f"{interval.value:.3f} {interval.low:.3f}–{interval.high:.3f}"
-
-
-def _groups(names: list[str]) -> str:
-    """`embeddings, block.0 … block.5, head` for a run of blocks."""
-    blocks = [name for name in names if name.startswith("block.")]
-    if len(blocks) > 2:
-        first = names.index(blocks[0])
-        names = [*names[:first], f"{blocks[0]} … {blocks[-1]}", *names[first + len(blocks) :]]
-    return ", ".join(names)
 
 
 def _table(first: str, *others: str) -> Table:

@@ -10,7 +10,7 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 
 from graftwork.checkpoints.lock import CheckpointLock
 from graftwork.data.manifest import DatasetManifest
-from graftwork.durations import duration
+from graftwork.phrases import duration
 from graftwork.policy import load_policy
 from graftwork.recipe import Recipe
 from graftwork.training import launch, plan

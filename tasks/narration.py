@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from graftwork.durations import duration
+from graftwork.phrases import duration
 from graftwork.storage import Store
 
 log = logging.getLogger("graftwork.tasks")

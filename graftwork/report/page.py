@@ -5,11 +5,12 @@ nothing. Not here: how a verdict is reached (promotion) or what the figures mean
 """
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftwork.evaluation.metrics import Interval
+from graftwork.phrases import duration, peak_rates, trained_groups
 from graftwork.report import charts
 from graftwork.report.charts import DARK, LIGHT, Palette
 from graftwork.report.facts import ReportFacts
@@ -68,9 +69,9 @@ def environment() -> "Environment":
         "duration": duration,
         "percent": percent,
         "points": points,
-        "rate": rate,
+        "rate": peak_rates,
         "short": short,
-        "trained": trained,
+        "trained": trained_groups,
     }
     return templates
 
@@ -170,15 +171,6 @@ def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def percent(share: float) -> str:
     """A share of one, in percent."""
     return f"{100 * share:.1f} %"
@@ -187,22 +179,6 @@ def percent(share: float) -> str:
 def points(difference: float) -> str:
     """A signed difference of a metric."""
     return f"{difference:+.4f}".replace("-", "−")
-
-
-def rate(rates: dict[str, float]) -> str:
-    """Peak learning rates of a stage, lowest and highest."""
-    low, high = min(rates.values()), max(rates.values())
-    return f"{low:.1e}" if low == high else f"{low:.1e} to {high:.1e}"
-
-
-def trained(groups: Iterable[str]) -> str:
-    """Depth groups in words, blocks without a gap between them together: embeddings, blocks 1 to 6, head."""
-    names = list(groups)
-    blocks = [int(name.removeprefix("block.")) for name in names if name.startswith("block.")]
-    if len(blocks) < 2 or blocks != list(range(blocks[0], blocks[-1] + 1)):
-        return ", ".join(names)
-    together = f"blocks {blocks[0]} to {blocks[-1]}"
-    return ", ".join(dict.fromkeys(together if name.startswith("block.") else name for name in names))
 
 
 def short(digest: str) -> str:

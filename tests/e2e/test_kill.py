@@ -26,8 +26,8 @@ KILLED = -signal.SIGKILL
 TRAINING_FAILED, PAUSED = 5, 75
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}  # of Prefect's state types
 SEED = 20261121
-# Ten moments of an unbroken run, one in each tenth of it, as shares of its duration.
-MOMENTS = [(tenth + random.Random(SEED + tenth).random()) / 10 for tenth in range(10)]
+# Ten moments of an unbroken run, one in each tenth of it, as shares of its duration; the last seconds are its clean-up.
+MOMENTS = [0.95 * (tenth + random.Random(SEED + tenth).random()) / 10 for tenth in range(10)]
 # In the order in which a run passes them, with the exit code of the command: stages are trained in a child.
 FAULTS = {
     "training.stage_switch": TRAINING_FAILED,

@@ -116,6 +116,7 @@ def laptop_run(team: Team) -> Any:
 @pytest.fixture(scope="module")
 def worker_run(team: Team, laptop_run: Any) -> Iterator[dict[str, Any]]:
     """The same as a deployment, run by a worker; its flow run."""
+    team.call(team.script("The work pool"))
     worker = f"{team.script('Settings')}\ncd {team.project.folder}\n{team.script('A worker')}"
     with serving(worker, team.project.folder.parent / "worker", team.environment):
         team.call(team.script("Deployments"), "--param", f"overrides={OVERRIDES}")
@@ -123,7 +124,7 @@ def worker_run(team: Team, laptop_run: Any) -> Iterator[dict[str, Any]]:
 
 
 def test_a_run_from_a_laptop_is_on_the_prefect_server(team: Team, laptop_run: Any) -> None:
-    """Each step is a task run with its name, the artifacts are there, training is at 100 %, and our log is the run's."""
+    """Each step is a task run with its name, the artifacts are there, training is at 100 %, and the log is ours."""
     (run,) = team.ask_prefect("flow_runs")[:1]
     expect_whole(team, run, laptop_run["run_id"])
     told = {line["message"] for line in team.of_run("logs", run["id"]) if line["name"].startswith("graftwork.")}

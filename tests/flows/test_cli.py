@@ -181,6 +181,17 @@ def test_a_bug_of_ours_says_so(graftwork, monkeypatch):
     assert "Traceback" not in err
 
 
+def test_ctrl_c_pauses(graftwork, monkeypatch):
+    """Ctrl-C is no error: exit code 75, and the message says how to go on."""
+
+    def interrupted(model):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graftwork.api.history", interrupted)
+    code, _, err = graftwork("history", "reviews")
+    assert (code, err) == (75, "paused: the same command goes on from the last finished stage\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["plan", "recipe.yaml"], ["lock", "recipe.yaml"], ["models"], ["history", "nosuch"]],

@@ -129,26 +129,3 @@ def test_verdict_without_a_comparison_says_so(facts: ReportFacts) -> None:
 def test_rows_add_up_as_in_the_manifest(html: str) -> None:
     """The sentence on rows is the manifest's account."""
     assert "10,662 rows read = 10,635 kept + 9 quarantined + 18 duplicates" in read(html).text
-
-
-@pytest.mark.parametrize(
-    ("groups", "expected"),
-    [
-        (["head"], "head"),
-        (["block.6", "head"], "block.6, head"),
-        (["block.3", "block.4", "head"], "blocks 3 to 4, head"),
-        (["embeddings", "block.1", "block.2", "block.3", "head"], "embeddings, blocks 1 to 3, head"),
-        (["block.1", "block.3", "head"], "block.1, block.3, head"),
-    ],
-)
-def test_neighbouring_blocks_are_named_together(groups: list[str], expected: str) -> None:
-    """Blocks in a row are one item; blocks with a gap are not drawn together."""
-    assert page.trained(groups) == expected
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (125, "2 min 5 s"), (3_900, "1 h 5 min")]
-)
-def test_durations_read_as_people_say_them(seconds: float, expected: str) -> None:
-    """Seconds, minutes and hours, rounded once."""
-    assert page.duration(seconds) == expected

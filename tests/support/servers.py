@@ -1,4 +1,4 @@
-"""Real servers on the loopback interface, and the commands that a document tells its readers, run as they would run them.
+"""Real servers on the loopback interface, and the commands that a document tells its readers, run as readers would.
 
 What is started here has a process group of its own and ends, with all that it started, when its block does.
 """
