@@ -38,7 +38,7 @@ check: install ## format, lint, types, import contracts, fast tests
 	$(MAKE) --no-print-directory unit
 
 unit: install ## the fast tests
-	$(BIN)/pytest -q -m 'not e2e and not install'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m 'not e2e and not install'
 
 e2e: install ## the tests with the real checkpoint and real servers
 	$(BIN)/pytest -q -m e2e
