@@ -315,6 +315,7 @@ class Recipe(Section):
         left_out: dict[str, Any] = {
             "data": {"contract": True, "quarantine_tolerance": True, "sources": {"__all__": {"path"}}},
             "checkpoint": {"licences"},
+            "stages": {"__all__": {"name"}},
             "evaluation": True,
             "policy": True,
             "retrain": True,
@@ -334,6 +335,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), limit_rows: int | Non
     raise_if(
         (Problem("the policy has its own owner", f"--set {o}", "change the recipe") for o in loosened), RecipeError
     )
+    if limit_rows is not None and limit_rows < 1:
+        raise RecipeError(Problem(f"at least one row is needed, found {limit_rows}", "--limit-rows"))
     root = find_root(path)
     recipe = validate_document(override_document(read_document(path), overrides), Recipe, {"root": root})
     recipe._path, recipe._root, recipe._limit_rows = path.resolve(), root, limit_rows

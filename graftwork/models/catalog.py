@@ -15,30 +15,33 @@ from graftwork.errors import CheckpointError
 
 @dataclass(frozen=True)
 class TextFamily:
-    """Where an encoder keeps its parts: prefixes of tensor names inside the bare model."""
+    """Where an encoder keeps its parts: prefixes of tensor names inside the bare model.
+
+    has_offset: its first token's position is the one after the padding token's id, not 0.
+    """
 
     blocks: str
     embeddings: tuple[str, ...] = ("embeddings.",)
     base_prefix: str = ""
-    has_pooler: bool = True
+    has_offset: bool = False
     unused: tuple[str, ...] = ("pooler.",)
 
 
 FAMILIES: Mapping[str, TextFamily] = {
     "bert": TextFamily("encoder.layer.", base_prefix="bert.", unused=("pooler.", "cls.", "classifier.")),
-    "roberta": TextFamily("encoder.layer.", base_prefix="roberta.", unused=("pooler.", "lm_head.", "classifier.")),
+    "roberta": TextFamily(
+        "encoder.layer.", base_prefix="roberta.", has_offset=True, unused=("pooler.", "lm_head.", "classifier.")
+    ),
     "ernie": TextFamily("encoder.layer.", base_prefix="ernie.", unused=("pooler.", "cls.", "classifier.")),
     "electra": TextFamily(
         "encoder.layer.",
         embeddings=("embeddings.", "embeddings_project."),
         base_prefix="electra.",
-        has_pooler=False,
         unused=("discriminator_predictions.", "generator_predictions.", "generator_lm_head.", "classifier."),
     ),
     "distilbert": TextFamily(
         "transformer.layer.",
         base_prefix="distilbert.",
-        has_pooler=False,
         unused=("vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pre_classifier.", "classifier."),
     ),
 }

@@ -152,11 +152,14 @@ def canonical_length(tokens: int) -> int:
     return next((length for length in LENGTHS if tokens <= length), -(-tokens // LENGTHS[-1]) * LENGTHS[-1])
 
 
-def inference_batches(rows: Sequence[list[int]], batch_tokens: int) -> Iterator[tuple[int, list[int]]]:
-    """Canonical length and row indices of each batch, long rows first so that memory peaks at once."""
+def inference_batches(rows: Sequence[list[int]], batch_tokens: int, max_tokens: int) -> Iterator[tuple[int, list[int]]]:
+    """Canonical length and row indices of each batch, long rows first so that memory peaks at once.
+
+    max_tokens: no row is longer, and none is padded beyond it, where the model may have no positions.
+    """
     by_length: dict[int, list[int]] = {}
     for index, row in enumerate(rows):
-        by_length.setdefault(canonical_length(len(row)), []).append(index)
+        by_length.setdefault(min(canonical_length(len(row)), max_tokens), []).append(index)
     for length in sorted(by_length, reverse=True):
         size = max(1, batch_tokens // length)
         indices = by_length[length]
@@ -208,7 +211,7 @@ def infer(
     results: list[Tensor] = [torch.empty(0)] * len(rows)
     done = 0
     with torch.inference_mode():
-        for length, indices in inference_batches(rows, batch_tokens):
+        for length, indices in inference_batches(rows, batch_tokens, encoder.max_tokens):
             ids, mask = encoder.pad([rows[index] for index in indices], length)
             for index, result in zip(indices, forward(ids.to(device), mask.to(device)).float().cpu(), strict=True):
                 results[index] = result

@@ -136,6 +136,8 @@ class StageLoop:
                 self.progress.steps.append(StepMetrics(self.progress.step, recent, self.rate_scale))
             self.report_step(losses[-1])
         loss, accuracy = self.validate()
+        if not np.isfinite(loss):  # the last step broke the weights
+            raise TrainingError(_diverged(self.stage, self.progress.step, loss))
         seconds = time.monotonic() - started
         metrics = EpochMetrics(epoch, self.progress.step, float(np.mean(losses)), loss, accuracy, seconds)
         self.progress.epochs.append(metrics)

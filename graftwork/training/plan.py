@@ -16,7 +16,7 @@ from graftwork.checkpoints.safety import read_tensor_shapes
 from graftwork.data.manifest import DatasetManifest
 from graftwork.errors import RecipeError, TrainingError
 from graftwork.fingerprint import digest, from_json, to_json
-from graftwork.models.catalog import DepthGroup, depth_groups, family_of
+from graftwork.models.catalog import DepthGroup, TextFamily, depth_groups, family_of
 from graftwork.policy import Policy
 from graftwork.recipe import EvaluationSection, Recipe
 from graftwork.storage import Store
@@ -90,10 +90,11 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
     pooling = recipe.input.pooling or lock.pooling or DEFAULT_POOLING
     columns = (recipe.input.text,) if isinstance(recipe.input.text, str) else tuple(recipe.input.text)
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    _check_length(recipe.input.max_tokens, config)
+    family = family_of(lock.architecture)
+    _check_length(recipe.input.max_tokens, family, config)
     head = head_parameters(_width(config), recipe.head.layers, len(manifest.classes))
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
-    groups = depth_groups(family_of(lock.architecture), shapes, head)
+    groups = depth_groups(family, shapes, head)
     shared: dict[str, Any] = {
         "manifest": manifest.digest,
         "checkpoint": lock.digest,
@@ -150,7 +151,13 @@ def plan_run(
     Its id follows from what it resolved, so that the same again is the same run.
     """
     plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock))
-    facts = {"plan": plan, "manifest": manifest.digest, "lock": lock.digest, "policy": policy.digest}
+    facts = {
+        "plan": plan,
+        "manifest": manifest.digest,
+        "lock": lock,
+        "evaluation": recipe.evaluation.model_dump(mode="json"),
+        "policy": policy.digest,
+    }
     run = ResolvedRun(
         run_id=digest(facts)[:16],
         recipe=recipe.model_dump(mode="json"),
@@ -185,7 +192,9 @@ def _width(config: Mapping[str, Any]) -> int:
     return int(config.get("hidden_size") or config["dim"])
 
 
-def _check_length(max_tokens: int, config: Mapping[str, Any]) -> None:
+def _check_length(max_tokens: int, family: TextFamily, config: Mapping[str, Any]) -> None:
     limit = config.get("max_position_embeddings")
+    if limit is not None and family.has_offset:
+        limit -= config.get("pad_token_id", 1) + 1
     if limit is not None and max_tokens > limit:
         raise RecipeError(f"input.max_tokens is {max_tokens}: this checkpoint reads at most {limit}")

@@ -13,6 +13,8 @@ def resolve_precision(wanted: str) -> str:
     if NVIDIA_DEVICE.exists():
         import torch
 
-        return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+        # By default torch counts emulation in, which is slower than float32.
+        is_native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if is_native else "float32"
     flags = CPU_FLAGS.read_text(encoding="utf-8") if CPU_FLAGS.exists() else ""
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"

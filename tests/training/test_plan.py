@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from graftwork.errors import RecipeError, TrainingError
-from graftwork.models.catalog import DepthGroup
-from graftwork.training.plan import ResolvedRun, open_run
+from graftwork.models.catalog import FAMILIES, DepthGroup
+from graftwork.training.plan import ResolvedRun, _check_length, open_run
 from graftwork.training.stages import trained_groups
 from graftwork.workspace import Workspace
 
@@ -64,6 +64,22 @@ def test_a_policy_or_a_schedule_changes_no_stage(resolve: Callable[..., Resolved
     assert before.plan == after.plan
 
 
+def test_what_a_run_is_asked_to_measure_is_part_of_it(
+    resolve: Callable[..., ResolvedRun], workspace: Workspace
+) -> None:
+    """A changed `evaluation:` is another run on the same weights; who reads the record finds what was asked."""
+    before, after = resolve("evaluation.slices=[mood]"), resolve("evaluation.slices=[source]")
+    assert before.run_id != after.run_id
+    assert open_run(workspace.store, after.run_id).evaluation.slices == ("source",)
+
+
+def test_the_name_of_a_stage_decides_nothing(resolve: Callable[..., ResolvedRun]) -> None:
+    """Neither what is trained nor whose recipe it is; otherwise a retraining would be judged as a new recipe."""
+    before, after = resolve().plan, resolve("stages.0.name=first").plan
+    assert [stage.key for stage in before.stages] == [stage.key for stage in after.stages]
+    assert before.recipe_digest == after.recipe_digest
+
+
 def test_the_same_again_is_the_same_run(resolve: Callable[..., ResolvedRun], workspace: Workspace) -> None:
     """The id follows from what was resolved, and leads to all of it."""
     run = resolve()
@@ -76,3 +92,12 @@ def test_more_tokens_than_the_checkpoint_reads_are_refused(resolve: Callable[...
     """Before anything is trained."""
     with pytest.raises(RecipeError, match=r"max_tokens is 9999: .*at most 512"):
         resolve("input.max_tokens=9999")
+
+
+@pytest.mark.parametrize(("family", "limit"), [("bert", 514), ("roberta", 512)])
+def test_the_positions_that_a_family_leaves_out_are_no_tokens(family: str, limit: int) -> None:
+    """RoBERTa counts positions from the padding token's id on: two of its 514 are never a token's."""
+    config = {"max_position_embeddings": 514, "pad_token_id": 1}
+    _check_length(limit, FAMILIES[family], config)
+    with pytest.raises(RecipeError, match=f"at most {limit}"):
+        _check_length(limit + 1, FAMILIES[family], config)
