@@ -4,6 +4,7 @@ Not here: what a run is to do (the recipe) or when it may be promoted (the polic
 """
 
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from graftwork.errors import RecipeError
+from graftwork.errors import Problem, RecipeError
 
 HOME_NAME = ".graftwork"
 # Threads that wait for each other sleep instead of spinning. On a machine whose cores are shared, spinning cost a
@@ -22,7 +23,7 @@ PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 class Settings(BaseSettings):
     """Read from GRAFTWORK_* and the servers' own variables; an unset one means the embedded default below `home`."""
 
-    model_config = SettingsConfigDict(env_prefix="GRAFTWORK_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="GRAFTWORK_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     home: Path = Field(default_factory=lambda: find_home(Path.cwd()))
     store: Path | None = None
@@ -33,6 +34,9 @@ class Settings(BaseSettings):
 
     @cached_property
     def store_root(self) -> Path:
+        """Raises RecipeError for a URL: taken for a path, it would be a folder named `s3:` somewhere."""
+        if self.store is not None and re.match(r"[a-z0-9+.-]+:/", str(self.store), re.IGNORECASE):
+            raise RecipeError(Problem("only a folder can be the store, not a URL", "GRAFTWORK_STORE"))
         return self.store or self.home / "store"
 
     @cached_property
@@ -63,7 +67,8 @@ def find_home(start: Path) -> Path:
 
 def use_home(project: Path) -> Path:
     """Make the project's `.graftwork` the home of this process and its children; GRAFTWORK_HOME goes before."""
-    home = Path(os.environ.setdefault("GRAFTWORK_HOME", str(project / HOME_NAME)))
+    home = Path(os.environ.get("GRAFTWORK_HOME") or project / HOME_NAME)
+    os.environ["GRAFTWORK_HOME"] = str(home)
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:

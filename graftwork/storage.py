@@ -65,7 +65,7 @@ class Store:
         place = self._place(key)
         if not self.find(key):
             return None
-        fault_found = _difference(place)
+        fault_found = _difference(place, key)
         if fault_found is None:
             return place
         aside = self.root / REJECTED / f"{key.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
@@ -94,8 +94,8 @@ class Store:
         folder.mkdir(parents=True)
         try:
             yield folder
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+        except Exception as error:
+            if not _is_full(error):
                 raise
             raise StoreFull(_no_room(folder, error)) from error
         finally:
@@ -139,10 +139,13 @@ class Store:
         return self.root / kind / name
 
 
-def _difference(place: Path) -> str | None:
-    """What is wrong with a stored folder, or None."""
+def _difference(place: Path, key: str) -> str | None:
+    """What is wrong with the folder stored under the key, or None."""
     try:
-        listed = [StoredFile(**entry) for entry in json.loads((place / MANIFEST).read_text("utf-8"))["files"]]
+        manifest = json.loads((place / MANIFEST).read_text("utf-8"))
+        if manifest["key"] != key:
+            return f"it was stored as {manifest['key']}"
+        listed = [StoredFile(**entry) for entry in manifest["files"]]
         found = {path.relative_to(place).as_posix() for path in walk_files(place)} - {MANIFEST}
     except (ValueError, KeyError, TypeError, GraftworkError) as error:
         return f"unreadable: {error}"
@@ -171,11 +174,16 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _no_room(folder: Path, error: OSError) -> Problem:
+def _is_full(error: Exception) -> bool:
+    """True for a full disk, also as safetensors tells it: by an error of its own, in words."""
+    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+
+
+def _no_room(folder: Path, error: Exception) -> Problem:
     free = shutil.disk_usage(folder).free / MIB
     written = sum(path.stat().st_size for path in walk_files(folder)) / MIB
     return Problem(
         f"no room on the disk: {written:.0f} MiB were written when it was full, {free:.0f} MiB are free",
-        where=str(error.filename or folder),
+        where=str(getattr(error, "filename", None) or folder),
         hint="free some space and run again; nothing that was stored is lost",
     )

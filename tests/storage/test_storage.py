@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
-from graftwork.storage import Store
+from graftwork.storage import Store, StoreFull
 
 KEY = "thing/abc123"
 
@@ -33,6 +34,22 @@ def test_what_was_published_is_found_and_opened(store: Store) -> None:
     assert found is not None
     assert (found / "sub" / "a").read_text() == "one"
     assert store.open("thing/other") is None
+
+
+def test_a_folder_under_the_key_of_another_is_never_opened(store: Store) -> None:
+    """Whole in itself, but not what was asked for."""
+    put(store, "thing/one", a="one")
+    put(store, "thing/two", a="two")
+    (store.root / "thing/one").rename(store.root / "thing/away")
+    (store.root / "thing/two").rename(store.root / "thing/one")
+    assert store.open("thing/one") is None
+
+
+def test_a_disk_that_safetensors_finds_full_is_told_as_such(store: Store) -> None:
+    """Its error is no OSError and has no number."""
+    words = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(StoreFull, match="no room on the disk"), store.writing(KEY):
+        raise SafetensorError(words)
 
 
 def test_a_failed_write_leaves_nothing(store: Store) -> None:
