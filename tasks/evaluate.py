@@ -31,7 +31,7 @@ def evaluate(run_id: str, bundle: ServingBundle) -> Evaluation:
         return evaluations.evaluate(
             workspace.store,
             candidate(workspace, bundle),
-            references(workspace, bundle.name, bundle.digest),
+            references(workspace, bundle),
             run.manifest,
             encoder=FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens),
             baselines=tuple(dict.fromkeys(run.evaluation.baselines + run.policy.baselines)),

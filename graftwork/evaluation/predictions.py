@@ -52,8 +52,9 @@ def open_predictions(store: Store, key: str) -> "pd.DataFrame":
 
 
 def rows_digest(rows: "pd.DataFrame") -> str:
-    """What the rows say and are labelled, in their order."""
-    return digest(rows[["row_id", "label", "text", "text_b"]].astype(object).where(rows.notna(), None).values.tolist())
+    """What the rows say, how they are labelled and grouped, in their order."""
+    facts = rows[[*KEPT, "text", "text_b"]].astype(object)
+    return digest(facts.where(facts.notna(), None).values.tolist())
 
 
 def texts_of(rows: "pd.DataFrame") -> list[Text]:

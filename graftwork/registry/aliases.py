@@ -2,6 +2,7 @@
 
 import getpass
 import logging
+import os
 import socket
 from functools import partial
 
@@ -22,7 +23,8 @@ def nominate(
 ) -> LedgerEntry:
     """Make the judged version the champion, or the challenger if the verdict is not to promote it.
 
-    champion: the version it was judged against. Raises PromotionRefused if that is no longer the champion.
+    The champion, judged again, stays what it is: only a person can take it back. champion: the version it was judged
+    against. Raises PromotionRefused if that is no longer the champion.
     """
     is_promoted = verdict.outcome == "promote"
     nomination = Nomination(
@@ -38,7 +40,8 @@ def nominate(
     ledger, move = Ledger(workspace.database), partial(move_alias, workspace)
     for problem in reconcile(ledger, move, version.name, read_aliases(workspace, version.name)):
         log.warning("%s", problem)
-    if is_promoted:
+    held = ledger.champion(version.name)
+    if is_promoted or (held is not None and held.to_version == version.version):
         return promote(ledger, move, version.name, nomination, actor=AUTOMATIC, expected=champion)
     challenger = ledger.standing(version.name, CHALLENGER).champion
     seen = challenger.to_version if challenger else None
@@ -59,9 +62,16 @@ def roll_back(workspace: Workspace, model: str, reason: str) -> LedgerEntry:
     """Put the previous champion back. Raises PromotionRefused if there is none."""
     serving = resolve_version(workspace, f"{model}@{CHAMPION}").version
     ledger = Ledger(workspace.database)
+    *_, last = (None, *ledger.entries(model))
+    if last is not None and last.rule != "rollback" and last.from_version == serving:
+        serving = last.to_version  # a promotion was cut off before it moved the alias: that one is to be left
     return rollback(ledger, partial(move_alias, workspace), model, leaving=serving, actor=person(), reason=reason)
 
 
 def person() -> str:
-    """Who is at the keyboard: user@host."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Who is at the keyboard: user@host; the user's number in a container that has no name for it."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

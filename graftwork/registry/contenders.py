@@ -7,7 +7,7 @@ from graftwork.errors import Problem, RegistryError
 from graftwork.evaluation.evaluation import Contender
 from graftwork.promotion.history import LedgerEntry, Standing
 from graftwork.promotion.ledger import Ledger
-from graftwork.registry.versions import fetch_bundle, resolve_version
+from graftwork.registry.versions import fetch_bundle, read_bundle, resolve_version
 from graftwork.training.bundle import MODEL, ServingBundle
 from graftwork.workspace import Workspace
 
@@ -19,26 +19,26 @@ def candidate(workspace: Workspace, bundle: ServingBundle) -> Contender:
     )
 
 
-def references(workspace: Workspace, model: str, bundle: str) -> dict[str, Contender]:
-    """Champion and anchor that a bundle (by digest) of this model is judged against; empty before the first champion.
+def references(workspace: Workspace, bundle: ServingBundle) -> dict[str, Contender]:
+    """Champion and anchor that a bundle is judged against; empty before the model's first champion.
 
     For the bundle that is the champion itself these are the ones it replaced, so that a run that is run again finds
     the evaluation and the verdict it had.
     """
-    standing = Ledger(workspace.database).standing(model)
-    if standing.champion is not None and standing.champion.bundle_digest == bundle:
+    standing = Ledger(workspace.database).standing(bundle.name)
+    if standing.champion is not None and standing.champion.bundle_digest == bundle.digest:
         standing = Standing(standing.reigns[:-1], standing.revoked)
     entries = {"champion": standing.champion, "anchor": standing.anchor}
-    return {name: _registered(workspace, entry) for name, entry in entries.items() if entry is not None}
+    return {name: _registered(workspace, entry, bundle) for name, entry in entries.items() if entry is not None}
 
 
-def _registered(workspace: Workspace, entry: LedgerEntry) -> Contender:
+def _registered(workspace: Workspace, entry: LedgerEntry, candidate: ServingBundle) -> Contender:
     return Contender(
         bundle=entry.bundle_digest,
         recipe=entry.recipe_digest,
         manifest=entry.manifest_digest,
         version=entry.to_version,
-        open_model=partial(_fetched, workspace, entry),
+        open_model=partial(_fetched, workspace, entry, candidate),
     )
 
 
@@ -49,5 +49,12 @@ def _stored(workspace: Workspace, key: str) -> Path:
     return folder / MODEL
 
 
-def _fetched(workspace: Workspace, entry: LedgerEntry) -> Path:
-    return fetch_bundle(workspace, resolve_version(workspace, f"{entry.model}/{entry.to_version}"))
+def _fetched(workspace: Workspace, entry: LedgerEntry, candidate: ServingBundle) -> Path:
+    """The model folder of a registered version, which has to read the columns that the candidate reads."""
+    version = resolve_version(workspace, f"{entry.model}/{entry.to_version}")
+    found = read_bundle(workspace, version).columns
+    if found != candidate.columns:
+        problem = f"it reads {', '.join(found)}; the data has {', '.join(candidate.columns)}"
+        hint = "a recipe that reads other columns needs a name of its own"
+        raise RegistryError(Problem(problem, version.uri, hint))
+    return fetch_bundle(workspace, version)

@@ -40,9 +40,9 @@ def log_training(workspace: Workspace, run_id: str, plan: "TrainingPlan", stages
         experiment = experiment_of(client, workspace.settings, plan.name)
         parent = _open_run(client, experiment, run_id, "", run_id, plan_tags(plan))
         log_once(client, parent, [], plan_params(plan))
-        by_name = {stage.name: stage for stage in plan.stages}
-        for result in stages:
-            _log_stage(client, experiment, run_id, parent, by_name[result.stage], result)
+        # By place: a stage that was reused may have had another name in the recipe that it was trained for.
+        for stage, result in zip(plan.stages, stages, strict=False):
+            _log_stage(client, experiment, run_id, parent, stage, result)
         return parent
 
 

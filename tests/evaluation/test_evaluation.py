@@ -158,6 +158,25 @@ def test_rows_that_a_champion_was_trained_on_never_judge_it(
     assert excluded == len(gone)
 
 
+def test_a_row_that_is_named_by_its_line_is_known_by_its_text(
+    store: Store, rows: pd.DataFrame, publish: Publish
+) -> None:
+    """Without an id column, a line added on top gives every row the id of the one before; none of them is known."""
+    placed = rows.assign(group=None, row_id="s/reviews.csv:" + rows["line"].astype(str), source="s")
+    moved = placed.assign(line=rows["line"] + 1, row_id="s/reviews.csv:" + (rows["line"] + 1).astype(str))
+    left, excluded = judged_rows(store, publish(moved), [publish(placed).digest])
+    assert (len(left), excluded) == (80, 0)
+
+
+def test_rows_that_are_grouped_later_are_resampled_by_group(
+    run: Evaluate, rows: pd.DataFrame, publish: Publish, candidate: Contender
+) -> None:
+    """The predictions of a model are not reused with the groups that its rows had before."""
+    assert run(candidate, publish(rows.assign(group=None))).groups == 80
+    grouped = rows.assign(group="s/" + rows["side"] + (rows["line"] // 60).astype(str))
+    assert run(candidate, publish(grouped)).groups == 4
+
+
 def test_a_champion_that_knows_every_row_can_not_be_judged(
     store: Store, rows: pd.DataFrame, manifest: DatasetManifest, publish: Publish
 ) -> None:

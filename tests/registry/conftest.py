@@ -210,6 +210,23 @@ def register(
 
 
 @pytest.fixture
+def register_other(
+    workspace: Workspace,
+    stages: tuple[StageResult, ...],
+    manifest: DatasetManifest,
+    evaluation: Evaluation,
+    plan: TrainingPlan,
+    verdict: Verdict,
+    register: Callable[[], ModelVersion],
+) -> ModelVersion:
+    """A second version of the same model."""
+    register()
+    other = store_bundle(workspace, stages, seed=2)
+    run = log_training(workspace, "run2", plan, other.stages)
+    return register_model(workspace, run, other, manifest, evaluation, verdict)
+
+
+@pytest.fixture
 def fork() -> Callable[..., int]:
     """Runs a function in a process of its own; its process id."""
 

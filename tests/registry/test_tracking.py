@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,16 @@ def test_resumed_run_logs_no_point_twice(workspace: Workspace, plan: TrainingPla
             assert [(point.step, point.value) for point in losses] == [(s.step, s.loss) for s in result.steps]
             accuracies = client.get_metric_history(child.info.run_id, "validation/accuracy")
             assert [point.value for point in accuracies] == [epoch.validation_accuracy for epoch in result.epochs]
+
+
+def test_a_stage_that_was_reused_goes_by_its_new_name(
+    workspace: Workspace, plan: TrainingPlan, bundle: ServingBundle
+) -> None:
+    """Its result says what it was called when it was trained; the recipe may call it something else by now."""
+    renamed = replace(plan, stages=(replace(plan.stages[0], name="first"), *plan.stages[1:]))
+    log_training(workspace, "run1", renamed, bundle.stages)
+    with reach_mlflow(workspace.settings) as client:
+        assert find_run(client, experiment_of(client, workspace.settings, plan.name), "run1", "first") is not None
 
 
 def test_child_killed_while_it_was_logged_is_completed(
