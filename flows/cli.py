@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -155,7 +156,7 @@ def models(model: str | None = None, *, json: Json = False) -> None:
     from graftwork import api
 
     found = api.models(model)
-    _print(json, [vars(version) for version in found], console.models_table(found))
+    _print(json, [asdict(version) for version in found], console.models_table(found))
 
 
 @app.command(group=GOVERN)

@@ -38,9 +38,9 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
 
 def show(*parts: RenderableType) -> None:
     """Print on standard output: tables fitted to the terminal, lines of text left whole, so paths can be copied."""
-    console = Console()
+    console = Console(markup=False)  # a reason or a path may hold square brackets
     if not console.is_terminal:
-        console = Console(width=PIPED_WIDTH)
+        console = Console(width=PIPED_WIDTH, markup=False)
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str | Text))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flows.server import prefect_api, wait_until_ready
 from flows.summary import RunSummary
+from graftwork.policy import load_policy
 from graftwork.recipe import load_recipe
 from graftwork.registry.tracking import close_dead_runs as close_dead_mlflow_runs
 from graftwork.settings import PATIENT_THREADS, Settings
@@ -22,7 +23,8 @@ def run(settings: Settings, recipe: Path, overrides: Sequence[str], limit_rows: 
     Raises the error of the step that failed.
     """
     os.environ.update(PATIENT_THREADS | os.environ)
-    load_recipe(recipe, overrides, limit_rows)  # what is wrong with it is said before a server is waited for
+    wanted = load_recipe(recipe, overrides, limit_rows)  # what is wrong is said before a server is waited for
+    load_policy(wanted.root / wanted.policy)
     workspace = Workspace.open(settings)
     _log_to_terminal()
     with prefect_api(settings):

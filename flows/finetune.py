@@ -1,5 +1,6 @@
 """From one recipe to a judged, registered and promoted model. Read this first."""
 
+import shlex
 from pathlib import Path
 
 from prefect import flow
@@ -35,5 +36,6 @@ def finetune(recipe: str, overrides: tuple[str, ...] = (), limit_rows: int | Non
         return RunSummary(run, bundle, evaluation, verdict)
     version = register_model(run.run_id, bundle, evaluation, verdict)
     entry = promote(version, bundle, evaluation, verdict)
-    report = publish_report(run.run_id, bundle, evaluation, verdict, version, entry, f"graftwork run {recipe}")
+    command = shlex.join(["graftwork", "run", recipe, *(f"--set={override}" for override in overrides)])
+    report = publish_report(run.run_id, bundle, evaluation, verdict, version, entry, command)
     return RunSummary(run, bundle, evaluation, verdict, version, entry, report)

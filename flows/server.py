@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from graftwork.errors import ServiceUnavailable
-from graftwork.settings import Settings
+from graftwork.settings import Settings, hide_password
 
 START_WITHIN_S = 120
 STOP_WITHIN_S = 10
@@ -70,9 +70,13 @@ def wait_until_ready(url: str | None = None) -> None:
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310 - an address from the settings
                 return
-        except (urllib.error.URLError, OSError):
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                return  # it answers; whether we may come in is for Prefect's client, which has the credentials
             time.sleep(0.05)
-    raise ServiceUnavailable(f"the Prefect server at {url} does not answer")
+        except OSError:
+            time.sleep(0.05)
+    raise ServiceUnavailable(f"the Prefect server at {hide_password(url)} does not answer")
 
 
 def _free_port() -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftwork.checkpoints.lock import CheckpointLock, lock_path
 from graftwork.data.manifest import DatasetManifest
+from graftwork.policy import load_policy
 from graftwork.promotion.history import LedgerEntry
 from graftwork.recipe import load_recipe
 from graftwork.training.plan import TrainingPlan
@@ -78,6 +79,7 @@ def plan(recipe: Path, overrides: Sequence[str] = (), limit_rows: int | None = N
 
     workspace = Workspace.open()
     loaded = load_recipe(recipe, overrides, limit_rows)
+    load_policy(loaded.root / loaded.policy)  # the run will want it
     manifest = validate_data(loaded, workspace)
     lock = retrieve_checkpoint(loaded, workspace, FAMILIES)
     planned = plan_training(loaded, manifest, lock, open_checkpoint(workspace.store, lock))

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
+from graftwork.promotion.history import Nomination, follow
+from graftwork.registry.versions import ListedVersion, ModelVersion
 
 # What a user has to know about each command: its arguments and options.
 COMMANDS = {
@@ -137,6 +139,15 @@ def no_such_version(cli: CommandLine) -> list[str]:
     return ["promote", "nosuch", "1", "--reason", "why not"]
 
 
+def no_policy(cli: CommandLine) -> list[str]:
+    (cli.folder / "policy.yaml").unlink()
+    return ["plan", "recipe.yaml"]
+
+
+def no_rows(cli: CommandLine) -> list[str]:
+    return ["plan", "recipe.yaml", "--limit-rows", "0"]
+
+
 # case: exit code, and what the message must hold for the person who has to act
 MISTAKES: dict[Callable[[CommandLine], list[str]], tuple[int, list[str]]] = {
     no_recipe: (2, ["nosuch.yaml", "graftwork init"]),
@@ -148,6 +159,8 @@ MISTAKES: dict[Callable[[CommandLine], list[str]], tuple[int, list[str]]] = {
     label_outside: (3, ["reviews.csv", "label"]),
     nothing_landed: (3, ["reviews.csv"]),
     unsupported_checkpoint: (4, ["config.json", "auto_map"]),
+    no_policy: (2, ["policy.yaml"]),
+    no_rows: (2, ["--limit-rows"]),
     no_such_version: (6, ["nosuch"]),
 }
 
@@ -227,3 +240,18 @@ def test_stages_can_be_pasted_into_a_recipe(graftwork):
     preset = json.loads(graftwork("plan", "recipe.yaml", "--json")[1])
     graftwork.write("recipe.yaml", RECIPE.replace("stages: head-only\n", graftwork("stages", "recipe.yaml")[1]))
     assert json.loads(graftwork("plan", "recipe.yaml", "--json")[1]) == preset
+
+
+def test_a_reason_may_hold_any_letter(graftwork, monkeypatch):
+    """Square brackets are no markup: a ledger can't be mended afterwards."""
+    entry = follow((), "reviews", "champion", Nomination(1, "b", "r", "m", "by hand", "see [/wip] [bold]"), "ann")
+    monkeypatch.setattr("graftwork.api.history", lambda model: (entry,))
+    code, out, err = graftwork("history", "reviews")
+    assert (code, "[/wip] [bold]" in " ".join(out.split())) == (0, True), err
+
+
+def test_models_are_told_to_scripts_as_records(graftwork, monkeypatch):
+    """A version is an object, not the text of one."""
+    version = ModelVersion("reviews", 3, "b", "k", "i", "r", "2026-01-01")
+    monkeypatch.setattr("graftwork.api.models", lambda model: [ListedVersion(version, ("champion",), {}, {})])
+    assert json.loads(graftwork("models", "--json")[1])[0]["version"]["version"] == 3
