@@ -13,7 +13,7 @@ TORCH = "torch==2.13.0"  # named, so that pip takes the build that lies at hand 
 
 @pytest.fixture(scope="session")
 def make_environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Installs what is named, at the tested versions, into a virtual environment of its own; the folder of its programs."""
+    """Installs what is named, in its tested version, into an environment of its own; the folder of its programs."""
 
     def make(*wanted: str) -> Path:
         folder = tmp_path_factory.mktemp("environment") / "venv"

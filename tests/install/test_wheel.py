@@ -30,7 +30,6 @@ DATA = {
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout."""
     folder = tmp_path_factory.mktemp("dist")
-    # Without isolation where that would need an index for hatchling alone.
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True, text=True)
     (built,) = folder.glob("*.whl")
