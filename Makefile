@@ -41,7 +41,7 @@ unit: install ## the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m 'not e2e and not install'
 
 e2e: install ## the tests with the real checkpoint and real servers
-	$(BIN)/pytest -q -m e2e
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m e2e
 
 test-install: install ## a wheel in a fresh environment, a saved model in one of its own: needs a package index
 	$(BIN)/pytest -q -m install

@@ -6,6 +6,7 @@
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -53,6 +54,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_heed_interrupts,
         )
 
     def start_run(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
@@ -123,6 +125,11 @@ def make_project(folder: Path, rows: int = MOVIES) -> Project:
     shorten(ROOT / "examples/reviews/movies.tsv", folder / "examples/reviews/movies.tsv", rows)
     (folder / ".graftwork").mkdir()
     return Project(folder)
+
+
+def _heed_interrupts() -> None:
+    """A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def processes_below(folder: Path) -> Sequence[str]:
