@@ -15,8 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from graftwork.errors import Problem, RecipeError
 
 HOME_NAME = ".graftwork"
-# How often threads that wait for each other look before they sleep. OpenMP's own 300,000 times cost a factor of seven in
-# training on two cores that other processes used, too; sleeping at once cost a factor of two on two that nobody used.
+# How often threads that wait for each other look before they sleep. OpenMP's own 300,000 times made training on two
+# cores seven times slower while others used them, too; sleeping at once made it half as fast while nobody did.
 PATIENT_THREADS = {"GOMP_SPINCOUNT": "30000"}
 
 
