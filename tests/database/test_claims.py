@@ -26,13 +26,6 @@ sys.stdin.readline()
 """
 
 
-@pytest.fixture
-def dead_owner() -> str:
-    """A process of this machine that has ended."""
-    ask = "from graftwork.owners import this_owner; print(this_owner())"
-    return subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
-
-
 def leave(database: Database, owner: str) -> None:
     """An open claim as `owner` left it."""
     with database.begin() as connection:

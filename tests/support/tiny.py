@@ -1,0 +1,96 @@
+"""Tiny pretrained checkpoints built from a config, and runs on made-up reviews: real in all but size, and offline."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+from graftwork.checkpoints.retrieve import retrieve_checkpoint
+from graftwork.data.manifest import validate_data
+from graftwork.models.catalog import FAMILIES
+from graftwork.policy import Policy
+from graftwork.recipe import load_recipe
+from graftwork.training.plan import ResolvedRun, plan_run
+from graftwork.workspace import Workspace
+
+WORDS = (
+    "a the film movie plot acting was is and not very good great wonderful moving warm clever bright brilliant honest "
+    "bad awful dull boring weak cold stupid dark terrible false long short new old"
+).split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+TINY = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
+CONFIGS = {
+    "bert": TINY,
+    "roberta": TINY | {"max_position_embeddings": 130, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3},
+    "ernie": TINY,
+    "electra": TINY | {"embedding_size": 16},
+    "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 48},
+}
+
+
+def write_tokenizer(folder: Path) -> int:
+    """A word-level tokenizer of a few words, as transformers reads it; the size of its vocabulary."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 128} | names
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return len(vocabulary)
+
+
+RECIPE = """
+name: tiny
+problem_type: text-classification
+data:
+  sources: [{{name: made, path: made.csv}}]
+  label: {{from: label, classes: ["no", "yes"]}}
+  split: {{holdout: 0.2, validation: 0.2, seed: 1, by: [group]}}
+input: {{text: text, max_tokens: 16}}
+checkpoint: {{source: "file://{checkpoint}", licences: [apache-2.0]}}
+train: {{batch_tokens: 64, precision: float32}}
+stages:
+  - {{name: head, train: [head], epochs: 1, learning_rate: 1e-2}}
+  - {{name: top, train: [head, "top:1"], epochs: 2, learning_rate: 1e-3}}
+policy: policy.yaml
+"""
+
+
+def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "apache-2.0", seed: int = 0) -> None:
+    """A checkpoint of an architecture: config, tokenizer, safetensors, and the licence in its model card."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    size = write_tokenizer(folder)
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(architecture, vocab_size=size, **CONFIGS[architecture])
+    AutoModel.from_config(config).save_pretrained(folder)
+    (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\nA tiny model for tests.\n")
+
+
+def write_project(folder: Path, checkpoint: Path) -> None:
+    """A recipe for the checkpoint, its policy, and 168 reviews whose words decide their label."""
+    words = "good great bright clever warm long short old new dark cold dull weak bad".split()
+    lines = [
+        f"the {a} film was {b} and {c},{'yes' if (i + j + k) % 2 else 'no'}"
+        for (i, a), (j, b), (k, c) in product(enumerate(words[:6]), enumerate(words), enumerate(words[:2]))
+    ]
+    (folder / "made.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    (folder / "policy.yaml").write_text("minimum_rows: 10\n")
+    (folder / "recipe.yaml").write_text(RECIPE.format(checkpoint=checkpoint))
+
+
+def resolve_run(folder: Path, workspace: Workspace, *overrides: str) -> ResolvedRun:
+    """The project's recipe, with `--set` overrides, resolved into a run that is in the store."""
+    recipe = load_recipe(folder / "recipe.yaml", overrides)
+    manifest = validate_data(recipe, workspace)
+    lock = retrieve_checkpoint(recipe, workspace, FAMILIES)
+    return plan_run(recipe, manifest, lock, Policy(), workspace.store)
