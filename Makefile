@@ -6,7 +6,7 @@ RECIPE := recipes/review-sentiment.yaml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-new-data test check unit e2e test-install bench clean
+.PHONY: help install demo demo-new-data test check unit e2e test-install torture bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ e2e: install ## the tests with the real checkpoint and real servers
 
 test-install: install ## a wheel in a fresh environment, a saved model in one of its own: needs a package index
 	$(BIN)/pytest -q -m install
+
+N := 200
+torture: install ## kill N=200 trainings at random points and compare each end with an unbroken one, bit for bit
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/support $(BIN)/python tests/support/torture.py --kills $(N)
 
 bench: install ## what it measures stands beside its peer, in the same run
 	$(BIN)/python -m benchmarks.demo
