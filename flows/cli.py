@@ -51,6 +51,18 @@ LimitRows = Annotated[
     int | None,
     Parameter("--limit-rows", help="A quick try on this many rows; it neither registers nor promotes."),
 ]
+Restart = Annotated[
+    bool,
+    Parameter("--restart", negative="", help="Begin a stage that was left in its middle again, from its first step."),
+]
+AcceptDrift = Annotated[
+    tuple[str, ...],
+    Parameter(
+        "--accept-drift",
+        negative="",
+        help="Go on although this field of the environment has changed; recorded on the model version.",
+    ),
+]
 Reason = Annotated[str, Parameter("--reason", help="Why, in a sentence: it goes into the ledger with your name.")]
 
 
@@ -92,16 +104,25 @@ def plan(recipe: Path, *, set_: Set = (), limit_rows: LimitRows = None, json: Js
 
 
 @app.command(group=MAKE)
-def run(recipe: Path, *, set_: Set = (), limit_rows: LimitRows = None, json: Json = False) -> None:
+def run(
+    recipe: Path,
+    *,
+    set_: Set = (),
+    limit_rows: LimitRows = None,
+    restart: Restart = False,
+    accept_drift: AcceptDrift = (),
+    json: Json = False,
+) -> None:
     """Validate, train, evaluate, judge, register and promote: the whole flow; what is unchanged is not done again.
 
     It runs on embedded defaults below .graftwork, or on the servers that PREFECT_API_URL and MLFLOW_TRACKING_URI name.
-    Stop it with Ctrl-C; the same command goes on from the last finished stage.
+    Stop it with Ctrl-C, or kill it: the same command goes on at the exact step. If something that decides the result
+    has changed since, it says what, and waits for --restart or --accept-drift.
     """
     from flows import console, embedded
 
     with _project(recipe) as settings:
-        summary = embedded.run(settings, recipe, set_, limit_rows)
+        summary = embedded.run(settings, recipe, set_, limit_rows, restart, accept_drift)
     _print(json, summary.as_json(), *console.run_lines(summary, settings))
 
 
@@ -225,7 +246,7 @@ def _exit_code(arguments: list[str], debug: bool) -> int:
     except GraftworkError as error:
         return _complain(f"{type(error).__name__}: {error}", error.exit_code, debug)
     except KeyboardInterrupt:
-        return _complain("paused: the same command goes on from the last finished stage", Paused.exit_code, debug)
+        return _complain("paused: the same command goes on where it stopped", Paused.exit_code, debug)
     except Exception as error:  # noqa: BLE001 - the last place where a bug of ours can be told from a user's mistake
         told = f"{type(error).__name__}: {error}"
         return _complain(f"a bug of ours: {told}\nRun again with --debug for the traceback.", 1, debug)

@@ -17,7 +17,14 @@ from graftwork.workspace import Workspace
 FLUSH_WITHIN_S = 5.0
 
 
-def run(settings: Settings, recipe: Path, overrides: Sequence[str], limit_rows: int | None) -> RunSummary:
+def run(
+    settings: Settings,
+    recipe: Path,
+    overrides: Sequence[str],
+    limit_rows: int | None,
+    restart: bool,
+    accept_drift: Sequence[str],
+) -> RunSummary:
     """Run the finetune flow for a recipe, after closing what runs of dead processes left open.
 
     Raises the error of the step that failed.
@@ -39,7 +46,7 @@ def run(settings: Settings, recipe: Path, overrides: Sequence[str], limit_rows: 
         close_dead_runs()
         try:
             with owned():
-                return finetune(str(recipe), tuple(overrides), limit_rows)
+                return finetune(str(recipe), tuple(overrides), limit_rows, restart, tuple(accept_drift))
         finally:
             APILogWorker.drain_all(timeout=FLUSH_WITHIN_S)
 

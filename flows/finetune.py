@@ -18,18 +18,25 @@ from tasks.validate_data import validate_data
 
 
 @flow(name="finetune", flow_run_name="finetune-{recipe}", persist_result=False, validate_parameters=True)
-def finetune(recipe: str, overrides: tuple[str, ...] = (), limit_rows: int | None = None) -> RunSummary:
+def finetune(
+    recipe: str,
+    overrides: tuple[str, ...] = (),
+    limit_rows: int | None = None,
+    restart: bool = False,
+    accept_drift: tuple[str, ...] = (),
+) -> RunSummary:
     """Validate, retrieve, plan, train, evaluate, judge, register, promote; what is unchanged is not done again.
 
     recipe: path of the recipe file. overrides: `key=value`, as after --set. limit_rows: a quick try on
-    so many rows in all; it is judged, but neither registered nor promoted.
+    so many rows in all; it is judged, but neither registered nor promoted. restart: begin a stage that was left in its
+    middle again. accept_drift: what of its environment may have changed since.
     """
     wanted = load_recipe(Path(recipe), overrides, limit_rows)
     use_home(wanted.root)
     manifest = validate_data(wanted)
     lock = retrieve_checkpoint(wanted)
     run = plan_training(wanted, manifest, lock)
-    bundle = train_stages(run.run_id)
+    bundle = train_stages(run.run_id, restart, accept_drift)
     evaluation = evaluate(run.run_id, bundle)
     verdict = judge(run.run_id, bundle, evaluation)
     if run.is_limited:

@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +123,20 @@ class Store:
         _sync(place.parent)
         self.made.append(key)
         return place
+
+    def keys(self, kind: str, prefix: str = "") -> list[str]:
+        """The keys of a kind whose names begin so, sorted."""
+        found = (self.root / kind).glob(f"{prefix}*/{MANIFEST}")
+        return sorted(f"{kind}/{manifest.parent.name}" for manifest in found)
+
+    def remove(self, key: str) -> None:
+        """Take a folder away, whole or not at all; one that is not there is no error."""
+        aside = self.root / STAGING / f"{this_owner()}:{uuid.uuid4().hex[:12]}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            self._place(key).rename(aside)
+            _sync(self._place(key).parent)
+            shutil.rmtree(aside, ignore_errors=True)
 
     def sweep(self) -> int:
         """Remove what processes of this machine that have ended left half-written; the number of folders removed."""

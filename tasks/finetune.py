@@ -41,10 +41,10 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
 
 
 @task(task_run_name="train run {run_id}", tags=["gpu"], **RETRIED)
-def train_stages(run_id: str) -> ServingBundle:
+def train_stages(run_id: str, restart: bool = False, accept_drift: tuple[str, ...] = ()) -> ServingBundle:
     """All stages of the run, in a process of their own; an artifact shows step, loss and time left while it works."""
     progress = TrainingProgress()
-    bundle = launch.train_stages(run_id, Workspace.open().store, on_progress=progress)
+    bundle = launch.train_stages(run_id, Workspace.open().store, progress, restart, accept_drift)
     progress.finish()
     return bundle
 
@@ -55,6 +55,7 @@ class TrainingProgress:
     def __init__(self) -> None:
         self.artifact = cast("UUID", create_progress_artifact(progress=0.0, key="training", description="starting"))
         self.stage_started = self.published = self.logged = 0.0
+        self.first_step = 0  # of this attempt
 
     def __call__(self, event: dict[str, Any]) -> None:
         handle = getattr(self, f"on_{event['event']}")
@@ -67,13 +68,30 @@ class TrainingProgress:
     def on_reused(self, event: dict[str, Any]) -> None:
         log.info("stage %s: reused, %s of training not repeated", event["stage"], duration(event["seconds"]))
 
+    def on_waiting(self, event: dict[str, Any]) -> None:
+        log.info("%s trains this run: waiting for it", event["owner"])
+
+    def on_resumed(self, event: dict[str, Any]) -> None:
+        self.first_step = event["step"]
+        log.info("stage %s: goes on at step %d of %d", event["stage"], event["step"], event["steps"])
+        for change in event["drift"]:
+            log.warning("stage %s: no longer exact to the bit, %s", event["stage"], change)
+
+    def on_lost(self, event: dict[str, Any]) -> None:
+        log.warning("the saved %s is gone or damaged: the stage starts again", event["kind"])
+
+    def on_saved(self, event: dict[str, Any]) -> None:
+        if event["first"]:
+            log.info("stage %s: saved at step %d, and from now on as it goes", event["stage"], event["step"])
+
     def on_stage(self, event: dict[str, Any]) -> None:
         self.stage_started = self.logged = time.monotonic()
+        self.first_step = 0
         log.info("stage %s: %d of %d begins", event["stage"], event["index"] + 1, event["stages"])
 
     def on_step(self, event: dict[str, Any]) -> None:
         now = time.monotonic()
-        left = (now - self.stage_started) / event["step"] * (event["steps"] - event["step"])
+        left = (now - self.stage_started) / (event["step"] - self.first_step) * (event["steps"] - event["step"])
         text = "stage {stage}: step {step} of {steps}, loss {loss:.3f}, ".format(**event) + f"{duration(left)} left"
         if now - self.published >= PUBLISH_EVERY_S or event["step"] == event["steps"]:
             self.published = now

@@ -31,6 +31,12 @@ def load_body(folder: Path) -> nn.Module:
     return body
 
 
+def attention_of(model: TextClassifier) -> str:
+    """The attention kernel that the body computes with."""
+    config: Any = model.body.config
+    return str(config._attn_implementation)
+
+
 def _loading_problems(family: TextFamily, report: dict[str, Any]) -> list[Problem]:
     missing = [Problem(f"tensor {name} is missing from the checkpoint") for name in sorted(report["missing_keys"])]
     unexpected = [

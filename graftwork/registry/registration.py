@@ -148,7 +148,8 @@ def _create_version(
 
 
 def _tags(bundle: ServingBundle, manifest: "DatasetManifest", verdict: "Verdict") -> dict[str, str]:
-    return {
+    drift = {"graftwork.drift": "; ".join(bundle.drift)} if bundle.drift else {}
+    return drift | {
         BUNDLE: bundle.digest,
         BUNDLE_KEY: bundle.key,
         "graftwork.recipe": bundle.recipe_digest,

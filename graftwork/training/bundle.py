@@ -35,7 +35,10 @@ class StepMetrics:
 
 @dataclass(frozen=True)
 class StageResult:
-    """A finished stage. key: its folder in the store. best_epoch: the epoch whose weights it left, counted from 1."""
+    """A finished stage. key: its folder in the store. best_epoch: the epoch whose weights it left, counted from 1.
+
+    drift: what changed in its environment between a save and a resume, and was accepted; else it is exact to the bit.
+    """
 
     SCHEMA: ClassVar[int] = 1
     stage: str
@@ -45,6 +48,7 @@ class StageResult:
     steps: tuple[StepMetrics, ...]
     best_epoch: int
     seconds: float
+    drift: tuple[str, ...] = ()
 
     @property
     def best(self) -> EpochMetrics:
@@ -65,6 +69,11 @@ class ServingBundle:
     classes: tuple[str, ...]
     columns: tuple[str, ...]
     stages: tuple[StageResult, ...]
+
+    @property
+    def drift(self) -> tuple[str, ...]:
+        """What its stages accepted as changed on the way; empty if it is what the plan gives, to the bit."""
+        return tuple(f"{stage.stage}: {change}" for stage in self.stages for change in stage.drift)
 
 
 def find_bundle(store: Store, key: str) -> ServingBundle | None:

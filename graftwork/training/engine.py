@@ -1,8 +1,8 @@
 """All stages of a run, each taken from the store where it is there already; at the end, the serving bundle."""
 
 import shutil
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,12 +14,16 @@ from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, from_json, to_json
 from graftwork.models import serving
 from graftwork.models.serving import WEIGHTS, ServingConfig, TextClassifier, TextEncoder, pick_device
-from graftwork.models.text import load_pretrained
+from graftwork.models.text import attention_of, load_pretrained
 from graftwork.storage import Store
 from graftwork.training.bundle import BUNDLE_RECORD, MODEL, STAGE_RECORD, ServingBundle, StageResult, folder_digest
+from graftwork.training.contract import contract_of
+from graftwork.training.lease import hold
 from graftwork.training.loop import Examples, Report, StageContext, StageProgress, train_stage
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.stages import Stage
+from graftwork.training.state import StateKeeper
+from graftwork.workspace import Workspace
 
 # What a bundle takes over from the checkpoint, byte for byte; the weights and the serving code are ours.
 TOKENIZER_AND_CONFIG = (
@@ -34,26 +38,55 @@ TOKENIZER_AND_CONFIG = (
 )
 
 
-def run_stages(run: ResolvedRun, store: Store, report: Report, should_stop: Callable[[], bool]) -> ServingBundle:
-    """Train the stages that are not in the store yet, then bundle.
+@dataclass(frozen=True)
+class ResumeWish:
+    """What to do with the state that an earlier attempt left: by default go on, if nothing has changed.
 
-    Raises Paused between steps once `should_stop` says so; finished stages stay in the store.
+    restart: begin the stage again. accept_drift: fields of the contract that may have changed.
     """
-    checkpoint = open_checkpoint(store, run.lock)
-    results = _finished_stages(run.plan, store, report)
-    model = _load_model(run.plan, checkpoint, store, results)
-    remaining = run.plan.stages[len(results) :]
-    if remaining:
-        encoder = TextEncoder(checkpoint, run.plan.max_tokens)
-        train, validation = (_examples(run, store, side, encoder) for side in ("train", "validation"))
-    for index, stage in enumerate(remaining, start=len(results)):
-        report({"event": "stage", "stage": stage.name, "index": index, "stages": len(run.plan.stages)})
-        started = time.monotonic()
-        context = _context(run.plan, index, report, should_stop)
-        progress = train_stage(model, stage, run.plan.groups, train, validation, context)
-        results.append(_publish_stage(store, stage, model, progress, time.monotonic() - started))
-        fault("training.stage_switch")
-    return _publish_bundle(run, store, checkpoint, model, tuple(results))
+
+    restart: bool = False
+    accept_drift: tuple[str, ...] = ()
+
+
+def run_stages(
+    run: ResolvedRun,
+    workspace: Workspace,
+    report: Report,
+    should_stop: Callable[[], bool],
+    wish: ResumeWish = ResumeWish(),
+) -> ServingBundle:
+    """Train the stages that are not in the store yet, the first of them from the step where it was left; then bundle.
+
+    Raises Paused between steps once `should_stop` says so; ResumeRefused if what was left can't be continued exactly;
+    Replaced if another process has taken the run over.
+    """
+    store, settings = workspace.store, workspace.settings
+
+    def tell_wait(owner: str) -> None:
+        report({"event": "waiting", "owner": owner})
+
+    with hold(workspace.database, run.run_id, settings.lease_seconds, tell_wait, should_stop) as lease:
+        checkpoint = open_checkpoint(store, run.lock)
+        results = _finished_stages(run.plan, store, report)
+        model = _load_model(run.plan, checkpoint, store, results)
+        contract = contract_of(run.plan, pick_device(), attention_of(model))
+        keeper = StateKeeper(store, lease, contract, report, share=settings.save_share, accepted=wish.accept_drift)
+        if wish.restart:
+            keeper.forget()
+        remaining = run.plan.stages[len(results) :]
+        if remaining:
+            encoder = TextEncoder(checkpoint, run.plan.max_tokens)
+            train, validation = (_examples(run, store, side, encoder) for side in ("train", "validation"))
+        for index, stage in enumerate(remaining, start=len(results)):
+            report({"event": "stage", "stage": stage.name, "index": index, "stages": len(run.plan.stages)})
+            context = _context(run.plan, index, report, should_stop, keeper)
+            progress = train_stage(model, stage, run.plan.groups, train, validation, context)
+            lease.advance(lease.state)  # or be told that the run is another process's
+            results.append(_publish_stage(store, stage, model, progress, keeper.drift))
+            fault("training.stage_switch")
+        keeper.forget()  # before the bundle is there: after that, nobody would come this way again
+        return _publish_bundle(run, store, checkpoint, model, tuple(results))
 
 
 def serving_config(plan: TrainingPlan) -> ServingConfig:
@@ -61,7 +94,9 @@ def serving_config(plan: TrainingPlan) -> ServingConfig:
     return ServingConfig(plan.classes, plan.columns, plan.pooling, plan.max_tokens, plan.hidden_layers, plan.dropout)
 
 
-def _context(plan: TrainingPlan, index: int, report: Report, should_stop: Callable[[], bool]) -> StageContext:
+def _context(
+    plan: TrainingPlan, index: int, report: Report, should_stop: Callable[[], bool], keeper: StateKeeper
+) -> StageContext:
     return StageContext(
         index=index,
         seed=plan.seed,
@@ -70,6 +105,7 @@ def _context(plan: TrainingPlan, index: int, report: Report, should_stop: Callab
         device=pick_device(),
         report=report,
         should_stop=should_stop,
+        keeper=keeper,
     )
 
 
@@ -100,7 +136,7 @@ def _examples(run: ResolvedRun, store: Store, side: str, encoder: TextEncoder) -
 
 
 def _publish_stage(
-    store: Store, stage: Stage, model: TextClassifier, progress: StageProgress, seconds: float
+    store: Store, stage: Stage, model: TextClassifier, progress: StageProgress, drift: tuple[str, ...]
 ) -> StageResult:
     with store.writing(stage.key) as folder:
         _save_weights(model, folder / WEIGHTS)
@@ -111,7 +147,8 @@ def _publish_stage(
             epochs=tuple(progress.epochs),
             steps=tuple(progress.steps),
             best_epoch=progress.best_epoch,
-            seconds=seconds,
+            seconds=progress.seconds,
+            drift=drift,
         )
         (folder / STAGE_RECORD).write_text(to_json(result), encoding="utf-8")
         fault("training.before_publish")

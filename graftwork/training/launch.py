@@ -6,11 +6,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from graftwork.errors import CheckpointError, DataError, GraftworkError, Paused, Problem, TrainingError
+from graftwork.errors import (
+    CheckpointError,
+    DataError,
+    GraftworkError,
+    Paused,
+    Problem,
+    ServiceUnavailable,
+    TrainingError,
+)
 from graftwork.settings import PATIENT_THREADS
 from graftwork.storage import Store
 from graftwork.training.bundle import ServingBundle, find_bundle
@@ -19,20 +27,28 @@ from graftwork.training.plan import open_run
 STOP_WITHIN_S = 20
 SHOWN_LOG = 2000
 ERRORS: dict[int, type[GraftworkError]] = {
-    error.exit_code: error for error in (DataError, CheckpointError, TrainingError, Paused)
+    error.exit_code: error for error in (DataError, CheckpointError, TrainingError, ServiceUnavailable, Paused)
 }
 
 
-def train_stages(run_id: str, store: Store, on_progress: Callable[[dict[str, Any]], None]) -> ServingBundle:
+def train_stages(
+    run_id: str,
+    store: Store,
+    on_progress: Callable[[dict[str, Any]], None],
+    restart: bool = False,
+    accept_drift: Sequence[str] = (),
+) -> ServingBundle:
     """The serving bundle of a run: from the store, or trained in a process of its own that ends with this one.
 
-    on_progress is given one event after the other: `reused`, `stage`, `step` (stage, step, steps, loss), `epoch`.
-    Raises Paused if training was asked to stop, TrainingError if it failed or its process died.
+    on_progress is given one event after the other: `reused`, `waiting`, `stage`, `resumed`, `step` (stage, step,
+    steps, loss), `saved`, `epoch`. restart, accept_drift: what to do with the state of an earlier attempt if it can't
+    be continued exactly. Raises Paused if training was asked to stop, TrainingError if it failed or its process died.
     """
     plan = open_run(store, run_id).plan
     bundle = find_bundle(store, plan.bundle_key)
     if bundle is None:
-        _run_process(run_id, on_progress)
+        wish = ["--restart"] * restart + [f"--accept-drift={field}" for field in accept_drift]
+        _run_process([*wish, run_id], on_progress)
         bundle = find_bundle(store, plan.bundle_key)
     else:
         for result in bundle.stages:
@@ -42,9 +58,9 @@ def train_stages(run_id: str, store: Store, on_progress: Callable[[dict[str, Any
     return bundle
 
 
-def _run_process(run_id: str, on_progress: Callable[[dict[str, Any]], None]) -> None:
+def _run_process(arguments: Sequence[str], on_progress: Callable[[dict[str, Any]], None]) -> None:
     problems: list[Problem] = []
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as log, _process(run_id, log) as process:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log, _process(arguments, log) as process:
         for event in _events(process):
             if event["event"] == "error":
                 problems = [Problem(**problem) for problem in event["problems"]]
@@ -56,10 +72,10 @@ def _run_process(run_id: str, on_progress: Callable[[dict[str, Any]], None]) -> 
 
 
 @contextmanager
-def _process(run_id: str, log: TextIO) -> Iterator[subprocess.Popen[str]]:
+def _process(arguments: Sequence[str], log: TextIO) -> Iterator[subprocess.Popen[str]]:
     """The running child. It has a session of its own, so that Ctrl-C reaches it through us, and is asked once."""
     process = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", "graftwork.training.process", run_id],
+        [sys.executable, "-m", "graftwork.training.process", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,

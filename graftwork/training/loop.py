@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -40,9 +40,17 @@ class Examples:
         return ids.to(device), mask.to(device), torch.from_numpy(self.labels[list(indices)]).to(device)
 
 
+class Keeper(Protocol):
+    """Keeps the state of a stage in progress; see `graftwork.training.state`."""
+
+    def is_due(self) -> bool: ...
+    def save(self, loop: "StageLoop") -> None: ...
+    def restore(self, loop: "StageLoop") -> None: ...
+
+
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage is given beside itself: its place in the plan, the run's seed and arithmetic, and two callbacks."""
+    """What a stage is given beside itself: its place in the plan, the run's seed and arithmetic, and whom to tell."""
 
     index: int
     seed: int
@@ -51,6 +59,7 @@ class StageContext:
     device: torch.device
     report: Report
     should_stop: Callable[[], bool]
+    keeper: Keeper
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "float32":
@@ -60,13 +69,18 @@ class StageContext:
 
 @dataclass
 class StageProgress:
-    """Where a stage stands, and what it measured so far."""
+    """Where a stage stands, and what it measured so far.
+
+    losses, epoch_seconds: of the epoch in progress. seconds: of the stage, over all processes that worked on it.
+    """
 
     step: int = 0
+    losses: list[float] = field(default_factory=list)
     epochs: list[EpochMetrics] = field(default_factory=list)
     steps: list[StepMetrics] = field(default_factory=list)
     best_epoch: int = 0
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
 
 
 def train_stage(
@@ -77,9 +91,9 @@ def train_stage(
     validation: Examples,
     context: StageContext,
 ) -> StageProgress:
-    """Train the stage's depth groups; the model ends with the weights of the epoch of least validation loss.
+    """Train the stage's depth groups, from the step that the keeper has; the weights of the best epoch stay.
 
-    Raises Paused if asked to stop, TrainingError if the loss is no number.
+    Best is the epoch of least validation loss. Raises Paused if asked to stop, TrainingError if the loss is no number.
     """
     freeze(model, groups, stage.rates)
     loop = StageLoop(
@@ -95,13 +109,17 @@ def train_stage(
         context=context,
         batches=_plan_batches(stage, train, context),
     )
-    for epoch in range(1, stage.epochs + 1):
-        loop.run_epoch(epoch)
-        fault("training.epoch_end")
-        if stage.patience is not None and epoch - loop.progress.best_epoch >= stage.patience:
-            break
-    model.load_state_dict(loop.progress.best_weights)
+    context.keeper.restore(loop)
+    while not loop.is_over:
+        loop.run_epoch()
+    model.load_state_dict(loop.best_weights, strict=False)
     return loop.progress
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors, as in its state dict, without frozen parameters."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
 
 
 @dataclass
@@ -117,42 +135,56 @@ class StageLoop:
     context: StageContext
     batches: list[list[list[int]]]
     progress: StageProgress = field(default_factory=StageProgress)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.total = sum(map(len, self.batches))
         self.curve_every = max(1, self.total // CURVE_POINTS)
         self.reported = 0.0
+        self.clock = time.monotonic()
 
-    def run_epoch(self, epoch: int) -> None:
-        """All steps of an epoch, counted from 1, then the validation rows; keeps the weights if they are the best."""
-        started = time.monotonic()
-        torch.manual_seed(int(digest([self.context.seed, self.context.index, epoch])[:15], 16))
-        set_modes(self.model)
-        losses: list[float] = []
-        for batch in self.batches[epoch - 1]:
-            losses.append(self.run_step(batch))
-            if self.progress.step % self.curve_every == 0 or self.progress.step == self.total:
-                recent = float(np.mean(losses[-self.curve_every :]))
-                self.progress.steps.append(StepMetrics(self.progress.step, recent, self.rate_scale))
-            self.report_step(losses[-1])
-        loss, accuracy = self.validate()
-        if not np.isfinite(loss):  # the last step broke the weights
-            raise TrainingError(_diverged(self.stage, self.progress.step, loss))
-        seconds = time.monotonic() - started
-        metrics = EpochMetrics(epoch, self.progress.step, float(np.mean(losses)), loss, accuracy, seconds)
-        self.progress.epochs.append(metrics)
-        self.keep_best(metrics)
-        self.context.report({"event": "epoch", "stage": self.stage.name, **asdict(metrics)})
+    @property
+    def is_over(self) -> bool:
+        """True after the last epoch, or after `patience` epochs without a better one."""
+        done, patience = len(self.progress.epochs), self.stage.patience
+        is_stale = done > 0 and patience is not None and done - self.progress.best_epoch >= patience
+        return done == self.stage.epochs or is_stale
 
     @property
     def rate_scale(self) -> float:
         return rate_scale(self.progress.step, self.total, self.stage.warmup, self.stage.schedule)
 
+    def run_epoch(self) -> None:
+        """What is left of the epoch's steps, then the validation rows; keeps the weights if they are the best."""
+        progress, epoch = self.progress, len(self.progress.epochs)
+        set_modes(self.model)
+        for batch in self.batches[epoch][len(progress.losses) :]:
+            self.stop_if_asked()
+            progress.losses.append(self.run_step(batch))
+            if progress.step % self.curve_every == 0 or progress.step == self.total:
+                recent = float(np.mean(progress.losses[-self.curve_every :]))
+                progress.steps.append(StepMetrics(progress.step, recent, self.rate_scale))
+            self.report_step(progress.losses[-1])
+            fault("training.step")
+            if self.context.keeper.is_due():
+                self.save()
+        loss, accuracy = self.validate()
+        if not np.isfinite(loss):  # the last step broke the weights
+            raise TrainingError(_diverged(self.stage, progress.step, loss))
+        self.count_time()
+        train_loss = float(np.mean(progress.losses))
+        metrics = EpochMetrics(epoch + 1, progress.step, train_loss, loss, accuracy, progress.epoch_seconds)
+        progress.epochs.append(metrics)
+        progress.losses, progress.epoch_seconds = [], 0.0
+        self.keep_best(metrics)
+        self.context.report({"event": "epoch", "stage": self.stage.name, **asdict(metrics)})
+        fault("training.epoch_end")
+
     def run_step(self, batch: Sequence[int]) -> float:
-        """One optimiser step; its loss. Raises Paused before it begins if the process was asked to stop."""
+        """One optimiser step; its loss."""
         step = self.progress.step
-        if self.context.should_stop():
-            raise Paused(f"stopped in stage {self.stage.name!r} at step {step} of {self.total}: run again to go on")
+        # Randomness is a function of the place, so that a state needs no generator's state.
+        torch.manual_seed(int(digest([self.context.seed, self.context.index, step])[:15], 16))
         ids, mask, labels = self.train.batch(batch, self.context.device)
         with self.context.autocast():
             loss = self.criterion(self.model(ids, mask).float(), labels)
@@ -170,8 +202,9 @@ class StageLoop:
 
     def validate(self) -> tuple[float, float]:
         """Mean log-loss and accuracy on the validation rows."""
+        forward, encoder, rows = self.model.forward, self.validation.encoder, self.validation.rows
         with self.context.autocast():
-            logits = infer(self.model, self.model.forward, self.validation.encoder, self.validation.rows).double()
+            logits = infer(self.model, forward, encoder, rows, on_progress=lambda _: self.stop_if_asked()).double()
         labels = torch.from_numpy(self.validation.labels)
         loss = nn.functional.cross_entropy(logits, labels).item()
         return loss, (logits.argmax(1) == labels).double().mean().item()
@@ -180,7 +213,27 @@ class StageLoop:
         best = self.progress.best_epoch
         if best == 0 or metrics.validation_loss < self.progress.epochs[best - 1].validation_loss:
             self.progress.best_epoch = metrics.epoch
-            self.progress.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self.best_weights = {name: tensor.clone() for name, tensor in trained_tensors(self.model).items()}
+
+    def stop_if_asked(self) -> None:
+        """Raises Paused, with the state saved, once the process was asked to stop."""
+        if not self.context.should_stop():
+            return
+        self.save()
+        place = f"stage {self.stage.name!r} at step {self.progress.step} of {self.total}"
+        raise Paused(f"stopped and saved in {place}: run again to go on")
+
+    def save(self) -> None:
+        """Hand the state to the keeper."""
+        self.count_time()
+        self.context.keeper.save(self)
+
+    def count_time(self) -> None:
+        """Add what has passed since the last call to the time of stage and epoch."""
+        now = time.monotonic()
+        self.progress.seconds += now - self.clock
+        self.progress.epoch_seconds += now - self.clock
+        self.clock = now
 
     def report_step(self, loss: float) -> None:
         now = time.monotonic()

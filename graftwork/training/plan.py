@@ -24,8 +24,8 @@ from graftwork.training.precision import resolve_precision
 from graftwork.training.stages import Stage, peak_rates, trained_groups
 
 # Raised by hand when what a stage or a bundle means changes: then, and only then, trained work is done again.
-STAGE_VERSION = 1
-BUNDLE_VERSION = 1
+STAGE_VERSION = 2
+BUNDLE_VERSION = 2
 DEFAULT_POOLING = "mean"
 RUN_RECORD = "run.json"
 

@@ -1,20 +1,20 @@
 """The training process: `python -m graftwork.training.process RUN_ID`.
 
-It needs the store and nothing else: no Prefect, no MLflow, no credential. It writes one JSON object a line to standard
-output, ends with its parent, and on SIGTERM stops before the next step with exit code 75.
+It needs the store and the run's head in the database: no Prefect, no MLflow. It writes one JSON object a line to
+standard output, ends with its parent, and on SIGTERM saves after the step and ends with exit code 75.
 """
 
+import argparse
 import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from graftwork.errors import GraftworkError
 from graftwork.lifeline import end_with_parent
-from graftwork.settings import Settings
-from graftwork.storage import Store
 
 
 class StopRequest:
@@ -37,16 +37,23 @@ def report(event: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def main(run_id: str) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Train the run; the exit code says how it ended (see `graftwork.errors`)."""
+    parser = argparse.ArgumentParser(prog="graftwork.training.process")
+    parser.add_argument("--restart", action="store_true")
+    parser.add_argument("--accept-drift", action="append", default=[])
+    parser.add_argument("run_id")
+    asked = parser.parse_args(arguments)
     end_with_parent()
     request = StopRequest()
     try:
-        from graftwork.training.engine import run_stages
+        from graftwork.training.engine import ResumeWish, run_stages
         from graftwork.training.plan import open_run
+        from graftwork.workspace import Workspace
 
-        store = Store(Settings().store_root)
-        run_stages(open_run(store, run_id), store, report, should_stop=lambda: request.is_set)
+        workspace = Workspace.open()
+        wish = ResumeWish(asked.restart, tuple(asked.accept_drift))
+        run_stages(open_run(workspace.store, asked.run_id), workspace, report, lambda: request.is_set, wish)
     except GraftworkError as error:
         report({"event": "error", "problems": [vars(problem) for problem in error.problems]})
         return error.exit_code
@@ -57,4 +64,4 @@ def main(run_id: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

@@ -19,7 +19,7 @@ from graftwork.registry.versions import ListedVersion, ModelVersion
 COMMANDS = {
     "init": ["--data", "--text", "--label", "--checkpoint", "--output", "--threshold", "--name"],
     "plan": ["RECIPE", "--set", "--limit-rows", "--json"],
-    "run": ["RECIPE", "--set", "--limit-rows", "--json"],
+    "run": ["RECIPE", "--set", "--limit-rows", "--restart", "--accept-drift", "--json"],
     "lock": ["RECIPE", "--json"],
     "stages": ["RECIPE", "--set"],
     "schema": [],
@@ -202,7 +202,7 @@ def test_ctrl_c_pauses(graftwork, monkeypatch):
 
     monkeypatch.setattr("graftwork.api.history", interrupted)
     code, _, err = graftwork("history", "reviews")
-    assert (code, err) == (75, "paused: the same command goes on from the last finished stage\n")
+    assert (code, err) == (75, "paused: the same command goes on where it stopped\n")
 
 
 @pytest.mark.parametrize(

@@ -44,15 +44,21 @@ def test_a_run_ends_with_a_bundle_that_serves(resolve: Resolve, workspace: Works
     assert [event["event"] for event in events] == ["reused", "reused"]
 
 
-def test_a_killed_training_goes_on_from_the_last_finished_stage(
+def test_a_killed_training_goes_on_where_it_was(
     resolve: Resolve, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It is told as killed; the next attempt trains only what is missing, to the weights of an unbroken run."""
+    """It is told as killed; the next attempt goes on at the step it had saved, to the weights of an unbroken run."""
     run = resolve()
     fresh = shutil.copytree(workspace.store.root, tmp_path / "fresh")
     expected = launch.train_stages(run.run_id, workspace.store, lambda event: None)
-    for point in ("training.epoch_end:2", "training.before_publish:2", "training.stage_switch:1"):
-        store = Store(shutil.copytree(fresh, tmp_path / point.replace(":", "-")))
+    monkeypatch.setenv("GRAFTWORK_SAVE_SHARE", "1000")  # after every step
+    first_of_top = expected.stages[0].epochs[-1].step + 1
+    for point, begins in {
+        f"training.step:{first_of_top + 4}": ["reused", "stage", "resumed"],
+        "training.before_publish:2": ["reused", "stage", "resumed"],
+        "training.stage_switch:1": ["reused", "stage", "step"],
+    }.items():
+        store = Store(shutil.copytree(fresh, tmp_path / begins[-1] / point[9:12]))
         monkeypatch.setenv("GRAFTWORK_STORE", str(store.root))
         monkeypatch.setenv("GRAFTWORK_FAULT", point)
         with pytest.raises(TrainingError, match="SIGKILL"):
@@ -61,7 +67,9 @@ def test_a_killed_training_goes_on_from_the_last_finished_stage(
         monkeypatch.delenv("GRAFTWORK_FAULT")
         events: list[dict[str, Any]] = []
         assert launch.train_stages(run.run_id, store, events.append).digest == expected.digest
-        assert [(event["event"], event["stage"]) for event in events][:2] == [("reused", "head"), ("stage", "top")]
+        assert [event["event"] for event in events][:3] == begins
+        if begins[-1] == "resumed" and ".step" in point:
+            assert events[2]["step"] == 4
 
 
 def test_an_interrupted_parent_stops_its_child(resolve: Resolve, workspace: Workspace) -> None:
@@ -87,7 +95,7 @@ def test_sigterm_pauses(resolve: Resolve, workspace: Workspace) -> None:
             for process in training_processes(run.run_id):
                 process.send_signal(signal.SIGTERM)
 
-    with pytest.raises(Paused, match="stopped in stage 'top' at step"):
+    with pytest.raises(Paused, match="stopped and saved in stage 'top' at step"):
         launch.train_stages(run.run_id, workspace.store, terminate)
 
 

@@ -1,0 +1,217 @@
+"""The state of a stage in the middle of its training: what is needed to go on at the exact step, and nothing else.
+
+The order of rows and each step's randomness are pure functions of the seed and the place, so no generator is saved.
+A state is a folder of the store, `state/<run id><digest>`; it counts from when the run's head names its digest. The
+state before it is removed only then. Best weights are kept once, beside it, as `weights/<run id><digest>`.
+"""
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn, optim
+
+from graftwork.errors import TrainingError
+from graftwork.faults import fault
+from graftwork.fingerprint import from_json, to_json
+from graftwork.storage import Store
+from graftwork.training.bundle import EpochMetrics, StepMetrics, folder_digest
+from graftwork.training.contract import ResumeContract, check_contract
+from graftwork.training.lease import Lease
+from graftwork.training.loop import Report, StageLoop, StageProgress, trained_tensors
+
+RECORD = "state.json"
+TENSORS = "tensors.safetensors"
+WEIGHTS, OPTIMIZER = "weights", "optimizer"
+FIRST_COST_S = 0.1  # of a save, until one was measured
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a stage stands. index: of the stage in the plan. best: digest of the best weights, None before the first.
+
+    drift: differences of the contract that were accepted on the way. The other fields are those of StageProgress.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    index: int
+    stage_key: str
+    contract: ResumeContract
+    drift: tuple[str, ...]
+    step: int
+    losses: tuple[float, ...]
+    epochs: tuple[EpochMetrics, ...]
+    steps: tuple[StepMetrics, ...]
+    best_epoch: int
+    best: str | None
+    seconds: float
+    epoch_seconds: float
+
+
+class StateKeeper:
+    """Saves the state of a run's training as often as its share of the time allows, and brings it back.
+
+    share: of the wall time that saving may cost. accepted: fields of the contract that may differ.
+    drift: what did differ, and was accepted.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        contract: ResumeContract,
+        report: Report,
+        *,
+        share: float,
+        accepted: Collection[str] = (),
+    ) -> None:
+        self.store, self.lease, self.contract, self.report = store, lease, contract, report
+        self.share, self.accepted = share, accepted
+        self.drift: tuple[str, ...] = ()
+        self._best: tuple[int, str] | None = None  # the epoch whose weights are kept, and their digest
+        self._cost, self._saved = FIRST_COST_S, time.monotonic()
+
+    def is_due(self) -> bool:
+        """True once saving costs no more than its share. Raises Replaced if another process holds the run."""
+        self.lease.check()
+        return (time.monotonic() - self._saved) * self.share >= self._cost
+
+    def save(self, loop: StageLoop) -> None:
+        """Make what the loop is now the state that counts. Raises StoreFull or Replaced; the one before counts then."""
+        started = time.monotonic()
+        state, before = self._describe(loop), self.lease.state
+        with self.store.staging() as folder:
+            save_file(gather_tensors(loop.model, loop.optimizer), folder / TENSORS)
+            (folder / RECORD).write_text(to_json(state), encoding="utf-8")
+            digest = folder_digest(folder)
+            fault("state.before_publish")
+            self.store.publish(self._key("state", digest), folder)
+        if self.store.open(self._key("state", digest)) is None:
+            raise TrainingError(f"{self.store.root}: a state that was just saved reads back as something else")
+        fault("state.before_head")
+        self.lease.advance(digest)
+        fault("state.after_head")
+        self._remove_all_but(digest, state.best)
+        self._saved = time.monotonic()
+        self._cost = self._saved - started
+        event = {"event": "saved", "stage": loop.stage.name, "step": state.step, "seconds": self._cost}
+        self.report(event | {"first": before is None})
+
+    def restore(self, loop: StageLoop) -> None:
+        """Put the loop where the saved state was, if there is one of its stage.
+
+        Raises ResumeRefused if the contract has changed.
+        """
+        self._best, self.drift = None, ()
+        folder = self._open("state", self.lease.state)
+        if folder is None:
+            return
+        state = from_json(TrainingState, (folder / RECORD).read_text(encoding="utf-8"))
+        if state.index != loop.context.index:
+            return  # of a stage that is finished
+        where = f"stage {loop.stage.name!r} at step {state.step}"
+        drift = check_contract(state.contract, self.contract, self.accepted, where)
+        if state.best is not None:
+            weights = self._open("weights", state.best)
+            if weights is None:
+                return
+            loop.best_weights = load_file(weights / TENSORS, device=str(loop.context.device))
+            self._best = (state.best_epoch, state.best)
+        scatter_tensors(load_file(folder / TENSORS, device=str(loop.context.device)), loop.model, loop.optimizer)
+        loop.progress = _progress(state)
+        self.drift = state.drift + drift
+        event = {"event": "resumed", "stage": loop.stage.name, "step": state.step, "steps": loop.total}
+        self.report(event | {"drift": list(drift)})
+
+    def forget(self) -> None:
+        """Remove every state: the stage is to start again, or the run is done."""
+        if self.lease.state is not None:
+            self.lease.advance(None)
+        self._remove_all_but(None, None)
+
+    def _describe(self, loop: StageLoop) -> TrainingState:
+        progress = loop.progress
+        return TrainingState(
+            index=loop.context.index,
+            stage_key=loop.stage.key,
+            contract=self.contract,
+            drift=self.drift,
+            step=progress.step,
+            losses=tuple(progress.losses),
+            epochs=tuple(progress.epochs),
+            steps=tuple(progress.steps),
+            best_epoch=progress.best_epoch,
+            best=self._keep_best(loop),
+            seconds=progress.seconds,
+            epoch_seconds=progress.epoch_seconds,
+        )
+
+    def _keep_best(self, loop: StageLoop) -> str | None:
+        """The digest of the best weights, which are written once for each epoch that was the best."""
+        epoch = loop.progress.best_epoch
+        if epoch == 0:
+            return None
+        if self._best is None or self._best[0] != epoch:
+            with self.store.staging() as folder:
+                save_file({name: tensor.contiguous() for name, tensor in loop.best_weights.items()}, folder / TENSORS)
+                digest = folder_digest(folder)
+                self.store.publish(self._key("weights", digest), folder)
+            self._best = (epoch, digest)
+        return self._best[1]
+
+    def _key(self, kind: str, digest: str) -> str:
+        return f"{kind}/{self.lease.run_id}{digest}"
+
+    def _open(self, kind: str, digest: str | None) -> Path | None:
+        """The verified folder of that digest; None, and said, if it is gone or damaged."""
+        if digest is None:
+            return None
+        folder = self.store.open(self._key(kind, digest))
+        if folder is None:
+            self.report({"event": "lost", "kind": kind})
+        return folder
+
+    def _remove_all_but(self, state: str | None, best: str | None) -> None:
+        kept = {self._key("state", state or ""), self._key("weights", best or "")}
+        for kind in ("state", "weights"):
+            for key in self.store.keys(kind, prefix=self.lease.run_id):
+                if key not in kept:
+                    self.store.remove(key)
+
+
+def gather_tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors in training and what the optimiser remembers of each, by name."""
+    tensors = {f"{WEIGHTS}/{name}": tensor.contiguous() for name, tensor in trained_tensors(model).items()}
+    for name, parameter in model.named_parameters():
+        for field, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{OPTIMIZER}/{field}/{name}"] = value.contiguous()
+    return tensors
+
+
+def scatter_tensors(tensors: dict[str, Tensor], model: nn.Module, optimizer: optim.Optimizer) -> None:
+    """Put back what `gather_tensors` gave. Raises TrainingError if it is not of this model and optimiser."""
+    weights = {name.removeprefix(f"{WEIGHTS}/"): t for name, t in tensors.items() if name.startswith(WEIGHTS)}
+    if weights.keys() != trained_tensors(model).keys():
+        raise TrainingError("the saved state is of other depth groups than the stage trains")
+    model.load_state_dict(weights, strict=False)
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition("/")
+        if kind == OPTIMIZER:
+            field, _, parameter = rest.partition("/")
+            optimizer.state[parameters[parameter]][field] = tensor
+
+
+def _progress(state: TrainingState) -> StageProgress:
+    return StageProgress(
+        step=state.step,
+        losses=list(state.losses),
+        epochs=list(state.epochs),
+        steps=list(state.steps),
+        best_epoch=state.best_epoch,
+        seconds=state.seconds,
+        epoch_seconds=state.epoch_seconds,
+    )
