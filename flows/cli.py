@@ -72,7 +72,7 @@ def init(
     data: Annotated[Path, Parameter(help="A CSV, TSV, JSONL or Parquet file with a header.")],
     text: Annotated[str, Parameter(help="The column with the text.")],
     label: Annotated[str, Parameter(help="The column with the label.")],
-    checkpoint: Annotated[str, Parameter(help="pkg://…, file://… or hf://owner/name@<commit>.")],
+    checkpoint: Annotated[str, Parameter(help="pkg://…, file://… or hf://owner/name@COMMIT.")],
     threshold: Annotated[float | None, Parameter(help="For a numeric label: the second class is above it.")] = None,
     text_pair: Annotated[str | None, Parameter(help="A second column, for pairs of texts.")] = None,
     name: Annotated[str | None, Parameter(help="The registered model's name; by default the file's.")] = None,
@@ -98,9 +98,9 @@ def plan(recipe: Path, *, set_: Set = (), limit_rows: LimitRows = None, json: Js
     from flows import console
     from graftwork import api
 
-    with _project(recipe):
+    with _project(recipe) as settings:
         facts = api.plan(recipe, set_, limit_rows)
-    _print(json, facts.as_json(), *console.plan_lines(facts))
+    _print(json, facts.as_json(), *console.plan_lines(facts, settings))
 
 
 @app.command(group=MAKE)
@@ -116,8 +116,8 @@ def run(
     """Validate, train, evaluate, judge, register and promote: the whole flow; what is unchanged is not done again.
 
     It runs on embedded defaults below .graftwork, or on the servers that PREFECT_API_URL and MLFLOW_TRACKING_URI name.
-    Stop it with Ctrl-C, or kill it: the same command goes on at the exact step. If something that decides the result
-    has changed since, it says what, and waits for --restart or --accept-drift.
+    Stop it with Ctrl-C, or kill it: the same command goes on at the exact step. If libraries, code or machine have
+    changed since, it says what, and waits for --restart or --accept-drift. Other data or settings are another run.
     """
     from flows import console, embedded
 
@@ -177,7 +177,7 @@ def models(model: str | None = None, *, json: Json = False) -> None:
     from graftwork import api
 
     found = api.models(model)
-    _print(json, [asdict(version) for version in found], console.models_table(found))
+    _print(json, [asdict(version) for version in found], console.models_table(found, model))
 
 
 @app.command(group=GOVERN)

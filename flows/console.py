@@ -10,6 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from graftwork.data.quarantine import QUARANTINE
 from graftwork.evaluation.metrics import Interval
 from graftwork.phrases import duration, peak_rates, trained_groups
 from graftwork.promotion.history import LedgerEntry
@@ -45,7 +46,7 @@ def show(*parts: RenderableType) -> None:
         console.print(part, soft_wrap=isinstance(part, str | Text))
 
 
-def plan_lines(planned: "PlannedRun") -> list[RenderableType]:
+def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableType]:
     """What a run would do, and what of it is there already."""
     plan, is_stored = planned.plan, planned.is_stored
     stages = _table("stage", "trains", "parameters", "epochs", "peak rates", "state")
@@ -62,7 +63,7 @@ def plan_lines(planned: "PlannedRun") -> list[RenderableType]:
         f"checkpoint  {planned.lock.source}  {planned.lock.architecture}, {planned.lock.licence}, "
         f"{plan.pooling} pooling, {plan.precision}"
     )
-    return [_data_table(planned.manifest), Text(about), stages]
+    return [_data_table(planned.manifest), *_set_aside(planned.manifest, settings), Text(about), stages]
 
 
 def run_lines(summary: "RunSummary", settings: "Settings") -> list[RenderableType]:
@@ -70,6 +71,7 @@ def run_lines(summary: "RunSummary", settings: "Settings") -> list[RenderableTyp
     verdict = summary.verdict
     parts: list[RenderableType] = [
         _data_table(summary.run.manifest),
+        *_set_aside(summary.run.manifest, settings),
         _stage_table(summary),
         _metrics_table(summary),
         Text.assemble("verdict  ", (verdict.outcome, VERDICT_STYLE[verdict.outcome]), f"  {verdict.reason}"),
@@ -77,16 +79,20 @@ def run_lines(summary: "RunSummary", settings: "Settings") -> list[RenderableTyp
     if summary.version is None or summary.entry is None:
         return [*parts, Text(f"a try on {summary.run.manifest.counts.kept:,} rows: not registered, not promoted")]
     version = f"{summary.version.name} {summary.version.version}"
+    by_hand = f"graftwork promote {summary.version.name} {summary.version.version} --reason …"
     return [
         *parts,
         Text.assemble("version  ", (version, "bold"), f"  {summary.entry.alias}"),
+        *([] if verdict.outcome == "promote" else [Text(f"         not promoted; a person may: {by_hand}")]),
         Text(f"report   {summary.report}"),
         *_pages(settings),
     ]
 
 
-def models_table(versions: "Sequence[ListedVersion]") -> RenderableType:
-    """Versions, newest first, with their aliases and figures."""
+def models_table(versions: "Sequence[ListedVersion]", model: str | None = None) -> RenderableType:
+    """Versions, newest first, with their aliases and figures. model: the one that was asked for."""
+    if not versions and model is not None:
+        return Text(f"there is no model {model!r}: `graftwork models` lists those that there are")
     if not versions:
         return Text("no model is registered yet: `graftwork run RECIPE` makes one")
     table = _table("model", "version", "alias", "verdict", *METRICS, "created")
@@ -135,6 +141,12 @@ def _data_table(manifest: "DatasetManifest") -> Table:
     cells = (f"{count:,}" for count in (total.read, total.kept, total.quarantined, total.duplicates))
     table.add_row("all", *cells, *sides, style="bold")
     return table
+
+
+def _set_aside(manifest: "DatasetManifest", settings: "Settings") -> Iterator[Text]:
+    """Where rows that were set aside stand, with their reasons."""
+    if manifest.counts.quarantined:
+        yield Text(f"set aside: {settings.store_root / manifest.key / QUARANTINE}")
 
 
 def _stage_table(summary: "RunSummary") -> Table:

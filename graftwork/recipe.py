@@ -333,7 +333,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), limit_rows: int | Non
     """
     loosened = [override for override in overrides if re.match(r"\s*policy\s*[.=]", override)]
     raise_if(
-        (Problem("the policy has its own owner", f"--set {o}", "change the recipe") for o in loosened), RecipeError
+        (Problem("a policy is not set for one run", f"--set {o}", "have its owner change it") for o in loosened),
+        RecipeError,
     )
     if limit_rows is not None and limit_rows < 1:
         raise RecipeError(Problem(f"at least one row is needed, found {limit_rows}", "--limit-rows"))

@@ -5,11 +5,13 @@ together, is left as a comment to uncomment. The texts are in templates/.
 """
 
 import json
+import logging
 import math
 import os
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,11 @@ ROWS_PER_STEP = 16
 BATCH_TOKENS = (256, 4096)
 HOLDOUT = 0.15
 STANDARD_ROWS, LEAST_ROWS = 500, 10
+# A label that so few rows have is more often a slip than a class.
+RARE_ROWS, RARE_SHARE = 20, 0.01
 PLAIN = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)$)[a-z][a-z0-9_./-]*", re.IGNORECASE)
+
+log = logging.getLogger(__name__)
 
 
 def write_recipe(
@@ -55,7 +61,9 @@ def write_recipe(
         raise RecipeError(Problem("it is there already and is not overwritten", str(output), "choose another with -o"))
     reference, root, policy = parse_reference(checkpoint), find_root(output), output.with_name(POLICY)
     texts = (text,) if text_pair is None else (text, text_pair)
-    survey = survey_file(data, texts, label, threshold)
+    survey, left_out = _without_rare(survey_file(data, texts, label, threshold))
+    for each, rows in left_out.items():
+        log.warning("class %r has only %d rows and is left out: add it to label.classes if you want it", each, rows)
     facts = {
         "name": _model_name(name, data),
         "source": _slug(data.stem),
@@ -70,11 +78,19 @@ def write_recipe(
         "label": label,
         "threshold": threshold,
         "survey": survey,
+        "left_out": {shorten(each): rows for each, rows in left_out.items()},
         "presets": list(PRESETS),
     }
     facts |= _class_facts(survey) | _size_facts(survey)
     written = [] if policy.exists() else [_write(policy, _render("policy.yaml.j2", facts))]
     return (_write(output, _render("recipe.yaml.j2", facts)), *written)
+
+
+def _without_rare(survey: Survey) -> tuple[Survey, dict[str, int]]:
+    """The survey without classes that nothing can be learnt of, and those: stray labels, more often than not."""
+    rare = {n: rows for n, rows in survey.classes.items() if rows < RARE_ROWS and rows < RARE_SHARE * survey.rows}
+    kept = {name: rows for name, rows in survey.classes.items() if name not in rare}
+    return (replace(survey, classes=kept), rare) if len(kept) > 1 else (survey, {})
 
 
 def _class_facts(survey: Survey) -> dict[str, Any]:

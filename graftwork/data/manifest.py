@@ -14,7 +14,7 @@ from sqlalchemy import Row, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from graftwork.data.contracts import Contract, read_contract
-from graftwork.data.quarantine import quarantine_error
+from graftwork.data.quarantine import QUARANTINE, quarantine_error
 from graftwork.data.sources import LandedFile, list_files
 from graftwork.database import Database, manifests, now
 from graftwork.errors import DataError, Problem, raise_if
@@ -186,7 +186,7 @@ def _check_tolerance(manifest: DatasetManifest, recipe: Recipe, workspace: Works
     if excess:
         report = quarantine_report(workspace, manifest.lineage, manifest.input_digest)
         report.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(workspace.store.root / manifest.key / "quarantine.csv", report)
+        shutil.copyfile(workspace.store.root / manifest.key / QUARANTINE, report)
         raise quarantine_error(report, excess)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from graftwork.errors import SHOWN_PROBLEMS, DataError, Problem, shorten
 
 # What a spreadsheet would run as a formula.
+QUARANTINE = "quarantine.csv"
 FORMULA_STARTS = ("=", "+", "-", "@")
 
 Cells = tuple[str | None, ...]

@@ -9,7 +9,7 @@ from graftwork.data.acceptance import Acceptance, ReadRows, accept_rows, check_c
 from graftwork.data.contracts import Contract
 from graftwork.data.labels import label_reader
 from graftwork.data.manifest import DatasetManifest, RowCounts, SourceFile, find_excess, quarantine_report
-from graftwork.data.quarantine import quarantine_error, write_quarantine, write_report
+from graftwork.data.quarantine import QUARANTINE, quarantine_error, write_quarantine, write_report
 from graftwork.data.rows import make_row
 from graftwork.data.sources import LandedFile
 from graftwork.data.splits import SIDES, Memory, Placed
@@ -146,6 +146,6 @@ def _publish(manifest: DatasetManifest, accepted: Acceptance, memory: Memory, st
     with store.writing(manifest.key) as folder:
         write_rows(folder / "rows.parquet", accepted.placed)
         write_memory(folder / "memory.parquet", memory, accepted.placed)
-        write_quarantine(folder / "quarantine.csv", accepted.rejected)
+        write_quarantine(folder / QUARANTINE, accepted.rejected)
         write_report(folder / "duplicates.csv", ["row_id", "duplicate_of", "source", "file", "line"], duplicates)
         (folder / "manifest.json").write_text(to_json(manifest), encoding="utf-8")

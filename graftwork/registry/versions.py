@@ -6,6 +6,7 @@ How a version is made is in registration.py. Who may move an alias, and when, is
 
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,8 +90,18 @@ def resolve_version(workspace: Workspace, reference: str) -> ModelVersion:
         found = {str(version.version): version for version in _versions(client, name)}
     if wanted in found:
         return found[wanted]
-    there = f"versions {', '.join(sorted(found, key=int)) or 'none'}; aliases {aliases or 'none'}"
-    raise RegistryError(Problem(f"no version of {name!r} is meant by {reference!r}", hint=f"there are {there}"))
+    raise RegistryError(_not_there(reference, name, sorted(found, key=int), aliases))
+
+
+def _not_there(reference: str, name: str, versions: Sequence[str], aliases: Mapping[str, int]) -> Problem:
+    if not versions:
+        return Problem(f"there is no model {name!r}", hint="`graftwork models` lists those that there are")
+    standing = [f"{alias} is {version}" for alias, version in sorted(aliases.items())]
+    if "champion" not in aliases:
+        standing.append(f"none is champion, which `graftwork promote {name} VERSION` makes one")
+    return Problem(
+        f"there is no version {reference!r}", hint=f"there are versions {', '.join(versions)}; {'; '.join(standing)}"
+    )
 
 
 def list_models(workspace: Workspace, name: str | None = None) -> list[ListedVersion]:

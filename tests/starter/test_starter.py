@@ -57,6 +57,19 @@ def start(project: Path, data: Path | None = None, **changes: object) -> Recipe:
     return load_recipe(output)
 
 
+def test_a_stray_label_is_no_class(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is left out, said, and its rows are set aside by the run; the recipe is that of the other classes."""
+    stray = [("x1", sentence(9001), "n/a"), ("x2", sentence(9002), "n/a")]
+    data = write_csv(project / "data" / "stray.csv", ["review_id", "body", "mood"], [*labelled(400), *stray])
+    recipe = start(project, data)
+    assert recipe.data.label.classes == ("bad", "good")
+    assert "class 'n/a' has only 2 rows" in caplog.text
+    assert "#   n/a: 2 rows, left out" in (project / "recipes/recipe.yaml").read_text()
+    assert {stage.class_weights for stage in recipe.stages} == {"none"}
+    manifest = validate_data(recipe, Workspace.open(Settings(home=project / ".graftwork")))
+    assert manifest.counts.quarantined == 2
+
+
 def test_data_of_a_first_recipe_is_accepted_as_it_is(project: Path) -> None:
     """What is written loads, and its data goes through validation with nothing set aside."""
     recipe = start(project)
