@@ -22,7 +22,7 @@ TEXTS = [
     "A warm, clever film.",
     "Two hours of my life that I want back.",
     "NA",
-    "",
+    "?",
     "Ein Film über nichts – großartig!",
 ]
 COLUMNS = ["p_negative", "p_positive"]
