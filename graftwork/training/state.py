@@ -18,7 +18,7 @@ from graftwork.errors import TrainingError
 from graftwork.faults import fault
 from graftwork.fingerprint import from_json, to_json
 from graftwork.storage import Store
-from graftwork.training.bundle import EpochMetrics, StepMetrics, folder_digest
+from graftwork.training.bundle import folder_digest
 from graftwork.training.contract import ResumeContract, check_contract
 from graftwork.training.lease import Lease
 from graftwork.training.loop import Report, StageLoop, StageProgress, trained_tensors
@@ -33,22 +33,15 @@ FIRST_COST_S = 0.1  # of a save, until one was measured
 class TrainingState:
     """Where a stage stands. index: of the stage in the plan. best: digest of the best weights, None before the first.
 
-    drift: differences of the contract that were accepted on the way. The other fields are those of StageProgress.
+    drift: differences of the contract that were accepted on the way.
     """
 
     SCHEMA: ClassVar[int] = 1
     index: int
-    stage_key: str
     contract: ResumeContract
     drift: tuple[str, ...]
-    step: int
-    losses: tuple[float, ...]
-    epochs: tuple[EpochMetrics, ...]
-    steps: tuple[StepMetrics, ...]
-    best_epoch: int
+    progress: StageProgress
     best: str | None
-    seconds: float
-    epoch_seconds: float
 
 
 class StateKeeper:
@@ -82,7 +75,8 @@ class StateKeeper:
     def save(self, loop: StageLoop) -> None:
         """Make what the loop is now the state that counts. Raises StoreFull or Replaced; the one before counts then."""
         started = time.monotonic()
-        state, before = self._describe(loop), self.lease.state
+        index, progress, before = loop.context.index, loop.progress, self.lease.state
+        state = TrainingState(index, self.contract, self.drift, progress, self._keep_best(loop))
         with self.store.staging() as folder:
             save_file(gather_tensors(loop.model, loop.optimizer), folder / TENSORS)
             (folder / RECORD).write_text(to_json(state), encoding="utf-8")
@@ -97,7 +91,7 @@ class StateKeeper:
         self._remove_all_but(digest, state.best)
         self._saved = time.monotonic()
         self._cost = self._saved - started
-        event = {"event": "saved", "stage": loop.stage.name, "step": state.step, "seconds": self._cost}
+        event = {"event": "saved", "stage": loop.stage.name, "step": progress.step, "seconds": self._cost}
         self.report(event | {"first": before is None})
 
     def restore(self, loop: StageLoop) -> None:
@@ -112,18 +106,18 @@ class StateKeeper:
         state = from_json(TrainingState, (folder / RECORD).read_text(encoding="utf-8"))
         if state.index != loop.context.index:
             return  # of a stage that is finished
-        where = f"stage {loop.stage.name!r} at step {state.step}"
+        where = f"stage {loop.stage.name!r} at step {state.progress.step}"
         drift = check_contract(state.contract, self.contract, self.accepted, where)
         if state.best is not None:
             weights = self._open("weights", state.best)
             if weights is None:
                 return
             loop.best_weights = load_file(weights / TENSORS, device=str(loop.context.device))
-            self._best = (state.best_epoch, state.best)
+            self._best = (state.progress.best_epoch, state.best)
         scatter_tensors(load_file(folder / TENSORS, device=str(loop.context.device)), loop.model, loop.optimizer)
-        loop.progress = _progress(state)
+        loop.progress = state.progress
         self.drift = state.drift + drift
-        event = {"event": "resumed", "stage": loop.stage.name, "step": state.step, "steps": loop.total}
+        event = {"event": "resumed", "stage": loop.stage.name, "step": state.progress.step, "steps": loop.total}
         self.report(event | {"drift": list(drift)})
 
     def forget(self) -> None:
@@ -131,23 +125,6 @@ class StateKeeper:
         if self.lease.state is not None:
             self.lease.advance(None)
         self._remove_all_but(None, None)
-
-    def _describe(self, loop: StageLoop) -> TrainingState:
-        progress = loop.progress
-        return TrainingState(
-            index=loop.context.index,
-            stage_key=loop.stage.key,
-            contract=self.contract,
-            drift=self.drift,
-            step=progress.step,
-            losses=tuple(progress.losses),
-            epochs=tuple(progress.epochs),
-            steps=tuple(progress.steps),
-            best_epoch=progress.best_epoch,
-            best=self._keep_best(loop),
-            seconds=progress.seconds,
-            epoch_seconds=progress.epoch_seconds,
-        )
 
     def _keep_best(self, loop: StageLoop) -> str | None:
         """The digest of the best weights, which are written once for each epoch that was the best."""
@@ -203,15 +180,3 @@ def scatter_tensors(tensors: dict[str, Tensor], model: nn.Module, optimizer: opt
         if kind == OPTIMIZER:
             field, _, parameter = rest.partition("/")
             optimizer.state[parameters[parameter]][field] = tensor
-
-
-def _progress(state: TrainingState) -> StageProgress:
-    return StageProgress(
-        step=state.step,
-        losses=list(state.losses),
-        epochs=list(state.epochs),
-        steps=list(state.steps),
-        best_epoch=state.best_epoch,
-        seconds=state.seconds,
-        epoch_seconds=state.epoch_seconds,
-    )

@@ -1,14 +1,17 @@
 """Tiny pretrained checkpoints built from a config, and runs on made-up reviews: real in all but size, and offline."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from graftwork.checkpoints.retrieve import retrieve_checkpoint
 from graftwork.data.manifest import validate_data
 from graftwork.models.catalog import FAMILIES
 from graftwork.policy import Policy
 from graftwork.recipe import load_recipe
+from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import ResolvedRun, plan_run
 from graftwork.workspace import Workspace
 
@@ -94,3 +97,12 @@ def resolve_run(folder: Path, workspace: Workspace, *overrides: str) -> Resolved
     manifest = validate_data(recipe, workspace)
     lock = retrieve_checkpoint(recipe, workspace, FAMILIES)
     return plan_run(recipe, manifest, lock, Policy(), workspace.store)
+
+
+def facts(bundle: ServingBundle) -> Any:
+    """All of a bundle but how long it took."""
+    stages = [
+        replace(stage, seconds=0, epochs=tuple(replace(epoch, seconds=0) for epoch in stage.epochs))
+        for stage in bundle.stages
+    ]
+    return replace(bundle, stages=tuple(stages))

@@ -16,15 +16,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tiny import resolve_run, write_checkpoint, write_project
+from tiny import facts, resolve_run, write_checkpoint, write_project
 
 from graftwork.settings import Settings
 from graftwork.storage import Store
-from graftwork.training.bundle import ServingBundle, find_bundle
+from graftwork.training.bundle import find_bundle
 from graftwork.training.plan import ResolvedRun
 from graftwork.workspace import Workspace
 
@@ -79,15 +79,6 @@ def torture(runs: dict[str, ResolvedRun], home: Path, kills: int, seed: int) -> 
             shutil.rmtree(place)
         tally.runs += 1
     return tally
-
-
-def facts(bundle: ServingBundle) -> Any:
-    """All of a bundle but how long it took."""
-    stages = [
-        replace(stage, seconds=0, epochs=tuple(replace(epoch, seconds=0) for epoch in stage.epochs))
-        for stage in bundle.stages
-    ]
-    return replace(bundle, stages=tuple(stages))
 
 
 def make_runs(folder: Path) -> tuple[dict[str, ResolvedRun], Path]:

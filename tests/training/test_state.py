@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import facts
 
 from graftwork.errors import Paused
 from graftwork.storage import Store, StoreFull
@@ -66,15 +67,6 @@ def unbroken(training: Training, tmp_path_factory: pytest.TempPathFactory) -> It
     shutil.copytree(training.workspace.store.root, place)
     other = replace(training.workspace, store=Store(place))
     yield Training(training.run, other).finish()
-
-
-def facts(bundle: ServingBundle) -> Any:
-    """All of a bundle but how long it took."""
-    stages = [
-        replace(stage, seconds=0, epochs=tuple(replace(epoch, seconds=0) for epoch in stage.epochs))
-        for stage in bundle.stages
-    ]
-    return replace(bundle, stages=tuple(stages))
 
 
 def test_the_best_epoch_is_not_the_last(unbroken: ServingBundle) -> None:
