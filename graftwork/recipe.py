@@ -215,6 +215,7 @@ class TrainSection(Section):
     seed: Whole = 0
     batch_tokens: Count = 4096
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    prefix_cache: bool = True
 
 
 class StageSection(Section):

@@ -71,8 +71,13 @@ class TrainingProgress:
     def on_waiting(self, event: dict[str, Any]) -> None:
         log.info("%s trains this run: waiting for it", event["owner"])
 
+    def on_prefix(self, event: dict[str, Any]) -> None:
+        if event["rows"] == event["of"]:
+            log.info("stage %s: what is frozen was computed for %d new rows", event["stage"], event["of"])
+
     def on_resumed(self, event: dict[str, Any]) -> None:
         self.first_step = event["step"]
+        self.stage_started = time.monotonic()
         log.info("stage %s: goes on at step %d of %d", event["stage"], event["step"], event["steps"])
         for change in event["drift"]:
             log.warning("stage %s: no longer exact to the bit, %s", event["stage"], change)

@@ -137,7 +137,7 @@ class TextEncoder:
         second = None if seconds[0] is None else list(seconds)
         return self.tokenizer(list(firsts), second, truncation=True, max_length=self.max_tokens)["input_ids"]
 
-    def pad(self, rows: Sequence[list[int]], length: int) -> tuple[Tensor, Tensor]:
+    def pad(self, rows: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tensor]:
         """Ids and attention mask, both (rows, length)."""
         ids = torch.full((len(rows), length), int(self.tokenizer.pad_token_id))
         mask = torch.zeros_like(ids)
@@ -152,7 +152,7 @@ def canonical_length(tokens: int) -> int:
     return next((length for length in LENGTHS if tokens <= length), -(-tokens // LENGTHS[-1]) * LENGTHS[-1])
 
 
-def inference_batches(rows: Sequence[list[int]], batch_tokens: int, max_tokens: int) -> Iterator[tuple[int, list[int]]]:
+def inference_batches(rows: Sequence[Any], batch_tokens: int, max_tokens: int) -> Iterator[tuple[int, list[int]]]:
     """Canonical length and row indices of each batch, long rows first so that memory peaks at once.
 
     max_tokens: no row is longer, and none is padded beyond it, where the model may have no positions.
@@ -200,12 +200,15 @@ class ServingModel:
 def infer(
     model: TextClassifier,
     forward: Callable[[Tensor, Tensor], Tensor],
-    encoder: TextEncoder,
-    rows: Sequence[list[int]],
+    encoder: Any,
+    rows: Sequence[Any],
     batch_tokens: int = BATCH_TOKENS,
     on_progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """What `forward` gives for each row of token ids, in order, float32 on the CPU; leaves the model in eval mode."""
+    """What `forward` gives for each row, in order, float32 on the CPU; leaves the model in eval mode.
+
+    encoder, rows: token ids and the TextEncoder of their making, or whatever else `encoder.pad` makes a batch of.
+    """
     model.eval()
     device = next(model.parameters()).device
     results: list[Tensor] = [torch.empty(0)] * len(rows)

@@ -45,6 +45,11 @@ class ResumeContract:
     processes: int
     attention: str
 
+    @property
+    def arithmetic(self) -> tuple[str, ...]:
+        """What of it decides the bits of a forward pass, beside the tensors."""
+        return (self.torch, self.transformers, self.device, self.cpu, str(self.threads), self.attention)
+
     def differences(self, now: "ResumeContract") -> dict[str, str]:
         """Each field that is not what it was, as `old -> new`."""
         pairs = {field.name: (getattr(self, field.name), getattr(now, field.name)) for field in fields(self)}

@@ -10,17 +10,20 @@ from safetensors.torch import load_file, save_file
 
 from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.manifest import load_rows
+from graftwork.errors import Paused
 from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, from_json, to_json
 from graftwork.models import serving
-from graftwork.models.serving import WEIGHTS, ServingConfig, TextClassifier, TextEncoder, pick_device
+from graftwork.models.prefix import cut_at
+from graftwork.models.serving import WEIGHTS, ServingConfig, TextClassifier, TextEncoder, hidden_size, pick_device
 from graftwork.models.text import attention_of, load_pretrained
 from graftwork.storage import Store
 from graftwork.training.bundle import BUNDLE_RECORD, MODEL, STAGE_RECORD, ServingBundle, StageResult, folder_digest
 from graftwork.training.contract import contract_of
 from graftwork.training.lease import hold
-from graftwork.training.loop import Examples, Report, StageContext, StageProgress, train_stage
+from graftwork.training.loop import Examples, Report, StageContext, StageData, StageProgress, train_stage
 from graftwork.training.plan import ResolvedRun, TrainingPlan
+from graftwork.training.prefix_cache import ActivationRows, Arithmetic, PrefixCache
 from graftwork.training.stages import Stage
 from graftwork.training.state import StateKeeper
 from graftwork.workspace import Workspace
@@ -78,10 +81,15 @@ def run_stages(
         if remaining:
             encoder = TextEncoder(checkpoint, run.plan.max_tokens)
             train, validation = (_examples(run, store, side, encoder) for side in ("train", "validation"))
+            cache = PrefixCache(store, settings.cache_bytes, Arithmetic(run.plan.precision, contract.arithmetic))
         for index, stage in enumerate(remaining, start=len(results)):
             report({"event": "stage", "stage": stage.name, "index": index, "stages": len(run.plan.stages)})
+            keeper.begin(index, stage.name)
             context = _context(run.plan, index, report, should_stop, keeper)
-            progress = train_stage(model, stage, run.plan.groups, train, validation, context)
+            data = StageData(train, validation, model.forward)
+            if stage.cut:
+                data = _cut_data(model, stage, data, cache, encoder, context)
+            progress = train_stage(model, stage, run.plan.groups, data, context)
             lease.advance(lease.state)  # or be told that the run is another process's
             results.append(_publish_stage(store, stage, model, progress, keeper.drift))
             fault("training.stage_switch")
@@ -133,6 +141,33 @@ def _examples(run: ResolvedRun, store: Store, side: str, encoder: TextEncoder) -
     rows = load_rows(store, run.manifest, sides=(side,))
     texts = list(rows["text"]) if len(run.plan.columns) == 1 else list(zip(rows["text"], rows["text_b"], strict=True))
     return Examples(encoder.encode(texts), rows["label"].to_numpy("int64", copy=True), encoder)
+
+
+def _cut_data(
+    model: TextClassifier,
+    stage: Stage,
+    data: StageData,
+    cache: PrefixCache,
+    encoder: TextEncoder,
+    context: StageContext,
+) -> StageData:
+    """The same rows as activations of the frozen part, from the cache, and the part above it."""
+    cut = cut_at(model, stage.cut)
+
+    def tell(done: int, total: int) -> None:
+        context.report({"event": "prefix", "stage": stage.name, "rows": done, "of": total})
+        if context.should_stop():
+            raise Paused(f"stopped before stage {stage.name!r} began: run again to go on")
+
+    tokens = [*data.train.rows, *data.validation.rows]
+    rows = cache.activations(cut.lower, encoder, tokens, tell)
+    padder = ActivationRows(hidden_size(model.body), encoder.max_tokens, cache.arithmetic.dtype)
+    border = len(data.train.rows)
+    return StageData(
+        train=Examples(rows[:border], data.train.labels, padder),
+        validation=Examples(rows[border:], data.validation.labels, padder),
+        forward=cut.upper.forward,
+    )
 
 
 def _publish_stage(

@@ -15,7 +15,7 @@ from graftwork.errors import Paused, Problem, TrainingError
 from graftwork.faults import fault
 from graftwork.fingerprint import digest
 from graftwork.models.catalog import DepthGroup
-from graftwork.models.serving import TextClassifier, TextEncoder, infer
+from graftwork.models.serving import TextClassifier, infer
 from graftwork.training.bundle import EpochMetrics, StepMetrics
 from graftwork.training.optimizer import build_optimizer, freeze, rate_scale, set_modes, set_rates
 from graftwork.training.stages import Stage
@@ -25,16 +25,24 @@ REPORT_EVERY_S = 0.5
 Report = Callable[[dict[str, Any]], None]
 
 
+class Padder(Protocol):
+    """Makes a batch of rows; `max_tokens` is how long one may be."""
+
+    @property
+    def max_tokens(self) -> int: ...
+    def pad(self, rows: Sequence[Any], length: int) -> tuple[Tensor, Tensor]: ...
+
+
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised rows with their labels, (rows,) int64, and the encoder that pads them."""
+    """Rows with their labels, (rows,) int64, and what pads them: token ids, or the activations of a frozen part."""
 
-    rows: list[list[int]]
+    rows: Sequence[Sequence[int]] | Sequence[Tensor]
     labels: np.ndarray
-    encoder: TextEncoder
+    encoder: Padder
 
     def batch(self, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids and mask, both (batch, longest row), and labels."""
+        """Ids, (batch, longest row), or activations, (batch, longest row, width), their mask, and labels."""
         rows = [self.rows[index] for index in indices]
         ids, mask = self.encoder.pad(rows, max(map(len, rows)))
         return ids.to(device), mask.to(device), torch.from_numpy(self.labels[list(indices)]).to(device)
@@ -46,6 +54,15 @@ class Keeper(Protocol):
     def is_due(self) -> bool: ...
     def save(self, loop: "StageLoop") -> None: ...
     def restore(self, loop: "StageLoop") -> None: ...
+
+
+@dataclass(frozen=True)
+class StageData:
+    """What a stage computes on, and by what: token ids by the whole model, or activations by its upper part."""
+
+    train: Examples
+    validation: Examples
+    forward: Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,8 +104,7 @@ def train_stage(
     model: TextClassifier,
     stage: Stage,
     groups: Sequence[DepthGroup],
-    train: Examples,
-    validation: Examples,
+    data: StageData,
     context: StageContext,
 ) -> StageProgress:
     """Train the stage's depth groups, from the step that the keeper has; the weights of the best epoch stay.
@@ -101,13 +117,12 @@ def train_stage(
         stage=stage,
         optimizer=build_optimizer(model, groups, stage.rates, stage.weight_decay),
         criterion=nn.CrossEntropyLoss(
-            weight=_class_weights(stage.class_weights, train.labels, context.device),
+            weight=_class_weights(stage.class_weights, data.train.labels, context.device),
             label_smoothing=stage.label_smoothing,
         ),
-        train=train,
-        validation=validation,
+        data=data,
         context=context,
-        batches=_plan_batches(stage, train, context),
+        batches=_plan_batches(stage, data.train, context),
     )
     context.keeper.restore(loop)
     while not loop.is_over:
@@ -130,8 +145,7 @@ class StageLoop:
     stage: Stage
     optimizer: torch.optim.Optimizer
     criterion: nn.Module
-    train: Examples
-    validation: Examples
+    data: StageData
     context: StageContext
     batches: list[list[list[int]]]
     progress: StageProgress = field(default_factory=StageProgress)
@@ -185,9 +199,9 @@ class StageLoop:
         step = self.progress.step
         # Randomness is a function of the place, so that a state needs no generator's state.
         torch.manual_seed(int(digest([self.context.seed, self.context.index, step])[:15], 16))
-        ids, mask, labels = self.train.batch(batch, self.context.device)
+        inputs, mask, labels = self.data.train.batch(batch, self.context.device)
         with self.context.autocast():
-            loss = self.criterion(self.model(ids, mask).float(), labels)
+            loss = self.criterion(self.data.forward(inputs, mask).float(), labels)
         value = loss.item()
         if not np.isfinite(value):
             raise TrainingError(_diverged(self.stage, step, value))
@@ -202,10 +216,12 @@ class StageLoop:
 
     def validate(self) -> tuple[float, float]:
         """Mean log-loss and accuracy on the validation rows."""
-        forward, encoder, rows = self.model.forward, self.validation.encoder, self.validation.rows
+        forward, known = self.data.forward, self.data.validation
         with self.context.autocast():
-            logits = infer(self.model, forward, encoder, rows, on_progress=lambda _: self.stop_if_asked()).double()
-        labels = torch.from_numpy(self.validation.labels)
+            logits = infer(
+                self.model, forward, known.encoder, known.rows, on_progress=lambda _: self.stop_if_asked()
+            ).double()
+        labels = torch.from_numpy(known.labels)
         loss = nn.functional.cross_entropy(logits, labels).item()
         return loss, (logits.argmax(1) == labels).double().mean().item()
 

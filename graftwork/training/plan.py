@@ -21,11 +21,11 @@ from graftwork.policy import Policy
 from graftwork.recipe import EvaluationSection, Recipe
 from graftwork.storage import Store
 from graftwork.training.precision import resolve_precision
-from graftwork.training.stages import Stage, peak_rates, trained_groups
+from graftwork.training.stages import Stage, frozen_blocks, peak_rates, trained_groups
 
 # Raised by hand when what a stage or a bundle means changes: then, and only then, trained work is done again.
-STAGE_VERSION = 2
-BUNDLE_VERSION = 2
+STAGE_VERSION = 3
+BUNDLE_VERSION = 3
 DEFAULT_POOLING = "mean"
 RUN_RECORD = "run.json"
 
@@ -136,6 +136,7 @@ def _resolve_stages(recipe: Recipe, groups: tuple[DepthGroup, ...], before: str)
             "clip_norm": section.clip_norm,
             "patience": section.patience,
             "class_weights": section.class_weights,
+            "cut": frozen_blocks(trained) if recipe.train.prefix_cache else 0,
         }
         before = digest({"before": before, "index": index} | facts)
         trainable = sum(group.parameters for group in trained)

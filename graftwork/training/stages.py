@@ -14,7 +14,8 @@ class Stage:
     """Part of the training with one freeze depth and an optimiser of its own.
 
     rates: peak learning rate of each trained depth group, shallowest first; groups not named are frozen.
-    trainable: parameters in training. key: where its result lies in the store.
+    trainable: parameters in training. cut: how many of the lowest blocks are frozen and computed once for each row, by
+    the prefix cache; 0 if each step computes them. key: where its result lies in the store.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -29,6 +30,7 @@ class Stage:
     clip_norm: float
     patience: int | None
     class_weights: str
+    cut: int
     key: str
 
 
@@ -54,6 +56,11 @@ def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: st
             problems.append(Problem(f"{entry!r} names nothing to train", where=where, hint=f"known are {known}"))
     raise_if(problems, RecipeError)
     return [group for group in groups if group.name in chosen]
+
+
+def frozen_blocks(trained: Sequence[DepthGroup]) -> int:
+    """How many blocks lie below everything that is trained."""
+    return max(0, min(group.depth for group in trained) - 1)
 
 
 def peak_rates(section: StageSection, trained: Sequence[DepthGroup], deepest: int) -> dict[str, float]:

@@ -65,6 +65,7 @@ class StateKeeper:
         self.share, self.accepted = share, accepted
         self.drift: tuple[str, ...] = ()
         self._best: tuple[int, str] | None = None  # the epoch whose weights are kept, and their digest
+        self._found: tuple[TrainingState, Path] | None = None
         self._cost, self._saved = FIRST_COST_S, time.monotonic()
 
     def is_due(self) -> bool:
@@ -94,31 +95,37 @@ class StateKeeper:
         event = {"event": "saved", "stage": loop.stage.name, "step": progress.step, "seconds": self._cost}
         self.report(event | {"first": before is None})
 
-    def restore(self, loop: StageLoop) -> None:
-        """Put the loop where the saved state was, if there is one of its stage.
+    def begin(self, index: int, stage: str) -> None:
+        """Look for a saved state of this stage, before anything is computed for it.
 
-        Raises ResumeRefused if the contract has changed.
+        Raises ResumeRefused if there is one and the contract has changed.
         """
-        self._best, self.drift = None, ()
+        self._best, self._found, self.drift = None, None, ()
         folder = self._open("state", self.lease.state)
         if folder is None:
             return
         state = from_json(TrainingState, (folder / RECORD).read_text(encoding="utf-8"))
-        if state.index != loop.context.index:
-            return  # of a stage that is finished
-        where = f"stage {loop.stage.name!r} at step {state.progress.step}"
-        drift = check_contract(state.contract, self.contract, self.accepted, where)
+        if state.index == index:  # else it is of a stage that is finished
+            where = f"stage {stage!r} at step {state.progress.step}"
+            self.drift = state.drift + check_contract(state.contract, self.contract, self.accepted, where)
+            self._found = (state, folder)
+
+    def restore(self, loop: StageLoop) -> None:
+        """Put the loop where the state that `begin` found was; if it found none, leave it at its first step."""
+        if self._found is None:
+            return
+        state, folder = self._found
+        device = str(loop.context.device)
         if state.best is not None:
             weights = self._open("weights", state.best)
             if weights is None:
                 return
-            loop.best_weights = load_file(weights / TENSORS, device=str(loop.context.device))
+            loop.best_weights = load_file(weights / TENSORS, device=device)
             self._best = (state.progress.best_epoch, state.best)
-        scatter_tensors(load_file(folder / TENSORS, device=str(loop.context.device)), loop.model, loop.optimizer)
+        scatter_tensors(load_file(folder / TENSORS, device=device), loop.model, loop.optimizer)
         loop.progress = state.progress
-        self.drift = state.drift + drift
         event = {"event": "resumed", "stage": loop.stage.name, "step": state.progress.step, "steps": loop.total}
-        self.report(event | {"drift": list(drift)})
+        self.report(event | {"drift": list(self.drift)})
 
     def forget(self) -> None:
         """Remove every state: the stage is to start again, or the run is done."""

@@ -81,7 +81,17 @@ def make_plan() -> TrainingPlan:
     top = {"block.3": 2e-4, "block.4": 2e-4, "block.5": 2e-4, "block.6": 2e-4, "head": 2e-3}
     rates = {"top": top, "full": {group.name: 2e-5 for group in groups}}
     stages = tuple(
-        Stage(name, rates[name], 7_098_626, epochs, **shared, patience=None, class_weights="none", key=f"stage/{name}")
+        Stage(
+            name,
+            rates[name],
+            7_098_626,
+            epochs,
+            **shared,
+            patience=None,
+            class_weights="none",
+            cut=0,
+            key=f"stage/{name}",
+        )
         for name, epochs in (("top", 2), ("full", 1))
     )
     return TrainingPlan(

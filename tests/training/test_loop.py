@@ -11,7 +11,7 @@ from graftwork.errors import Paused, TrainingError
 from graftwork.models.catalog import DepthGroup, depth_groups, family_of
 from graftwork.models.serving import ServingConfig, TextClassifier, TextEncoder, infer
 from graftwork.models.text import load_pretrained
-from graftwork.training.loop import Examples, StageContext, StageLoop, StageProgress, train_stage
+from graftwork.training.loop import Examples, StageContext, StageData, StageLoop, StageProgress, train_stage
 from graftwork.training.stages import Stage
 
 GOOD, BAD = "good great wonderful moving warm clever".split(), "bad awful dull boring weak cold".split()
@@ -44,6 +44,7 @@ def make_stage(**changes: Any) -> Stage:
         "clip_norm": 1.0,
         "patience": None,
         "class_weights": "none",
+        "cut": 0,
         "key": "stage/0",
     }
     return Stage(**(facts | changes))
@@ -85,7 +86,8 @@ def run(
         "should_stop": lambda: False,
         "keeper": NoKeeper(),
     }
-    return train_stage(model, stage, groups_of(model), examples, examples, StageContext(**(facts | changes)))
+    data = StageData(examples, examples, model.forward)
+    return train_stage(model, stage, groups_of(model), data, StageContext(**(facts | changes)))
 
 
 def test_it_learns(model: TextClassifier, examples: Examples) -> None:

@@ -1,0 +1,44 @@
+"""A classifier cut in two gives what it gave whole."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from graftwork.models.catalog import FAMILIES
+from graftwork.models.prefix import cut_at
+from graftwork.models.serving import ServingConfig, TextClassifier, TextEncoder
+from graftwork.models.text import load_pretrained
+
+TEXTS = ["the film", "the film is not very good and not very long", "a clever movie", "dull"]
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def whole(request: pytest.FixtureRequest, make_checkpoint: Callable[..., Path]) -> tuple[TextClassifier, TextEncoder]:
+    folder = make_checkpoint(request.param)
+    config = ServingConfig(("no", "yes"), ("text",), "mean", 16, dropout=0.1)
+    return load_pretrained(folder, config, seed=3).eval(), TextEncoder(folder, 16)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_the_two_parts_are_the_whole(whole: tuple[TextClassifier, TextEncoder], depth: int) -> None:
+    """For every family, at every depth, bit for bit, also where rows are padded with nothing instead of tokens."""
+    model, encoder = whole
+    ids, mask = encoder.pad(encoder.encode(TEXTS), 16)
+    cut = cut_at(model, depth)
+    with torch.inference_mode():
+        states = cut.lower(input_ids=ids, attention_mask=mask).last_hidden_state
+        logits = cut.upper(states * mask.unsqueeze(-1), mask)
+        assert torch.equal(logits, model(ids, mask))
+
+
+def test_the_upper_part_is_trained_in_place(whole: tuple[TextClassifier, TextEncoder]) -> None:
+    """Parameters are shared, so what is learnt through the upper part is in the whole, which stays as it was."""
+    model, _ = whole
+    before = [name for name, _ in model.named_parameters()]
+    shared = {id(parameter) for parameter in cut_at(model, 2).upper.parameters()}
+    assert [name for name, _ in model.named_parameters()] == before
+    inside = {name for name, parameter in model.named_parameters() if id(parameter) in shared}
+    assert not any(".0." in name or ".1." in name or "embeddings" in name for name in inside if name.startswith("body"))
+    assert any(".2." in name for name in inside)
