@@ -184,7 +184,7 @@ def plan(bundle: ServingBundle) -> TrainingPlan:
         rows={"train": 70, "validation": 10, "holdout": 20},
         groups=(DepthGroup("head", 2, 18, ("head.",)),),
         stages=tuple(
-            Stage(r.stage, {"head": 1e-3}, 18, 2, "linear", 0.1, 0.01, 0.0, 1.0, None, "none", r.key)
+            Stage(r.stage, {"head": 1e-3}, 18, 2, "linear", 0.1, 0.01, 0.0, 1.0, None, "none", 0, r.key)
             for r in bundle.stages
         ),
         bundle_key=bundle.key,
