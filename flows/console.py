@@ -49,11 +49,12 @@ def show(*parts: RenderableType) -> None:
 def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableType]:
     """What a run would do, and what of it is there already."""
     plan, is_stored = planned.plan, planned.is_stored
-    stages = _table("stage", "trains", "parameters", "epochs", "peak rates", "state")
+    stages = _table("stage", "trains", "computed once", "parameters", "epochs", "peak rates", "state")
     for stage in plan.stages:
         stages.add_row(
             stage.name,
             trained_groups(stage.rates),
+            f"{stage.cut} lowest blocks" if stage.cut else "",
             f"{stage.trainable:,} of {plan.parameters:,}",
             str(stage.epochs),
             peak_rates(stage.rates),
