@@ -56,7 +56,7 @@ def test_a_killed_training_goes_on_where_it_was(
     for point, begins in {
         f"training.step:{first_of_top + 4}": ["reused", "stage", "resumed"],
         "training.before_publish:2": ["reused", "stage", "resumed"],
-        "training.stage_switch:1": ["reused", "stage", "step"],
+        "training.stage_switch:1": ["reused", "stage", "prefix"],
     }.items():
         store = Store(shutil.copytree(fresh, tmp_path / begins[-1] / point[9:12]))
         monkeypatch.setenv("GRAFTWORK_STORE", str(store.root))
