@@ -20,6 +20,7 @@ from graftwork.models.text import attention_of, load_pretrained
 from graftwork.storage import Store
 from graftwork.training.bundle import BUNDLE_RECORD, MODEL, STAGE_RECORD, ServingBundle, StageResult, folder_digest
 from graftwork.training.contract import contract_of
+from graftwork.training.dropout import quicken_dropout
 from graftwork.training.lease import hold
 from graftwork.training.loop import Examples, Report, StageContext, StageData, StageProgress, train_stage
 from graftwork.training.plan import ResolvedRun, TrainingPlan
@@ -134,6 +135,7 @@ def _load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: lis
     model = load_pretrained(checkpoint, serving_config(plan), seed=plan.seed)
     if results:
         model.load_state_dict(load_file(store.root / results[-1].key / WEIGHTS), strict=True)
+    quicken_dropout(model, pick_device())
     return model.to(pick_device())
 
 

@@ -17,7 +17,7 @@ from graftwork.fingerprint import digest
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.serving import TextClassifier, infer
 from graftwork.training.bundle import EpochMetrics, StepMetrics
-from graftwork.training.optimizer import build_optimizer, freeze, rate_scale, set_modes, set_rates
+from graftwork.training.optimizer import build_optimizer, clip_gradients, freeze, rate_scale, set_modes, set_rates
 from graftwork.training.stages import Stage
 
 CURVE_POINTS = 100
@@ -207,7 +207,7 @@ class StageLoop:
             raise TrainingError(_diverged(self.stage, step, value))
         loss.backward()
         if self.stage.clip_norm:
-            nn.utils.clip_grad_norm_((p for p in self.model.parameters() if p.requires_grad), self.stage.clip_norm)
+            clip_gradients(self.optimizer, self.stage.clip_norm)
         set_rates(self.optimizer, self.rate_scale)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,11 +1,13 @@
 """The stage's optimiser against torch's own and a hand-computed table."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from graftwork.models.catalog import DepthGroup
-from graftwork.training.optimizer import build_optimizer, freeze, rate_scale, set_modes, set_rates
+from graftwork.training.optimizer import build_optimizer, clip_gradients, freeze, rate_scale, set_modes, set_rates
 
 
 class Net(nn.Module):
@@ -79,3 +81,24 @@ def test_cosine_equals_torch() -> None:
         assert rate_scale(index, 20, 0.0, "cosine") == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
         optimizer.step()
         scheduler.step()
+
+
+@pytest.mark.parametrize("norm", [0.01, 1000.0])
+def test_clipping_is_that_of_torch(norm: float) -> None:
+    """Two steps end where torch's clip_grad_norm_ before the same optimiser's step ends, clipped or not."""
+    torch.manual_seed(0)
+    ours = Net().eval()
+    theirs = copy.deepcopy(ours)
+    for net in (ours, theirs):
+        optimizer = build_optimizer(net, GROUPS, {"low": 0.1, "high": 0.2}, weight_decay=0.01)
+        set_rates(optimizer, 1.0)
+        for _ in range(2):
+            net.high(net.low(torch.ones(4, 3) * 5)).pow(3).sum().backward()
+            if net is ours:
+                clip_gradients(optimizer, norm)
+            else:
+                torch.nn.utils.clip_grad_norm_(net.parameters(), norm)
+            optimizer.step()
+            optimizer.zero_grad()
+    for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
