@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from graftwork.training.dropout import Dropout, quicken_dropout
+from graftwork.training.dropout import QuickDropout, quicken_dropout
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])
 def test_it_drops_so_many_and_keeps_the_mean(probability: float) -> None:
     """Of a million elements so many are zero as was asked for, and the others are scaled up for it."""
     torch.manual_seed(0)
-    dropped = Dropout(probability)(torch.ones(1000, 1000))
+    dropped = QuickDropout(probability)(torch.ones(1000, 1000))
     assert (dropped == 0).double().mean().item() == pytest.approx(probability, abs=0.003)
     assert dropped.unique().tolist() == pytest.approx([0, 1 / (1 - probability)], rel=1e-4)
 
@@ -17,7 +17,7 @@ def test_it_drops_so_many_and_keeps_the_mean(probability: float) -> None:
 def test_a_gradient_passes_where_an_element_did() -> None:
     """The gradient of the sum is the mask with its scale."""
     states = torch.randn(7, 5, requires_grad=True)
-    dropped = Dropout(0.3)(states)
+    dropped = QuickDropout(0.3)(states)
     dropped.sum().backward()
     assert states.grad is not None
     assert torch.allclose(states.grad * states, dropped)
@@ -28,7 +28,7 @@ def test_torch_seeds_it_and_masks_differ() -> None:
 
     def masks() -> tuple[torch.Tensor, torch.Tensor]:
         torch.manual_seed(3)
-        return Dropout(0.5)(torch.ones(9, 9)), Dropout(0.5)(torch.ones(9, 9))
+        return QuickDropout(0.5)(torch.ones(9, 9)), QuickDropout(0.5)(torch.ones(9, 9))
 
     (first, second), again = masks(), masks()
     assert torch.equal(first, again[0])
@@ -39,8 +39,8 @@ def test_torch_seeds_it_and_masks_differ() -> None:
 def test_eval_mode_and_lower_precision_are_as_with_torch() -> None:
     """Nothing is dropped in eval mode; bfloat16 stays bfloat16."""
     states = torch.randn(4, 4, dtype=torch.bfloat16)
-    assert torch.equal(Dropout(0.5).eval()(states), states)
-    assert Dropout(0.5)(states).dtype == torch.bfloat16
+    assert torch.equal(QuickDropout(0.5).eval()(states), states)
+    assert QuickDropout(0.5)(states).dtype == torch.bfloat16
 
 
 def test_it_takes_the_place_of_every_dropout_on_a_cpu() -> None:
@@ -51,8 +51,8 @@ def test_it_takes_the_place_of_every_dropout_on_a_cpu() -> None:
 
     model = make()
     quicken_dropout(model, torch.device("cpu"))
-    assert [m.threshold for m in model.modules() if isinstance(m, Dropout)] == [6554, 13107]
-    assert not any(isinstance(module, nn.Dropout) for module in model.modules())
+    assert [m.p for m in model.modules() if isinstance(m, QuickDropout)] == [0.1, 0.2]
+    assert not any(type(module) is nn.Dropout for module in model.modules())
     other = make()
     quicken_dropout(other, torch.device("cuda"))
-    assert sum(isinstance(module, nn.Dropout) for module in other.modules()) == 2
+    assert sum(type(module) is nn.Dropout for module in other.modules()) == 2
