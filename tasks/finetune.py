@@ -72,8 +72,12 @@ class TrainingProgress:
         log.info("%s trains this run: waiting for it", event["owner"])
 
     def on_prefix(self, event: dict[str, Any]) -> None:
+        self.stage_started = time.monotonic()  # steps begin after this: their speed says how long they take
         if event["rows"] == event["of"]:
             log.info("stage %s: what is frozen was computed for %d new rows", event["stage"], event["of"])
+        elif self.stage_started - self.logged >= LOG_EVERY_S:
+            self.logged = self.stage_started
+            log.info("stage %s: computing what is frozen, row %d of %d", event["stage"], event["rows"], event["of"])
 
     def on_resumed(self, event: dict[str, Any]) -> None:
         self.first_step = event["step"]
