@@ -40,6 +40,11 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def seed_of(*place: object) -> int:
+    """A seed for what is drawn at a place: a function of it alone, so that a retry draws the same."""
+    return int(digest(place)[:15], 16)
+
+
 def file_digest(path: Path) -> str:
     """The sha256 of a file's bytes."""
     with path.open("rb") as stream:

@@ -13,6 +13,10 @@ PRESETS: dict[str, list[dict[str, Any]]] = {
     "full": [
         {"name": "full", "train": ["all"], "epochs": 3, "learning_rate": 1e-4, "head_multiplier": 10},
     ],
+    # Adapters beside the frozen body, which are merged into it at the end.
+    "lora": [
+        {"name": "lora", "train": ["head", "lora"], "epochs": 3, "learning_rate": 1e-3},
+    ],
     # Gradual unfreezing from the top (ULMFiT, Howard and Ruder 2018), with smaller rates the deeper it goes.
     "gradual": [
         {"name": "head", "train": ["head"], "epochs": 1, "learning_rate": 1e-3},

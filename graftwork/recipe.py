@@ -54,7 +54,7 @@ def _duration(text: Any) -> Any:
 
 def _train_target(target: str) -> str:
     if not re.fullmatch(r"head|all|top:[1-9][0-9]{0,3}|(?!top)[a-z][a-z0-9_.]*", target):
-        raise ValueError("expected head, all, top:k with k from 1 on, or the name of a depth group")
+        raise ValueError("expected head, lora, all, top:k with k from 1 on, or the name of a depth group")
     return target
 
 
@@ -94,6 +94,11 @@ Column = Annotated[str, Field(min_length=1)]
 Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_type=str)]
 ProjectPath = Annotated[Path, AfterValidator(_project_path)]
 Target = Annotated[str, AfterValidator(_train_target)]
+Targets = Annotated[
+    tuple[Target, ...],
+    BeforeValidator(_as_list, json_schema_input_type=tuple[Target, ...] | Target),
+    AfterValidator(_distinct),
+]
 
 
 class GroupSection(Section):
@@ -218,15 +223,27 @@ class TrainSection(Section):
     prefix_cache: bool = True
 
 
+class LoraSection(Section):
+    """The adapters of a stage that trains `lora`."""
+
+    rank: Count = 8
+    alpha: Rate | None = Field(default=None, description="By default twice the rank.")
+    dropout: Share = 0.0
+    targets: Annotated[
+        tuple[Word, ...],
+        BeforeValidator(_as_list, json_schema_input_type=tuple[Word, ...] | Word),
+        AfterValidator(_distinct),
+    ] = Field(default=("all-linear",), description="attention, all-linear, or ends of the names of linear layers.")
+    blocks: Targets = ("all",)
+    dora: bool = False
+
+
 class StageSection(Section):
     """One depth trained in one way; the defaults are those of a fine-tuning that knows no better."""
 
     name: Word
-    train: Annotated[
-        tuple[Target, ...],
-        BeforeValidator(_as_list, json_schema_input_type=tuple[Target, ...] | Target),
-        AfterValidator(_distinct),
-    ]
+    train: Targets
+    lora: LoraSection = LoraSection()
     epochs: Count
     learning_rate: Rate
     head_multiplier: Rate = Field(default=1.0, description="The head's learning rate over that of the body.")
@@ -240,6 +257,16 @@ class StageSection(Section):
     clip_norm: Rate = 1.0
     patience: Count | None = Field(default=None, description="Epochs without a better validation loss before it stops.")
     class_weights: Literal["none", "balanced"] = "none"
+
+    @model_validator(mode="after")
+    def _check(self) -> "StageSection":
+        if "lora" in self.model_fields_set and "lora" not in self.train:
+            raise ValueError("it says what adapters are like, but its `train` does not name lora")
+        if "lora" in self.train and not {"lora", "head"}.issuperset(self.train):
+            raise ValueError("adapters stand beside a body that is frozen: only the head is trained with lora")
+        if "lora" in self.train and self.layer_decay != 1:
+            raise ValueError("layer_decay makes rates of depth groups differ, and all adapters are one")
+        return self
 
 
 class EvaluationSection(Section):

@@ -17,11 +17,13 @@ from graftwork.errors import CheckpointError
 class TextFamily:
     """Where an encoder keeps its parts: prefixes of tensor names inside the bare model.
 
-    has_offset: its first token's position is the one after the padding token's id, not 0.
+    attention: prefix of its layers inside a block. has_offset: its first token's position is the one after the
+    padding token's id, not 0.
     """
 
     blocks: str
     embeddings: tuple[str, ...] = ("embeddings.",)
+    attention: str = "attention."
     base_prefix: str = ""
     has_offset: bool = False
     unused: tuple[str, ...] = ("pooler.",)
@@ -91,6 +93,17 @@ def depth_groups(
     prefixes |= {name: (f"body.{family.blocks}{_block_index(name)}.",) for name in blocks}
     body = [DepthGroup(name, depth, sizes[name], prefixes[name]) for depth, name in enumerate(["embeddings", *blocks])]
     return (*body, DepthGroup("head", len(body), head_parameters, ("head.",)))
+
+
+def block_layers(family: TextFamily, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, tuple[int, int]]]:
+    """The linear layers of each block: depth group -> name inside the block -> (outputs, inputs)."""
+    layers: dict[str, dict[str, tuple[int, int]]] = {}
+    for full_name in sorted(shapes):
+        name, shape = full_name.removeprefix(family.base_prefix), shapes[full_name]
+        block = re.fullmatch(re.escape(family.blocks) + r"(\d+)\.(.+)\.weight", name)
+        if block and len(shape) == 2:
+            layers.setdefault(f"block.{block[1]}", {})[block[2]] = (shape[0], shape[1])
+    return layers
 
 
 def _group_name(family: TextFamily, name: str) -> str | None:

@@ -16,6 +16,7 @@ LIBRARIES = (
     "graftwork",
     "torch",
     "transformers",
+    "peft",
     "safetensors",
     "numpy",
     "pandas",

@@ -10,6 +10,8 @@ from graftwork.storage import Store
 BUNDLE_RECORD = "bundle.json"
 STAGE_RECORD = "stage.json"
 MODEL = "model"
+ADAPTER = "adapter"  # in the folder of a stage that had adapters
+ADAPTERS = "adapters"  # in the bundle, a folder for each such stage
 
 
 @dataclass(frozen=True)

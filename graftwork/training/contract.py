@@ -37,6 +37,7 @@ class ResumeContract:
     python: str
     torch: str
     transformers: str
+    peft: str
     tokenizers: str
     device: str
     cpu: str
@@ -65,6 +66,7 @@ def contract_of(plan: TrainingPlan, device: torch.device, attention: str) -> Res
         python=platform.python_version(),
         torch=torch.__version__,
         transformers=version("transformers"),
+        peft=version("peft"),
         tokenizers=version("tokenizers"),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         cpu=torch.backends.cpu.get_cpu_capability(),

@@ -12,20 +12,30 @@ from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.manifest import load_rows
 from graftwork.errors import Paused
 from graftwork.faults import fault
-from graftwork.fingerprint import file_digest, from_json, to_json
+from graftwork.fingerprint import file_digest, from_json, seed_of, to_json
 from graftwork.models import serving
+from graftwork.models.adapters import AttachedAdapters
 from graftwork.models.prefix import cut_at
 from graftwork.models.serving import WEIGHTS, ServingConfig, TextClassifier, TextEncoder, hidden_size, pick_device
 from graftwork.models.text import attention_of, load_pretrained
 from graftwork.storage import Store
-from graftwork.training.bundle import BUNDLE_RECORD, MODEL, STAGE_RECORD, ServingBundle, StageResult, folder_digest
+from graftwork.training.bundle import (
+    ADAPTER,
+    ADAPTERS,
+    BUNDLE_RECORD,
+    MODEL,
+    STAGE_RECORD,
+    ServingBundle,
+    StageResult,
+    folder_digest,
+)
 from graftwork.training.contract import contract_of
 from graftwork.training.dropout import quicken_dropout
 from graftwork.training.lease import hold
 from graftwork.training.loop import Examples, Report, StageContext, StageData, StageProgress, train_stage
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.prefix_cache import ActivationRows, Arithmetic, PrefixCache
-from graftwork.training.stages import Stage
+from graftwork.training.stages import Stage, stage_groups
 from graftwork.training.state import StateKeeper
 from graftwork.workspace import Workspace
 
@@ -86,13 +96,14 @@ def run_stages(
         for index, stage in enumerate(remaining, start=len(results)):
             report({"event": "stage", "stage": stage.name, "index": index, "stages": len(run.plan.stages)})
             keeper.begin(index, stage.name)
+            adapters = _attach_adapters(run, index, model)
             context = _context(run.plan, index, report, should_stop, keeper)
             data = StageData(train, validation, model.forward)
             if stage.cut:
                 data = _cut_data(model, stage, data, cache, encoder, context)
-            progress = train_stage(model, stage, run.plan.groups, data, context)
+            progress = train_stage(model, stage, stage_groups(run.plan.groups, stage.adapters), data, context)
             lease.advance(lease.state)  # or be told that the run is another process's
-            results.append(_publish_stage(store, stage, model, progress, keeper.drift))
+            results.append(_publish_stage(store, stage, model, adapters, progress, keeper.drift))
             fault("training.stage_switch")
         keeper.forget()  # before the bundle is there: after that, nobody would come this way again
         return _publish_bundle(run, store, checkpoint, model, tuple(results))
@@ -145,6 +156,15 @@ def _examples(run: ResolvedRun, store: Store, side: str, encoder: TextEncoder) -
     return Examples(encoder.encode(texts), rows["label"].to_numpy("int64", copy=True), encoder)
 
 
+def _attach_adapters(run: ResolvedRun, index: int, model: TextClassifier) -> AttachedAdapters | None:
+    """The adapters that the stage trains, beside the body that the last stage which trained any of it left."""
+    adapters = run.plan.stages[index].adapters
+    if adapters is None:
+        return None
+    keys = [run.lock.key, *(stage.key for stage in run.plan.stages[:index] if stage.rates.keys() != {"head"})]
+    return AttachedAdapters(model.body, adapters, seed_of(run.plan.seed, index, "adapters"), base=keys[-1])
+
+
 def _cut_data(
     model: TextClassifier,
     stage: Stage,
@@ -173,9 +193,18 @@ def _cut_data(
 
 
 def _publish_stage(
-    store: Store, stage: Stage, model: TextClassifier, progress: StageProgress, drift: tuple[str, ...]
+    store: Store,
+    stage: Stage,
+    model: TextClassifier,
+    adapters: AttachedAdapters | None,
+    progress: StageProgress,
+    drift: tuple[str, ...],
 ) -> StageResult:
+    """The model as an ordinary one, and beside it the adapters that are now a part of it."""
     with store.writing(stage.key) as folder:
+        if adapters is not None:
+            adapters.keep(folder / ADAPTER)
+            adapters.merge()
         _save_weights(model, folder / WEIGHTS)
         result = StageResult(
             stage=stage.name,
@@ -204,6 +233,9 @@ def _publish_bundle(
         shutil.copyfile(Path(serving.__file__), target / "serving.py")
         serving_config(run.plan).write(target)
         _save_weights(model, target / WEIGHTS)
+        for place, result in enumerate(results):
+            if (store.root / result.key / ADAPTER).is_dir():
+                shutil.copytree(store.root / result.key / ADAPTER, folder / ADAPTERS / f"{place}-{result.stage}")
         bundle = ServingBundle(
             digest=folder_digest(target),
             key=run.plan.bundle_key,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from graftwork.data.batches import epoch_batches
 from graftwork.errors import Paused, Problem, TrainingError
 from graftwork.faults import fault
-from graftwork.fingerprint import digest
+from graftwork.fingerprint import seed_of
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.serving import TextClassifier, infer
 from graftwork.training.bundle import EpochMetrics, StepMetrics
@@ -198,7 +198,7 @@ class StageLoop:
         """One optimiser step; its loss."""
         step = self.progress.step
         # Randomness is a function of the place, so that a state needs no generator's state.
-        torch.manual_seed(int(digest([self.context.seed, self.context.index, step])[:15], 16))
+        torch.manual_seed(seed_of(self.context.seed, self.context.index, step))
         inputs, mask, labels = self.data.train.batch(batch, self.context.device)
         with self.context.autocast():
             loss = self.criterion(self.data.forward(inputs, mask).float(), labels)

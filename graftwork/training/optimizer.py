@@ -13,7 +13,8 @@ from graftwork.models.catalog import DepthGroup
 def freeze(model: nn.Module, groups: Sequence[DepthGroup], trained: Mapping[str, float]) -> None:
     """Let only the named depth groups take gradients.
 
-    A frozen parameter holds no gradient: AdamW would still move one whose gradient is zero.
+    A frozen parameter holds no gradient: AdamW would still move one whose gradient is zero. A group may be a part of
+    earlier ones, as adapters are of the blocks they lie in: the last word on a parameter counts.
     """
     for group in groups:
         for _, parameter in group_parameters(model, group):

@@ -21,7 +21,7 @@ from graftwork.policy import Policy
 from graftwork.recipe import EvaluationSection, Recipe
 from graftwork.storage import Store
 from graftwork.training.precision import resolve_precision
-from graftwork.training.stages import Stage, frozen_blocks, peak_rates, trained_groups
+from graftwork.training.stages import Stage, frozen_blocks, peak_rates, plan_adapters, stage_groups, trained_groups
 
 # Raised by hand when what a stage or a bundle means changes: then, and only then, trained work is done again.
 STAGE_VERSION = 3
@@ -108,7 +108,7 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
         "batch_tokens": recipe.train.batch_tokens,
         "precision": resolve_precision(recipe.train.precision),
     }
-    stages = _resolve_stages(recipe, groups, digest({"version": STAGE_VERSION} | shared))
+    stages = _resolve_stages(recipe, groups, family, shapes, digest({"version": STAGE_VERSION} | shared))
     return TrainingPlan(
         name=recipe.name,
         problem_type=recipe.problem_type,
@@ -121,11 +121,20 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
     )
 
 
-def _resolve_stages(recipe: Recipe, groups: tuple[DepthGroup, ...], before: str) -> tuple[Stage, ...]:
+def _resolve_stages(
+    recipe: Recipe,
+    groups: tuple[DepthGroup, ...],
+    family: TextFamily,
+    shapes: Mapping[str, tuple[int, ...]],
+    before: str,
+) -> tuple[Stage, ...]:
     """Stages with their keys; a key covers everything before it, so a changed stage changes all later ones."""
     stages: list[Stage] = []
     for index, section in enumerate(recipe.stages):
-        trained = trained_groups(section.train, groups, where=f"{recipe.path}: stages.{index}.train")
+        where = f"{recipe.path}: stages.{index}"
+        has_adapters = "lora" in section.train
+        adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
+        trained = trained_groups(section.train, stage_groups(groups, adapters), f"{where}.train")
         facts: dict[str, Any] = {
             "rates": peak_rates(section, trained, deepest=groups[-1].depth),
             "epochs": section.epochs,
@@ -137,6 +146,7 @@ def _resolve_stages(recipe: Recipe, groups: tuple[DepthGroup, ...], before: str)
             "patience": section.patience,
             "class_weights": section.class_weights,
             "cut": frozen_blocks(trained) if recipe.train.prefix_cache else 0,
+            "adapters": adapters,
         }
         before = digest({"before": before, "index": index} | facts)
         trainable = sum(group.parameters for group in trained)

@@ -1,12 +1,15 @@
 """Stages as they will be run: which depth groups are trained, and at which learning rates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from graftwork.errors import Problem, RecipeError, raise_if
-from graftwork.models.catalog import DepthGroup
-from graftwork.recipe import StageSection
+from graftwork.models.adapters import Adapters, adapter_parameters
+from graftwork.models.catalog import DepthGroup, TextFamily, block_layers
+from graftwork.recipe import LoraSection, StageSection
+
+ATTENTION, ALL_LINEAR = "attention", "all-linear"
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,8 @@ class Stage:
 
     rates: peak learning rate of each trained depth group, shallowest first; groups not named are frozen.
     trainable: parameters in training. cut: how many of the lowest blocks are frozen and computed once for each row, by
-    the prefix cache; 0 if each step computes them. key: where its result lies in the store.
+    the prefix cache; 0 if each step computes them. key: where its result lies in the store. adapters: what stands
+    beside a frozen body while the stage lasts, and is merged into it at the end.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -32,12 +36,13 @@ class Stage:
     class_weights: str
     cut: int
     key: str
+    adapters: Adapters | None = None
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:
-    """The depth groups that a recipe's `train:` names, shallowest first.
+    """The depth groups that a recipe's `train:` or `blocks:` names, shallowest first.
 
-    Grammar: `head`, `all`, `top:k` (the k deepest blocks), or a group's own name.
+    Grammar: `all`, `top:k` (the k deepest blocks), or a group's own name, as `head` is.
     Raises RecipeError naming every entry that fits nothing.
     """
     by_name = {group.name: group for group in groups}
@@ -52,10 +57,54 @@ def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: st
         elif entry.startswith("top:") and entry[4:].isdigit() and 1 <= int(entry[4:]) <= len(blocks):
             chosen |= {group.name for group in blocks[-int(entry[4:]) :]}
         else:
-            known = f"head, all, top:1 … top:{len(blocks)}, {', '.join(by_name)}"
+            known = f"all, top:1 … top:{len(blocks)}, {', '.join(by_name)}"
             problems.append(Problem(f"{entry!r} names nothing to train", where=where, hint=f"known are {known}"))
     raise_if(problems, RecipeError)
     return [group for group in groups if group.name in chosen]
+
+
+def plan_adapters(
+    section: LoraSection,
+    family: TextFamily,
+    shapes: Mapping[str, tuple[int, ...]],
+    groups: Sequence[DepthGroup],
+    where: str,
+) -> Adapters:
+    """The adapters that a recipe's `lora:` describes, for the checkpoint whose tensors have these shapes.
+
+    Grammar of `targets`: `attention`, `all-linear`, or a layer's name, or the end of it, inside a block.
+    Raises RecipeError naming every entry that fits nothing, and a rank that the layers don't have.
+    """
+    layers = block_layers(family, shapes)
+    blocks = trained_groups(section.blocks, [group for group in groups if group.name in layers], f"{where}.blocks")
+    names = sorted({name for inside in layers.values() for name in inside})
+    chosen = {target: {name for name in names if _fits(target, name, family)} for target in section.targets}
+    hint = f"known are {ATTENTION}, {ALL_LINEAR}, {', '.join(names)}"
+    unknown = [target for target, fitting in chosen.items() if not fitting]
+    raise_if((Problem(f"{t!r} names no linear layer", f"{where}.targets", hint) for t in unknown), RecipeError)
+    adapted = {
+        f"{block.prefixes[0]}{name}": shape
+        for block in blocks
+        for name, shape in layers[block.name].items()
+        if name in set().union(*chosen.values())
+    }
+    most = min(map(min, adapted.values()))
+    if section.rank > most:
+        raise RecipeError(Problem(f"the narrowest of the layers has rank {most}, no more", f"{where}.rank"))
+    return Adapters(
+        rank=section.rank,
+        alpha=section.alpha or 2.0 * section.rank,
+        dropout=section.dropout,
+        dora=section.dora,
+        layers=tuple(adapted),
+        depth=blocks[0].depth,
+        parameters=sum(adapter_parameters(section.rank, section.dora, *shape) for shape in adapted.values()),
+    )
+
+
+def stage_groups(groups: Sequence[DepthGroup], adapters: Adapters | None) -> tuple[DepthGroup, ...]:
+    """The depth groups of a stage: its adapters, if it has any, between body and head."""
+    return tuple(groups) if adapters is None else (*groups[:-1], adapters.group, groups[-1])
 
 
 def frozen_blocks(trained: Sequence[DepthGroup]) -> int:
@@ -73,3 +122,9 @@ def peak_rates(section: StageSection, trained: Sequence[DepthGroup], deepest: in
         * (section.head_multiplier if group.name == "head" else section.layer_decay ** (deepest - 1 - group.depth))
         for group in trained
     }
+
+
+def _fits(target: str, layer: str, family: TextFamily) -> bool:
+    if target in (ATTENTION, ALL_LINEAR):
+        return target == ALL_LINEAR or layer.startswith(family.attention)
+    return f".{layer}".endswith(f".{target}")

@@ -41,8 +41,13 @@ def test_the_example_loads_from_a_clean_clone():
         ("epochs: 1", "epochs: true", "11:30", "valid integer, found True"),
         ("epochs: 1", "epochs: 0", "11:30", "greater than or equal to 1, found 0"),
         ("2e-5", ".nan", "11:41", "finite number, found nan"),
-        ("top:2", "top:0", "10:31", "expected head, all, top:k with k from 1 on"),
+        ("top:2", "top:0", "10:31", "expected head, lora, all, top:k with k from 1 on"),
         ("name: full", "name: top", "9:1", "top is there more than once"),
+        ("train: all", "train: [lora, all]", "11:5", "only the head is trained with lora"),
+        ("train: all", "train: all, lora: {}", "11:5", "its `train` does not name lora"),
+        ("train: all", "train: lora, layer_decay: 0.9", "11:5", "all adapters are one"),
+        ("train: all", "train: lora, lora: {rank: 0}", "11:38", "greater than or equal to 1, found 0"),
+        ("train: all", "train: lora, lora: {rnak: 4}", "11:38", r"stages\.1\.lora\.rnak \(did you mean rank\?\)"),
         ("policy: policies/standard.yaml\n", "", "1:1", "policy is missing"),
         ("data/movies.tsv", "../movies.tsv", "5:22", "the path leaves the project"),
         ("data/movies.tsv", "http://169.254.169.254/latest", "5:22", "only files and folders can be read, not URLs"),
@@ -129,7 +134,7 @@ def test_a_preset_takes_changes(project, text):
     recipe = load(project, text[:start] + "stages: {preset: gradual, weight_decay: 0.1}\n" + text[end:])
     assert [stage.weight_decay for stage in recipe.stages] == [0.1, 0.1, 0.1]
     with pytest.raises(
-        RecipeError, match="9:1: stages: no such preset; there are head-only, full, gradual, found 'gradul'"
+        RecipeError, match="9:1: stages: no such preset; there are head-only, full, lora, gradual, found 'gradul'"
     ):
         load(project, text[:start] + "stages: gradul\n" + text[end:])
 
@@ -140,6 +145,14 @@ def shuffled(value, chance: random.Random):
         keys = chance.sample(list(value), len(value))
         return {key: shuffled(value[key], chance) for key in keys}
     return [shuffled(item, chance) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("lora", ["", ", lora: {}", ", lora: {rank: 8, targets: all-linear, blocks: [all]}"])
+def test_adapters_as_they_are_by_default_keep_the_digest(project, text, lora):
+    """Written out, in part or not at all."""
+    recipe = load(project, text.replace("train: all", f"train: lora{lora}"))
+    assert recipe.digest == load(project, text.replace("train: all", "train: [lora]")).digest
+    assert recipe.digest != load(project, text.replace("train: all", "train: lora, lora: {dora: true}")).digest
 
 
 @settings(max_examples=25)
@@ -161,6 +174,7 @@ def test_the_spelling_does_not_change_the_digest(tmp_path_factory, text, seed, c
     [
         ("stages.0.learning_rate=3e-4", True),
         ("stages.0.epochs=3", True),
+        ("stages.0.train=lora", True),
         ("train.seed=1", True),
         ("head.dropout=0.2", True),
         ("data.split.seed=1", True),
@@ -199,22 +213,40 @@ def test_editors_get_the_same_rules(project, text):
     assert list(validator.iter_errors(example | {"stagse": []}))
 
 
+LORA = st.fixed_dictionaries(
+    {},
+    optional={
+        "rank": st.integers(1, 64),
+        "alpha": st.floats(0.1, 99),
+        "targets": st.sampled_from([("attention",), ("query", "value")]),
+        "blocks": st.just(("top:2",)),
+        "dora": st.booleans(),
+    },
+)
+
+
 @given(
     stage=st.fixed_dictionaries(
-        {"name": st.just("s"), "train": st.sampled_from([("head",), ("top:3", "head"), ("all",)])},
+        {"name": st.just("s")},
         optional={
-            "layer_decay": st.floats(0.1, 1),
             "warmup": st.floats(0, 0.9),
             "patience": st.integers(1, 9),
             "schedule": st.sampled_from(["linear", "cosine", "constant"]),
         },
     ),
+    trained=st.one_of(
+        st.fixed_dictionaries(
+            {"train": st.sampled_from([("head",), ("top:3", "head"), ("all",)])},
+            optional={"layer_decay": st.floats(0.1, 1)},
+        ),
+        st.fixed_dictionaries({"train": st.sampled_from([("lora",), ("head", "lora")])}, optional={"lora": LORA}),
+    ),
     epochs=st.integers(1, 99),
     rate=st.floats(1e-12, 1),
 )
-def test_printed_stages_are_read_back(stage, epochs, rate):
+def test_printed_stages_are_read_back(stage, trained, epochs, rate):
     """Stages survive being printed as YAML and read again, exactly."""
-    section = StageSection(**stage, epochs=epochs, learning_rate=rate)
+    section = StageSection(**stage, **trained, epochs=epochs, learning_rate=rate)
     again = parse_document(stages_as_yaml([section]), "doc").data["stages"]
     assert [StageSection.model_validate(item) for item in again] == [section]
 

@@ -38,6 +38,56 @@ def test_what_names_nothing_is_refused_with_what_there_is(entry: str) -> None:
         trained_groups([entry], GROUPS, "here")
 
 
+def lora(**changes: str) -> str:
+    """The second stage as one of adapters."""
+    section = ", ".join(f"{key}: {value}" for key, value in changes.items())
+    return f"stages.1={{name: lora, train: [head, lora], epochs: 1, learning_rate: 0.1, lora: {{{section}}}}}"
+
+
+def test_adapters_are_a_depth_group_with_the_rate_of_their_stage(resolve: Callable[..., ResolvedRun]) -> None:
+    """Counted by hand: rank x (32 + 32) for each of two layers, in each of the two upper blocks."""
+    stage = resolve(lora(rank="2", targets="[query, value]", blocks="'top:2'")).plan.stages[1]
+    assert stage.rates == {"lora": 0.1, "head": 0.1}
+    assert stage.trainable == 2 * (32 + 32) * 2 * 2 + 66
+    assert stage.adapters is not None and stage.adapters.alpha == 4
+    assert stage.adapters.layers[0] == "body.encoder.layer.1.attention.self.query"
+    magnitudes = resolve(lora(rank="2", targets="[query, value]", blocks="'top:2'", dora="true")).plan.stages[1]
+    assert magnitudes.trainable == stage.trainable + 32 * 2 * 2
+    assert magnitudes.key != stage.key
+
+
+@pytest.mark.parametrize(("blocks", "cut"), [("all", 0), ("'top:1'", 2), ("[block.1]", 1), ("[block.0, 'top:1']", 0)])
+def test_what_lies_below_the_lowest_adapter_is_computed_once(
+    resolve: Callable[..., ResolvedRun], blocks: str, cut: int
+) -> None:
+    """As it is below the lowest trained block."""
+    assert resolve(lora(blocks=blocks)).plan.stages[1].cut == cut
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"targets": "[query, quary]"}, r"lora\.targets: 'quary' names no linear layer .*attention\.self\.query"),
+        (
+            {"targets": "LayerNorm"},
+            r"lora\.targets: 'LayerNorm' names no linear layer .known are attention, all-linear, ",
+        ),
+        (
+            {"blocks": "'top:4'"},
+            r"lora\.blocks: 'top:4' names nothing to train .known are all, top:1 … top:3, block\.0",
+        ),
+        ({"blocks": "head"}, r"lora\.blocks: 'head' names nothing to train"),
+        ({"rank": "33"}, r"lora\.rank: the narrowest of the layers has rank 32"),
+    ],
+)
+def test_adapters_that_can_t_be_are_refused_with_what_there_is(
+    resolve: Callable[..., ResolvedRun], section: dict[str, str], message: str
+) -> None:
+    """Before anything is trained."""
+    with pytest.raises(RecipeError, match=rf"stages\.1\.{message}"):
+        resolve(lora(**section))
+
+
 def test_rates_fall_with_the_distance_from_the_head(resolve: Callable[..., ResolvedRun]) -> None:
     """Rate x decay for each block above, and the head's own multiple: a table made by hand."""
     run = resolve(

@@ -27,6 +27,16 @@ from graftwork.workspace import Workspace
 # The second stage ruins what its first epoch reached, so that the best weights are not the last ones.
 RUINOUS = ("stages.1.epochs=3", "stages.1.learning_rate=0.05", "stages.1.schedule=constant", "stages.1.clip_norm=100")
 
+# The same for adapters, with randomness of their own.
+RUINOUS_ADAPTERS = (
+    *RUINOUS,
+    "stages.1.learning_rate=0.5",
+    "stages.1.train=[head, lora]",
+    "stages.1.lora={rank: 2, dora: true, dropout: 0.1, blocks: 'top:2'}",
+)
+for_adapters = pytest.mark.parametrize("training", [RUINOUS_ADAPTERS], indirect=True, ids=["adapters"])
+for_both = pytest.mark.parametrize("training", [RUINOUS, RUINOUS_ADAPTERS], indirect=True, ids=["blocks", "adapters"])
+
 
 @dataclass(frozen=True)
 class Training:
@@ -56,8 +66,8 @@ class Training:
 
 
 @pytest.fixture
-def training(resolve: Callable[..., ResolvedRun], workspace: Workspace) -> Training:
-    return Training(resolve(*RUINOUS), workspace)
+def training(request: pytest.FixtureRequest, resolve: Callable[..., ResolvedRun], workspace: Workspace) -> Training:
+    return Training(resolve(*getattr(request, "param", RUINOUS)), workspace)
 
 
 @pytest.fixture
@@ -69,12 +79,14 @@ def unbroken(training: Training, tmp_path_factory: pytest.TempPathFactory) -> It
     yield Training(training.run, other).finish()
 
 
+@for_both
 def test_the_best_epoch_is_not_the_last(unbroken: ServingBundle) -> None:
     """Else several of the tests below would show nothing."""
     assert unbroken.stages[1].best_epoch == 1
     assert len(unbroken.stages[1].epochs) == 3
 
 
+@for_both
 def test_a_training_that_is_stopped_again_and_again_ends_as_an_unbroken_one(
     training: Training, unbroken: ServingBundle
 ) -> None:
@@ -121,6 +133,15 @@ def _best_weights(loop: StageLoop) -> None:
     loop.best_weights = {name: torch.zeros_like(tensor) for name, tensor in loop.best_weights.items()}
 
 
+def _of_adapters(drop: Callable[[StageLoop, torch.nn.Parameter], Any]) -> Callable[[StageLoop], None]:
+    def drop_each(loop: StageLoop) -> None:
+        for name, parameter in loop.model.named_parameters():
+            if ".lora_" in name:
+                drop(loop, parameter)
+
+    return drop_each
+
+
 DROPPED: dict[str, Callable[[StageLoop], None]] = {
     "weights": _weights,
     "exp_avg": _moment("exp_avg"),
@@ -135,11 +156,18 @@ DROPPED: dict[str, Callable[[StageLoop], None]] = {
 }
 
 
-@pytest.mark.parametrize("field", DROPPED)
-def test_nothing_is_saved_for_nothing(
-    training: Training, unbroken: ServingBundle, monkeypatch: pytest.MonkeyPatch, field: str
-) -> None:
-    """Without any one field the end is another one, or there is none: so the tests above would notice its loss."""
+DROPPED_OF_ADAPTERS: dict[str, Callable[[StageLoop], None]] = {
+    "weights": _of_adapters(lambda loop, parameter: parameter.data.zero_()),
+    "exp_avg": _of_adapters(lambda loop, parameter: loop.optimizer.state[parameter]["exp_avg"].zero_()),
+    "exp_avg_sq": _of_adapters(lambda loop, parameter: loop.optimizer.state[parameter]["exp_avg_sq"].zero_()),
+    "optimizer step": _of_adapters(lambda loop, parameter: loop.optimizer.state[parameter]["step"].zero_()),
+}
+
+
+def go_on_without(
+    drop: Callable[[StageLoop], None], training: Training, unbroken: ServingBundle, monkeypatch: pytest.MonkeyPatch
+) -> ServingBundle | None:
+    """The end if something is lost in the middle of the second stage's second epoch; None if there is no end."""
     steps = unbroken.stages[1].epochs[0].step
     training.go(stop_after=unbroken.stages[0].epochs[-1].step + 1 + steps + 1 + steps // 2)
     restore = StateKeeper.restore
@@ -147,14 +175,32 @@ def test_nothing_is_saved_for_nothing(
     def restore_without(keeper: StateKeeper, loop: StageLoop) -> None:
         restore(keeper, loop)
         assert loop.progress.best_epoch == 1 and loop.progress.losses
-        DROPPED[field](loop)
+        drop(loop)
 
     monkeypatch.setattr(StateKeeper, "restore", restore_without)
     try:
-        bundle = training.finish()
+        return training.finish()
     except (IndexError, KeyError, ZeroDivisionError):
-        return
-    assert facts(bundle) != facts(unbroken)
+        return None
+
+
+@pytest.mark.parametrize("field", DROPPED)
+def test_nothing_is_saved_for_nothing(
+    training: Training, unbroken: ServingBundle, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    """Without any one field the end is another one, or there is none: so the tests above would notice its loss."""
+    bundle = go_on_without(DROPPED[field], training, unbroken, monkeypatch)
+    assert bundle is None or facts(bundle) != facts(unbroken)
+
+
+@for_adapters
+@pytest.mark.parametrize("field", DROPPED_OF_ADAPTERS)
+def test_nothing_of_adapters_is_saved_for_nothing(
+    training: Training, unbroken: ServingBundle, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    """The same if it is lost of the adapters only."""
+    bundle = go_on_without(DROPPED_OF_ADAPTERS[field], training, unbroken, monkeypatch)
+    assert bundle is not None and facts(bundle) != facts(unbroken)
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(ResumeContract)])
