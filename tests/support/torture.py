@@ -45,11 +45,19 @@ RUNS = {
     "head": ["stages=head-only"],
     "gradual": ["stages=gradual"],
     "full": ["stages=full"],
+    "lora": ["stages={preset: lora, lora: {rank: 4, dropout: 0.1, dora: true, blocks: 'top:2'}}"],
     "ruined": ["stages.1.epochs=3", "stages.1.learning_rate=0.05", "stages.1.schedule=constant"],
 }
 ATTEMPTS = 50
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = ["torch", "torch._dynamo", "transformers.models.bert.modeling_bert", "graftwork.training.engine", "torture"]
+PRELOADED = [
+    "torch",
+    "torch._dynamo",
+    "transformers.models.bert.modeling_bert",
+    "peft",
+    "graftwork.training.engine",
+    "torture",
+]
 
 
 @dataclass
