@@ -162,7 +162,9 @@ def _attach_adapters(run: ResolvedRun, index: int, model: TextClassifier) -> Att
     if adapters is None:
         return None
     keys = [run.lock.key, *(stage.key for stage in run.plan.stages[:index] if stage.rates.keys() != {"head"})]
-    return AttachedAdapters(model.body, adapters, seed_of(run.plan.seed, index, "adapters"), base=keys[-1])
+    attached = AttachedAdapters(model.body, adapters, seed_of(run.plan.seed, index, "adapters"), base=keys[-1])
+    quicken_dropout(model, pick_device())
+    return attached
 
 
 def _cut_data(
