@@ -195,10 +195,10 @@ def stage_params(stage: "Stage") -> dict[str, object]:
         "patience",
         "class_weights",
     )
-    return {name: getattr(stage, name) for name in names} | {
-        "trainable": stage.trainable,
-        "rates": json.dumps(stage.rates),
-    }
+    facts = {name: getattr(stage, name) for name in names}
+    if stage.adapters is not None:
+        facts |= {f"lora.{name}": getattr(stage.adapters, name) for name in ("rank", "alpha", "dropout", "dora")}
+    return facts | {"trainable": stage.trainable, "rates": json.dumps(stage.rates)}
 
 
 def plan_tags(plan: "TrainingPlan") -> dict[str, str]:

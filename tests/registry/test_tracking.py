@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from graftwork.errors import RegistryError, ServiceUnavailable
+from graftwork.models.adapters import Adapters
 from graftwork.owners import this_owner
 from graftwork.registry.client import experiment_of, reach_mlflow
 from graftwork.registry.tracking import (
@@ -19,6 +20,7 @@ from graftwork.registry.tracking import (
     close_run,
     find_run,
     log_training,
+    stage_params,
 )
 from graftwork.settings import Settings
 from graftwork.training.bundle import ServingBundle
@@ -121,6 +123,15 @@ def test_absent_server_is_reported_as_such_without_its_password(monkeypatch: pyt
     with away as raised, reach_mlflow(Settings()) as client:
         client.search_experiments()
     assert "hidden" not in str(raised.value)
+
+
+def test_adapters_are_among_what_runs_are_compared_by(plan: TrainingPlan) -> None:
+    """A stage that had some says which; another says nothing of them."""
+    without = plan.stages[0]
+    adapters = Adapters(rank=4, alpha=8.0, dropout=0.1, dora=True, layers=(), depth=1, parameters=0)
+    said = stage_params(replace(without, adapters=adapters))
+    added = {"lora.rank": 4, "lora.alpha": 8.0, "lora.dropout": 0.1, "lora.dora": True}
+    assert said == stage_params(without) | added
 
 
 def test_refusal_of_the_server_is_not_worth_another_try(workspace: Workspace) -> None:
