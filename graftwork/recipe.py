@@ -218,6 +218,12 @@ class TrainSection(Section):
     prefix_cache: bool = True
 
 
+class AugmentSection(Section):
+    """What is done to training rows anew in each epoch."""
+
+    word_dropout: Share = Field(default=0.0, description="Probability that a word is made blank.")
+
+
 class StageSection(Section):
     """One depth trained in one way; the defaults are those of a fine-tuning that knows no better."""
 
@@ -240,6 +246,11 @@ class StageSection(Section):
     clip_norm: Rate = 1.0
     patience: Count | None = Field(default=None, description="Epochs without a better validation loss before it stops.")
     class_weights: Literal["none", "balanced"] = "none"
+    augment: AugmentSection = AugmentSection()
+
+    @property
+    def is_augmented(self) -> bool:
+        return self.augment != AugmentSection()
 
 
 class EvaluationSection(Section):

@@ -130,12 +130,14 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[Text]) -> list[list[int]]:
         """The ids of each text or pair, cut to `max_tokens`, special tokens included."""
-        if not texts:
-            return []
+        return self.tokenize(texts)["input_ids"] if texts else []
+
+    def tokenize(self, texts: Sequence[Text]) -> Any:
+        """What the tokenizer says of these texts or pairs, of which there is at least one."""
         pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
         firsts, seconds = zip(*pairs, strict=True)
         second = None if seconds[0] is None else list(seconds)
-        return self.tokenizer(list(firsts), second, truncation=True, max_length=self.max_tokens)["input_ids"]
+        return self.tokenizer(list(firsts), second, truncation=True, max_length=self.max_tokens)
 
     def pad(self, rows: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tensor]:
         """Ids and attention mask, both (rows, length)."""

@@ -194,6 +194,7 @@ def stage_params(stage: "Stage") -> dict[str, object]:
         "clip_norm",
         "patience",
         "class_weights",
+        "augment",
     )
     return {name: getattr(stage, name) for name in names} | {
         "trainable": stage.trainable,

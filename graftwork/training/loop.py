@@ -16,6 +16,7 @@ from graftwork.faults import fault
 from graftwork.fingerprint import digest
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.serving import TextClassifier, infer
+from graftwork.training.augmentation import Augmentation, row_generator
 from graftwork.training.bundle import EpochMetrics, StepMetrics
 from graftwork.training.optimizer import build_optimizer, clip_gradients, freeze, rate_scale, set_modes, set_rates
 from graftwork.training.stages import Stage
@@ -35,17 +36,35 @@ class Padder(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows with their labels, (rows,) int64, and what pads them: token ids, or the activations of a frozen part."""
+    """Rows with their labels, (rows,) int64, and what pads them: token ids, or the activations of a frozen part.
+
+    augmentations: done to each row of a batch, one after the other.
+    """
 
     rows: Sequence[Sequence[int]] | Sequence[Tensor]
     labels: np.ndarray
     encoder: Padder
+    augmentations: tuple[Augmentation, ...] = ()
 
-    def batch(self, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids, (batch, longest row), or activations, (batch, longest row, width), their mask, and labels."""
-        rows = [self.rows[index] for index in indices]
+    def batch(
+        self, indices: Sequence[int], epoch: tuple[int, int, int], device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids, (batch, longest row), or activations, (batch, longest row, width), their mask, and labels.
+
+        epoch: seed, stage and epoch, which decide what augmentation makes of a row.
+        """
+        rows = [self.version(index, epoch) for index in indices]
         ids, mask = self.encoder.pad(rows, max(map(len, rows)))
         return ids.to(device), mask.to(device), torch.from_numpy(self.labels[list(indices)]).to(device)
+
+    def version(self, index: int, epoch: tuple[int, int, int]) -> Any:
+        """The row as it is trained on in this epoch."""
+        row: Any = self.rows[index]
+        if self.augmentations:
+            generator = row_generator(epoch, index)
+            for augment in self.augmentations:
+                row = augment(index, row, generator)
+        return row
 
 
 class Keeper(Protocol):
@@ -82,6 +101,10 @@ class StageContext:
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
+
+    def epoch(self, number: int) -> tuple[int, int, int]:
+        """The numbers that name an epoch of the stage, counted from 1, in the run."""
+        return self.seed, self.index, number
 
 
 @dataclass
@@ -199,7 +222,8 @@ class StageLoop:
         step = self.progress.step
         # Randomness is a function of the place, so that a state needs no generator's state.
         torch.manual_seed(int(digest([self.context.seed, self.context.index, step])[:15], 16))
-        inputs, mask, labels = self.data.train.batch(batch, self.context.device)
+        epoch = self.context.epoch(len(self.progress.epochs) + 1)
+        inputs, mask, labels = self.data.train.batch(batch, epoch, self.context.device)
         with self.context.autocast():
             loss = self.criterion(self.data.forward(inputs, mask).float(), labels)
         value = loss.item()
@@ -263,8 +287,7 @@ class StageLoop:
 def _plan_batches(stage: Stage, train: Examples, context: StageContext) -> list[list[list[int]]]:
     lengths = [len(row) for row in train.rows]
     return [
-        epoch_batches(lengths, context.batch_tokens, (context.seed, context.index, epoch))
-        for epoch in range(1, stage.epochs + 1)
+        epoch_batches(lengths, context.batch_tokens, context.epoch(number)) for number in range(1, stage.epochs + 1)
     ]
 
 

@@ -136,7 +136,8 @@ def _resolve_stages(recipe: Recipe, groups: tuple[DepthGroup, ...], before: str)
             "clip_norm": section.clip_norm,
             "patience": section.patience,
             "class_weights": section.class_weights,
-            "cut": frozen_blocks(trained) if recipe.train.prefix_cache else 0,
+            "augment": section.augment.model_dump(exclude_defaults=True),
+            "cut": 0 if section.is_augmented or not recipe.train.prefix_cache else frozen_blocks(trained),
         }
         before = digest({"before": before, "index": index} | facts)
         trainable = sum(group.parameters for group in trained)

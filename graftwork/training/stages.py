@@ -1,7 +1,7 @@
 """Stages as they will be run: which depth groups are trained, and at which learning rates."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from graftwork.errors import Problem, RecipeError, raise_if
@@ -15,7 +15,8 @@ class Stage:
 
     rates: peak learning rate of each trained depth group, shallowest first; groups not named are frozen.
     trainable: parameters in training. cut: how many of the lowest blocks are frozen and computed once for each row, by
-    the prefix cache; 0 if each step computes them. key: where its result lies in the store.
+    the prefix cache; 0 if each step computes them. key: where its result lies in the store. augment: strength of each
+    augmentation of the training rows.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -32,6 +33,7 @@ class Stage:
     class_weights: str
     cut: int
     key: str
+    augment: dict[str, float] = field(default_factory=dict)
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:

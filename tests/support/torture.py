@@ -45,6 +45,7 @@ RUNS = {
     "head": ["stages=head-only"],
     "gradual": ["stages=gradual"],
     "full": ["stages=full"],
+    "augmented": ["stages={preset: full, augment: {word_dropout: 0.3}}"],
     "ruined": ["stages.1.epochs=3", "stages.1.learning_rate=0.05", "stages.1.schedule=constant"],
 }
 ATTEMPTS = 50

@@ -1,5 +1,6 @@
 """The training loop on a tiny model and a task that it can learn."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,14 @@ def groups_of(model: TextClassifier) -> tuple[DepthGroup, ...]:
 
 
 def run(
-    model: TextClassifier, examples: Examples, stage: Stage, events: list[dict[str, Any]] | None = None, **changes: Any
+    model: TextClassifier,
+    examples: Examples,
+    stage: Stage,
+    events: list[dict[str, Any]] | None = None,
+    train: Examples | None = None,
+    **changes: Any,
 ) -> StageProgress:
+    """Train the stage on `examples`, or on `train` and validate on them."""
     events = [] if events is None else events
     facts: dict[str, Any] = {
         "index": 0,
@@ -86,7 +93,7 @@ def run(
         "should_stop": lambda: False,
         "keeper": NoKeeper(),
     }
-    data = StageData(examples, examples, model.forward)
+    data = StageData(train or examples, examples, model.forward)
     return train_stage(model, stage, groups_of(model), data, StageContext(**(facts | changes)))
 
 
@@ -146,6 +153,24 @@ def test_a_loss_that_is_no_number_ends_the_stage(model: TextClassifier, examples
     torch.nn.init.constant_(model.head[1].weight, float("nan"))
     with pytest.raises(TrainingError, match=r"stage 'all'.*nan at step 0.*learning_rate"):
         run(model, examples, make_stage())
+
+
+def test_only_training_rows_are_augmented(model: TextClassifier, examples: Examples) -> None:
+    """Each of them once in each epoch, with chances of its own; validation rows are the data's."""
+    asked: set[tuple[int, bytes]] = set()
+
+    def change(index: int, row: Any, generator: np.random.Generator) -> Any:
+        asked.add((index, generator.bytes(8)))
+        return examples.rows[0][:1] * len(row)
+
+    train = replace(examples, augmentations=(change,))
+    progress = run(model, examples, make_stage(epochs=3), train=train)
+    assert len(asked) == 3 * len(examples.rows)
+    assert len({drawn for _, drawn in asked}) == len(asked)
+    logits = infer(model, model.forward, examples.encoder, examples.rows).double()
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(examples.labels)).item()
+    assert loss == progress.epochs[progress.best_epoch - 1].validation_loss
+    assert progress.epochs[-1].train_loss > 0.6  # what every row became tells no class
 
 
 def test_balanced_class_weights_equal_scikit_learn_s() -> None:
