@@ -71,7 +71,10 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
 
 def _options(stage: "Stage") -> list[str]:
     """What a stage does that not every stage does."""
-    return [f"{name.replace('_', ' ')} {strength:g}" for name, strength in stage.augment.items()]
+    return [
+        *(f"{name.replace('_', ' ')} {strength:g}" for name, strength in stage.augment.items()),
+        *([f"{stage.accumulate} batches a step"] if stage.accumulate > 1 else []),
+    ]
 
 
 def run_lines(summary: "RunSummary", settings: "Settings") -> list[RenderableType]:

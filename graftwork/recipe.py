@@ -247,6 +247,7 @@ class StageSection(Section):
     patience: Count | None = Field(default=None, description="Epochs without a better validation loss before it stops.")
     class_weights: Literal["none", "balanced"] = "none"
     augment: AugmentSection = AugmentSection()
+    accumulate: Count = Field(default=1, description="Batches of an optimiser step.")
 
     @property
     def is_augmented(self) -> bool:

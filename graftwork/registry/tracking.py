@@ -195,6 +195,7 @@ def stage_params(stage: "Stage") -> dict[str, object]:
         "patience",
         "class_weights",
         "augment",
+        "accumulate",
     )
     return {name: getattr(stage, name) for name in names} | {
         "trainable": stage.trainable,

@@ -24,6 +24,7 @@ from graftwork.training.stages import Stage
 CURVE_POINTS = 100
 REPORT_EVERY_S = 0.5
 Report = Callable[[dict[str, Any]], None]
+Batch = list[int]  # indices of rows that go through the model together
 
 
 class Padder(Protocol):
@@ -162,21 +163,22 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 @dataclass
 class StageLoop:
-    """One stage in progress: the model, its optimiser, the batches of every epoch, and where it stands."""
+    """One stage in progress: the model, its optimiser, the batches of each step of each epoch, and where it stands."""
 
     model: TextClassifier
     stage: Stage
     optimizer: torch.optim.Optimizer
-    criterion: nn.Module
+    criterion: nn.CrossEntropyLoss
     data: StageData
     context: StageContext
-    batches: list[list[list[int]]]
+    batches: list[list[list[Batch]]]
     progress: StageProgress = field(default_factory=StageProgress)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.total = sum(map(len, self.batches))
         self.curve_every = max(1, self.total // CURVE_POINTS)
+        self.row_weights = _row_weights(self.criterion.weight, self.data.train.labels)
         self.reported = 0.0
         self.clock = time.monotonic()
 
@@ -195,9 +197,9 @@ class StageLoop:
         """What is left of the epoch's steps, then the validation rows; keeps the weights if they are the best."""
         progress, epoch = self.progress, len(self.progress.epochs)
         set_modes(self.model)
-        for batch in self.batches[epoch][len(progress.losses) :]:
+        for batches in self.batches[epoch][len(progress.losses) :]:
             self.stop_if_asked()
-            progress.losses.append(self.run_step(batch))
+            progress.losses.append(self.run_step(batches))
             if progress.step % self.curve_every == 0 or progress.step == self.total:
                 recent = float(np.mean(progress.losses[-self.curve_every :]))
                 progress.steps.append(StepMetrics(progress.step, recent, self.rate_scale))
@@ -217,25 +219,31 @@ class StageLoop:
         self.context.report({"event": "epoch", "stage": self.stage.name, **asdict(metrics)})
         fault("training.epoch_end")
 
-    def run_step(self, batch: Sequence[int]) -> float:
-        """One optimiser step; its loss."""
-        step = self.progress.step
+    def run_step(self, batches: Sequence[Batch]) -> float:
+        """One optimiser step on all rows of these batches; their mean loss."""
         # Randomness is a function of the place, so that a state needs no generator's state.
-        torch.manual_seed(int(digest([self.context.seed, self.context.index, step])[:15], 16))
-        epoch = self.context.epoch(len(self.progress.epochs) + 1)
-        inputs, mask, labels = self.data.train.batch(batch, epoch, self.context.device)
-        with self.context.autocast():
-            loss = self.criterion(self.data.forward(inputs, mask).float(), labels)
-        value = loss.item()
-        if not np.isfinite(value):
-            raise TrainingError(_diverged(self.stage, step, value))
-        loss.backward()
+        torch.manual_seed(int(digest([self.context.seed, self.context.index, self.progress.step])[:15], 16))
+        weights = [float(self.row_weights[batch].sum()) for batch in batches]
+        shares = [weight / sum(weights) for weight in weights]
+        value = sum(self.add_gradient(batch, share) for batch, share in zip(batches, shares, strict=True))
         if self.stage.clip_norm:
             clip_gradients(self.optimizer, self.stage.clip_norm)
         set_rates(self.optimizer, self.rate_scale)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.progress.step += 1
+        return value
+
+    def add_gradient(self, batch: Batch, share: float) -> float:
+        """Add the gradient of the batch's mean loss, of which the step's has this share; the loss, by its share."""
+        epoch = self.context.epoch(len(self.progress.epochs) + 1)
+        inputs, mask, labels = self.data.train.batch(batch, epoch, self.context.device)
+        with self.context.autocast():
+            loss = share * self.criterion(self.data.forward(inputs, mask).float(), labels)
+        value = loss.item()
+        if not np.isfinite(value):
+            raise TrainingError(_diverged(self.stage, self.progress.step, value))
+        loss.backward()
         return value
 
     def validate(self) -> tuple[float, float]:
@@ -284,11 +292,13 @@ class StageLoop:
         self.context.report(event | {"loss": loss})
 
 
-def _plan_batches(stage: Stage, train: Examples, context: StageContext) -> list[list[list[int]]]:
+def _plan_batches(stage: Stage, train: Examples, context: StageContext) -> list[list[list[Batch]]]:
     lengths = [len(row) for row in train.rows]
-    return [
+    epochs = (
         epoch_batches(lengths, context.batch_tokens, context.epoch(number)) for number in range(1, stage.epochs + 1)
-    ]
+    )
+    size = stage.accumulate
+    return [[batches[start : start + size] for start in range(0, len(batches), size)] for batches in epochs]
 
 
 def _class_weights(kind: str, labels: np.ndarray, device: torch.device) -> Tensor | None:
@@ -297,6 +307,11 @@ def _class_weights(kind: str, labels: np.ndarray, device: torch.device) -> Tenso
         return None
     counts = np.bincount(labels)
     return torch.tensor(len(labels) / (len(counts) * counts), dtype=torch.float32, device=device)
+
+
+def _row_weights(class_weights: Tensor | None, labels: np.ndarray) -> np.ndarray:
+    """What each row counts in a mean loss."""
+    return np.ones(len(labels)) if class_weights is None else class_weights.cpu().numpy()[labels]
 
 
 def _diverged(stage: Stage, step: int, loss: float) -> Problem:

@@ -136,6 +136,7 @@ def _resolve_stages(recipe: Recipe, groups: tuple[DepthGroup, ...], before: str)
             "clip_norm": section.clip_norm,
             "patience": section.patience,
             "class_weights": section.class_weights,
+            "accumulate": section.accumulate,
             "augment": section.augment.model_dump(exclude_defaults=True),
             "cut": 0 if section.is_augmented or not recipe.train.prefix_cache else frozen_blocks(trained),
         }

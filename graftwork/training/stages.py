@@ -16,7 +16,7 @@ class Stage:
     rates: peak learning rate of each trained depth group, shallowest first; groups not named are frozen.
     trainable: parameters in training. cut: how many of the lowest blocks are frozen and computed once for each row, by
     the prefix cache; 0 if each step computes them. key: where its result lies in the store. augment: strength of each
-    augmentation of the training rows.
+    augmentation of the training rows. accumulate: batches of an optimiser step.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -34,6 +34,7 @@ class Stage:
     cut: int
     key: str
     augment: dict[str, float] = field(default_factory=dict)
+    accumulate: int = 1
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:

@@ -173,6 +173,35 @@ def test_only_training_rows_are_augmented(model: TextClassifier, examples: Examp
     assert progress.epochs[-1].train_loss > 0.6  # what every row became tells no class
 
 
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_accumulated_batches_are_one_big_batch(tiny_checkpoint: Path, examples: Examples, class_weights: str) -> None:
+    """Ten unequal batches a step, and all their rows in one: the same losses and weights, to rounding."""
+    rare = replace(examples, labels=(np.arange(80) % 5 == 0).astype(np.int64))
+    ends = []
+    for accumulate, batch_tokens in ((100, 64), (1, 10**6)):
+        model = load_pretrained(tiny_checkpoint, CONFIG, seed=3)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        stage = make_stage(accumulate=accumulate, class_weights=class_weights, label_smoothing=0.1)
+        progress = run(model, rare, stage, batch_tokens=batch_tokens)
+        assert progress.step == stage.epochs
+        ends.append((progress, model.state_dict()))
+    (several, weights), (one, expected) = ends
+    for a, b in zip(several.epochs, one.epochs, strict=True):
+        assert (a.train_loss, a.validation_loss) == pytest.approx((b.train_loss, b.validation_loss), abs=1e-5)
+    for name, tensor in weights.items():
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_every_batch_of_an_epoch_is_in_one_step(model: TextClassifier, examples: Examples) -> None:
+    """The last step of an epoch has what is left."""
+    batches = run(model, examples, make_stage(epochs=2)).step // 2
+    assert batches % 3 > 0
+    assert run(model, examples, make_stage(epochs=2, accumulate=3)).step == 2 * (batches // 3 + 1)
+
+
 def test_balanced_class_weights_equal_scikit_learn_s() -> None:
     """Against compute_class_weight."""
     from sklearn.utils.class_weight import compute_class_weight
