@@ -224,6 +224,13 @@ class AugmentSection(Section):
     word_dropout: Share = Field(default=0.0, description="Probability that a word is made blank.")
 
 
+class AverageSection(Section):
+    """The average of the weights over the steps, which takes their place when a stage is validated and when it ends."""
+
+    ema: float = Field(strict=True, gt=0, lt=1, description="What the average keeps of itself at a step.")
+    after: Share = Field(default=0.0, description="Share of the steps before the first that counts.")
+
+
 class StageSection(Section):
     """One depth trained in one way; the defaults are those of a fine-tuning that knows no better."""
 
@@ -248,6 +255,7 @@ class StageSection(Section):
     class_weights: Literal["none", "balanced"] = "none"
     augment: AugmentSection = AugmentSection()
     accumulate: Count = Field(default=1, description="Batches of an optimiser step.")
+    average: AverageSection | None = None
 
     @property
     def is_augmented(self) -> bool:

@@ -17,6 +17,7 @@ from graftwork.fingerprint import digest
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.serving import TextClassifier, infer
 from graftwork.training.augmentation import Augmentation, row_generator
+from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import EpochMetrics, StepMetrics
 from graftwork.training.optimizer import build_optimizer, clip_gradients, freeze, rate_scale, set_modes, set_rates
 from graftwork.training.stages import Stage
@@ -133,7 +134,8 @@ def train_stage(
 ) -> StageProgress:
     """Train the stage's depth groups, from the step that the keeper has; the weights of the best epoch stay.
 
-    Best is the epoch of least validation loss. Raises Paused if asked to stop, TrainingError if the loss is no number.
+    Best is the epoch of least validation loss. Raises Paused if asked to stop, and the state is saved then;
+    TrainingError if the loss is no number.
     """
     freeze(model, groups, stage.rates)
     loop = StageLoop(
@@ -149,8 +151,12 @@ def train_stage(
         batches=_plan_batches(stage, data.train, context),
     )
     context.keeper.restore(loop)
-    while not loop.is_over:
-        loop.run_epoch()
+    try:
+        while not loop.is_over:
+            loop.run_epoch()
+    except Paused:
+        loop.save()
+        raise
     model.load_state_dict(loop.best_weights, strict=False)
     return loop.progress
 
@@ -178,6 +184,7 @@ class StageLoop:
     def __post_init__(self) -> None:
         self.total = sum(map(len, self.batches))
         self.curve_every = max(1, self.total // CURVE_POINTS)
+        self.average = WeightAverage(self.stage.average, self.total)
         self.row_weights = _row_weights(self.criterion.weight, self.data.train.labels)
         self.reported = 0.0
         self.clock = time.monotonic()
@@ -194,7 +201,10 @@ class StageLoop:
         return rate_scale(self.progress.step, self.total, self.stage.warmup, self.stage.schedule)
 
     def run_epoch(self) -> None:
-        """What is left of the epoch's steps, then the validation rows; keeps the weights if they are the best."""
+        """What is left of the epoch's steps, then the validation rows; keeps the weights if they are the best.
+
+        Where weights are averaged, it is the average that is validated and kept.
+        """
         progress, epoch = self.progress, len(self.progress.epochs)
         set_modes(self.model)
         for batches in self.batches[epoch][len(progress.losses) :]:
@@ -207,15 +217,16 @@ class StageLoop:
             fault("training.step")
             if self.context.keeper.is_due():
                 self.save()
-        loss, accuracy = self.validate()
-        if not np.isfinite(loss):  # the last step broke the weights
-            raise TrainingError(_diverged(self.stage, progress.step, loss))
-        self.count_time()
-        train_loss = float(np.mean(progress.losses))
-        metrics = EpochMetrics(epoch + 1, progress.step, train_loss, loss, accuracy, progress.epoch_seconds)
-        progress.epochs.append(metrics)
-        progress.losses, progress.epoch_seconds = [], 0.0
-        self.keep_best(metrics)
+        with self.average.in_place(self.model):
+            loss, accuracy = self.validate()
+            if not np.isfinite(loss):  # the last step broke the weights
+                raise TrainingError(_diverged(self.stage, progress.step, loss))
+            self.count_time()
+            train_loss = float(np.mean(progress.losses))
+            metrics = EpochMetrics(epoch + 1, progress.step, train_loss, loss, accuracy, progress.epoch_seconds)
+            progress.epochs.append(metrics)
+            progress.losses, progress.epoch_seconds = [], 0.0
+            self.keep_best(metrics)
         self.context.report({"event": "epoch", "stage": self.stage.name, **asdict(metrics)})
         fault("training.epoch_end")
 
@@ -231,6 +242,7 @@ class StageLoop:
         set_rates(self.optimizer, self.rate_scale)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.average.update(self.model, self.progress.step)
         self.progress.step += 1
         return value
 
@@ -264,12 +276,10 @@ class StageLoop:
             self.best_weights = {name: tensor.clone() for name, tensor in trained_tensors(self.model).items()}
 
     def stop_if_asked(self) -> None:
-        """Raises Paused, with the state saved, once the process was asked to stop."""
-        if not self.context.should_stop():
-            return
-        self.save()
-        place = f"stage {self.stage.name!r} at step {self.progress.step} of {self.total}"
-        raise Paused(f"stopped and saved in {place}: run again to go on")
+        """Raises Paused once the process was asked to stop."""
+        if self.context.should_stop():
+            place = f"stage {self.stage.name!r} at step {self.progress.step} of {self.total}"
+            raise Paused(f"stopped and saved in {place}: run again to go on")
 
     def save(self) -> None:
         """Hand the state to the keeper."""

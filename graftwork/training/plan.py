@@ -20,6 +20,7 @@ from graftwork.models.catalog import DepthGroup, TextFamily, depth_groups, famil
 from graftwork.policy import Policy
 from graftwork.recipe import EvaluationSection, Recipe
 from graftwork.storage import Store
+from graftwork.training.averaging import Averaging
 from graftwork.training.precision import resolve_precision
 from graftwork.training.stages import Stage, frozen_blocks, peak_rates, trained_groups
 
@@ -137,6 +138,7 @@ def _resolve_stages(recipe: Recipe, groups: tuple[DepthGroup, ...], before: str)
             "patience": section.patience,
             "class_weights": section.class_weights,
             "accumulate": section.accumulate,
+            "average": section.average and Averaging(section.average.ema, section.average.after),
             "augment": section.augment.model_dump(exclude_defaults=True),
             "cut": 0 if section.is_augmented or not recipe.train.prefix_cache else frozen_blocks(trained),
         }

@@ -7,6 +7,7 @@ from typing import ClassVar
 from graftwork.errors import Problem, RecipeError, raise_if
 from graftwork.models.catalog import DepthGroup
 from graftwork.recipe import StageSection
+from graftwork.training.averaging import Averaging
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Stage:
     rates: peak learning rate of each trained depth group, shallowest first; groups not named are frozen.
     trainable: parameters in training. cut: how many of the lowest blocks are frozen and computed once for each row, by
     the prefix cache; 0 if each step computes them. key: where its result lies in the store. augment: strength of each
-    augmentation of the training rows. accumulate: batches of an optimiser step.
+    augmentation of the training rows. accumulate: batches of an optimiser step. average: of the weights over steps.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -35,6 +36,7 @@ class Stage:
     key: str
     augment: dict[str, float] = field(default_factory=dict)
     accumulate: int = 1
+    average: Averaging | None = None
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:

@@ -12,6 +12,7 @@ from graftwork.errors import Paused, TrainingError
 from graftwork.models.catalog import DepthGroup, depth_groups, family_of
 from graftwork.models.serving import ServingConfig, TextClassifier, TextEncoder, infer
 from graftwork.models.text import load_pretrained
+from graftwork.training.averaging import Averaging
 from graftwork.training.loop import Examples, StageContext, StageData, StageLoop, StageProgress, train_stage
 from graftwork.training.stages import Stage
 
@@ -200,6 +201,21 @@ def test_every_batch_of_an_epoch_is_in_one_step(model: TextClassifier, examples:
     batches = run(model, examples, make_stage(epochs=2)).step // 2
     assert batches % 3 > 0
     assert run(model, examples, make_stage(epochs=2, accumulate=3)).step == 2 * (batches // 3 + 1)
+
+
+def test_an_average_is_validated_and_kept_while_training_goes_on_raw(tiny_checkpoint: Path, examples: Examples) -> None:
+    """Steps are those of a training without it; losses, the best epoch and what stays are the average's."""
+    ends = []
+    for average in (None, Averaging(0.9, 0.0)):
+        model = load_pretrained(tiny_checkpoint, CONFIG, seed=3)
+        progress = run(model, examples, make_stage(average=average))
+        logits = infer(model, model.forward, examples.encoder, examples.rows).double()
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(examples.labels)).item()
+        assert loss == progress.epochs[progress.best_epoch - 1].validation_loss
+        ends.append(progress)
+    raw, averaged = ends
+    assert averaged.steps == raw.steps
+    assert all(a.validation_loss != b.validation_loss for a, b in zip(averaged.epochs, raw.epochs, strict=True))
 
 
 def test_balanced_class_weights_equal_scikit_learn_s() -> None:

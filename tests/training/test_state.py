@@ -25,7 +25,13 @@ from graftwork.training.state import StateKeeper
 from graftwork.workspace import Workspace
 
 # The second stage ruins what its first epoch reached, so that the best weights are not the last ones.
-RUINOUS = ("stages.1.epochs=3", "stages.1.learning_rate=0.05", "stages.1.schedule=constant", "stages.1.clip_norm=100")
+RUINOUS = (
+    "stages.1.epochs=3",
+    "stages.1.learning_rate=0.05",
+    "stages.1.schedule=constant",
+    "stages.1.clip_norm=100",
+    "stages.1.average={ema: 0.5}",
+)
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,11 @@ def _best_weights(loop: StageLoop) -> None:
     loop.best_weights = {name: torch.zeros_like(tensor) for name, tensor in loop.best_weights.items()}
 
 
+def _average(loop: StageLoop) -> None:
+    for tensor in loop.average.tensors.values():
+        tensor.zero_()
+
+
 DROPPED: dict[str, Callable[[StageLoop], None]] = {
     "weights": _weights,
     "exp_avg": _moment("exp_avg"),
@@ -132,6 +143,7 @@ DROPPED: dict[str, Callable[[StageLoop], None]] = {
     "steps": _progress(steps=[]),
     "best_epoch": _progress(best_epoch=0),
     "best_weights": _best_weights,
+    "average": _average,
 }
 
 
