@@ -74,6 +74,7 @@ def _options(stage: "Stage") -> list[str]:
     return [
         *(f"{name.replace('_', ' ')} {strength:g}" for name, strength in stage.augment.items()),
         *([f"{stage.accumulate} batches a step"] if stage.accumulate > 1 else []),
+        *([f"L2-SP {stage.l2_sp:g}"] if stage.l2_sp else []),
         *([f"averaged weights (EMA {stage.average.ema:g})"] if stage.average else []),
     ]
 

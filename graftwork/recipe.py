@@ -256,6 +256,7 @@ class StageSection(Section):
     augment: AugmentSection = AugmentSection()
     accumulate: Count = Field(default=1, description="Batches of an optimiser step.")
     average: AverageSection | None = None
+    l2_sp: Amount = Field(default=0.0, description="Strength of the pull to the weights the stage began with.")
 
     @property
     def is_augmented(self) -> bool:

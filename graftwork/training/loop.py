@@ -19,7 +19,15 @@ from graftwork.models.serving import TextClassifier, infer
 from graftwork.training.augmentation import Augmentation, row_generator
 from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import EpochMetrics, StepMetrics
-from graftwork.training.optimizer import build_optimizer, clip_gradients, freeze, rate_scale, set_modes, set_rates
+from graftwork.training.optimizer import (
+    add_pull,
+    build_optimizer,
+    clip_gradients,
+    freeze,
+    rate_scale,
+    set_modes,
+    set_rates,
+)
 from graftwork.training.stages import Stage
 
 CURVE_POINTS = 100
@@ -149,6 +157,7 @@ def train_stage(
         data=data,
         context=context,
         batches=_plan_batches(stage, data.train, context),
+        start=_body_weights(model) if stage.l2_sp else {},
     )
     context.keeper.restore(loop)
     try:
@@ -169,7 +178,11 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 @dataclass
 class StageLoop:
-    """One stage in progress: the model, its optimiser, the batches of each step of each epoch, and where it stands."""
+    """One stage in progress: the model, its optimiser, the batches of each step of each epoch, and where it stands.
+
+    start: weights that training is pulled to. They are what the stage begins with, also in a process that resumes it
+    (the store has them), so they are no part of its state.
+    """
 
     model: TextClassifier
     stage: Stage
@@ -178,6 +191,7 @@ class StageLoop:
     data: StageData
     context: StageContext
     batches: list[list[list[Batch]]]
+    start: dict[str, Tensor]
     progress: StageProgress = field(default_factory=StageProgress)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
@@ -237,6 +251,7 @@ class StageLoop:
         weights = [float(self.row_weights[batch].sum()) for batch in batches]
         shares = [weight / sum(weights) for weight in weights]
         value = sum(self.add_gradient(batch, share) for batch, share in zip(batches, shares, strict=True))
+        add_pull(self.model, self.start, self.stage.l2_sp)
         if self.stage.clip_norm:
             clip_gradients(self.optimizer, self.stage.clip_norm)
         set_rates(self.optimizer, self.rate_scale)
@@ -300,6 +315,15 @@ class StageLoop:
         self.reported = now
         event = {"event": "step", "stage": self.stage.name, "step": self.progress.step, "steps": self.total}
         self.context.report(event | {"loss": loss})
+
+
+def _body_weights(model: TextClassifier) -> dict[str, Tensor]:
+    """Copies of the parameters in training, without the head's: it starts anywhere."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name.startswith("body.")
+    }
 
 
 def _plan_batches(stage: Stage, train: Examples, context: StageContext) -> list[list[list[Batch]]]:

@@ -51,6 +51,16 @@ def build_optimizer(
     return torch.optim.AdamW(parameter_groups, lr=0.0, fused=True)
 
 
+def add_pull(model: nn.Module, start: Mapping[str, torch.Tensor], strength: float) -> None:
+    """Add the gradient of strength / 2 x the squared distance of the parameters from their start, by name.
+
+    Method: L2-SP (Li, Grandvalet and Davoine 2018).
+    """
+    for name, parameter in model.named_parameters():
+        if name in start and parameter.grad is not None:
+            parameter.grad.add_(parameter.detach() - start[name], alpha=strength)
+
+
 def set_rates(optimizer: torch.optim.Optimizer, scale: float) -> None:
     """Each parameter group's rate becomes its peak times `scale`."""
     for group in optimizer.param_groups:

@@ -138,6 +138,7 @@ def _resolve_stages(recipe: Recipe, groups: tuple[DepthGroup, ...], before: str)
             "patience": section.patience,
             "class_weights": section.class_weights,
             "accumulate": section.accumulate,
+            "l2_sp": section.l2_sp,
             "average": section.average and Averaging(section.average.ema, section.average.after),
             "augment": section.augment.model_dump(exclude_defaults=True),
             "cut": 0 if section.is_augmented or not recipe.train.prefix_cache else frozen_blocks(trained),

@@ -18,6 +18,7 @@ class Stage:
     trainable: parameters in training. cut: how many of the lowest blocks are frozen and computed once for each row, by
     the prefix cache; 0 if each step computes them. key: where its result lies in the store. augment: strength of each
     augmentation of the training rows. accumulate: batches of an optimiser step. average: of the weights over steps.
+    l2_sp: strength of the pull to the weights that the stage began with.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -37,6 +38,7 @@ class Stage:
     augment: dict[str, float] = field(default_factory=dict)
     accumulate: int = 1
     average: Averaging | None = None
+    l2_sp: float = 0.0
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:

@@ -218,6 +218,19 @@ def test_an_average_is_validated_and_kept_while_training_goes_on_raw(tiny_checkp
     assert all(a.validation_loss != b.validation_loss for a, b in zip(averaged.epochs, raw.epochs, strict=True))
 
 
+def test_l2_sp_holds_the_body_where_it_began(tiny_checkpoint: Path, examples: Examples) -> None:
+    """The stronger the pull, the smaller the distance; the head is not held."""
+    start = load_pretrained(tiny_checkpoint, CONFIG, seed=3).state_dict()
+    distances = []
+    for l2_sp in (0.0, 1.0, 100.0):
+        model = load_pretrained(tiny_checkpoint, CONFIG, seed=3)
+        run(model, examples, make_stage(l2_sp=l2_sp, clip_norm=1e9))
+        moved = {name: (tensor - start[name]).norm().item() for name, tensor in model.state_dict().items()}
+        distances.append(sum(moved[name] for name in moved if name.startswith("body.")))
+        assert moved["head.1.weight"] > 0.05
+    assert distances[0] > 1.5 * distances[1] > 2 * distances[2]
+
+
 def test_balanced_class_weights_equal_scikit_learn_s() -> None:
     """Against compute_class_weight."""
     from sklearn.utils.class_weight import compute_class_weight

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from graftwork.models.catalog import DepthGroup
-from graftwork.training.optimizer import build_optimizer, clip_gradients, freeze, rate_scale, set_modes, set_rates
+from graftwork.training.optimizer import (
+    add_pull,
+    build_optimizer,
+    clip_gradients,
+    freeze,
+    rate_scale,
+    set_modes,
+    set_rates,
+)
 
 
 class Net(nn.Module):
@@ -59,6 +67,22 @@ def test_each_group_has_its_rate_and_only_matrices_decay() -> None:
     set_rates(optimizer, 0.5)
     found = [(group["lr"], group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
     assert found == [(0.05, 0.01, 1), (0.05, 0.0, 1), (0.1, 0.01, 1), (0.1, 0.0, 3)]
+
+
+def test_the_pull_is_the_gradient_of_the_squared_distance() -> None:
+    """Against autograd on the penalty itself; what has no start is not pulled, and what has no gradient gets none."""
+    net = Net()
+    start = {name: torch.randn_like(p) for name, p in net.named_parameters() if name.startswith("low.")}
+    net.low[0].bias.requires_grad_(False)
+    data = net.high(net.low(torch.ones(4, 3))).square().sum()
+    penalty = 0.15 * (net.low[0].weight - start["low.0.weight"]).square().sum()
+    trained = [p for p in net.parameters() if p.requires_grad]
+    expected = torch.autograd.grad(data + penalty, trained, retain_graph=True)
+    data.backward()
+    add_pull(net, start, 0.3)
+    for parameter, gradient in zip(trained, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+    assert net.low[0].bias.grad is None
 
 
 @pytest.mark.parametrize(
