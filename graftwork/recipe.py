@@ -247,7 +247,7 @@ class StageSection(Section):
         default=1.0, strict=True, gt=0, le=1, description="Learning rate of a group over the next one."
     )
     warmup: Share = Field(default=0.1, description="Share of the steps.")
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Literal["linear", "cosine", "constant", "one-cycle"] = "linear"
     weight_decay: Amount = 0.01
     label_smoothing: Share = 0.0
     clip_norm: Rate = 1.0

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from graftwork.models.catalog import DepthGroup
@@ -95,6 +97,27 @@ def test_the_pull_is_the_gradient_of_the_squared_distance() -> None:
 def test_rates_follow_the_schedule(schedule: str, expected: list[float]) -> None:
     """Ten steps, two of warm-up: a table made by hand."""
     assert [rate_scale(step, 10, 0.2, schedule) for step in range(10)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(20, 0.3), (37, 0.1), (50, 0.9)])
+def test_one_cycle_equals_torch(steps: int, warmup: float) -> None:
+    """Torch's OneCycleLR without its momentum."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, steps, pct_start=warmup, cycle_momentum=False)
+    for index in range(steps):
+        assert rate_scale(index, steps, warmup, "one-cycle") == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
+        optimizer.step()
+        if index < steps - 1:
+            scheduler.step()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "one-cycle"])
+@given(steps=st.integers(1, 300), warmup=st.floats(0, 0.99))
+def test_rates_are_shares_of_the_peak(schedule: str, steps: int, warmup: float) -> None:
+    """However short the stage; none of them is past its end before the last step."""
+    scales = [rate_scale(step, steps, warmup, schedule) for step in range(steps)]
+    assert all(0 < scale <= 1 for scale in scales)
+    assert max(scales) > 0.5 or steps < 3
 
 
 def test_cosine_equals_torch() -> None:
