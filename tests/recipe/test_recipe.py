@@ -129,9 +129,30 @@ def test_a_preset_takes_changes(project, text):
     recipe = load(project, text[:start] + "stages: {preset: gradual, weight_decay: 0.1}\n" + text[end:])
     assert [stage.weight_decay for stage in recipe.stages] == [0.1, 0.1, 0.1]
     with pytest.raises(
-        RecipeError, match="9:1: stages: no such preset; there are head-only, full, gradual, found 'gradul'"
+        RecipeError, match="9:1: stages: no such preset; there are head-only, full, gradual, ulmfit, found 'gradul'"
     ):
         load(project, text[:start] + "stages: gradul\n" + text[end:])
+
+
+def test_ulmfit_unfreezes_one_block_an_epoch(project, text):
+    """As many as it is told, from the top, then all; each rate is 2.6 times that of the block below."""
+    start, end = text.index("stages:"), text.index("policy:")
+    recipe = load(project, text[:start] + "stages: {preset: ulmfit, blocks: 3, clip_norm: 2.0}\n" + text[end:])
+    trained = [("head",), ("head", "top:1"), ("head", "top:2"), ("head", "top:3"), ("all",)]
+    assert [stage.train for stage in recipe.stages] == trained
+    assert {(stage.epochs, stage.clip_norm) for stage in recipe.stages} == {(1, 2.0)}
+    assert {round(1 / stage.layer_decay, 1) for stage in recipe.stages[1:]} == {2.6}
+    assert len(load(project, text[:start] + "stages: ulmfit\n" + text[end:]).stages) == 8
+
+
+@pytest.mark.parametrize("blocks", ["0", "201", "true", '"6"', "2.0"])
+def test_a_number_of_blocks_is_a_number(project, text, blocks):
+    """What is none is refused with what is expected, and another preset has no such key."""
+    start, end = text.index("stages:"), text.index("policy:")
+    with pytest.raises(RecipeError, match="blocks: expected a whole number from 1 to 200"):
+        load(project, text[:start] + f"stages: {{preset: ulmfit, blocks: {blocks}}}\n" + text[end:])
+    with pytest.raises(RecipeError, match=r"unknown key stages\.0\.blocks"):
+        load(project, text[:start] + "stages: {preset: full, blocks: 6}\n" + text[end:])
 
 
 def shuffled(value, chance: random.Random):
