@@ -93,7 +93,7 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     family = family_of(lock.architecture)
     _check_length(recipe.input.max_tokens, family, config)
-    head = head_parameters(_width(config), recipe.head.layers, len(manifest.classes))
+    head = head_parameters(_width(config), recipe.head.layers, len(manifest.classes), pooling)
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
     groups = depth_groups(family, shapes, head)
     shared: dict[str, Any] = {
@@ -188,10 +188,11 @@ def open_run(store: Store, run_id: str) -> ResolvedRun:
     return from_json(ResolvedRun, (folder / RUN_RECORD).read_text(encoding="utf-8"))
 
 
-def head_parameters(width: int, hidden_layers: tuple[int, ...], classes: int) -> int:
-    """Weights and biases of the head's linear layers."""
+def head_parameters(width: int, hidden_layers: tuple[int, ...], classes: int, pooling: str) -> int:
+    """Weights and biases of the head's linear layers, and what pooling learns."""
     sizes = (width, *hidden_layers, classes)
-    return sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
+    query = width if pooling == "attention" else 0
+    return query + sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
 
 
 def _width(config: Mapping[str, Any]) -> int:

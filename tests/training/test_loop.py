@@ -231,6 +231,14 @@ def test_l2_sp_holds_the_body_where_it_began(tiny_checkpoint: Path, examples: Ex
     assert distances[0] > 1.5 * distances[1] > 2 * distances[2]
 
 
+@pytest.mark.parametrize("trained", ["head", "block.2"])
+def test_what_pools_is_trained_with_the_head(tiny_checkpoint: Path, examples: Examples, trained: str) -> None:
+    """And frozen with it."""
+    model = load_pretrained(tiny_checkpoint, replace(CONFIG, pooling="attention"), seed=3)
+    run(model, examples, make_stage(epochs=1, rates={trained: 1e-2}))
+    assert model.pool.query.any().item() == (trained == "head")
+
+
 def test_balanced_class_weights_equal_scikit_learn_s() -> None:
     """Against compute_class_weight."""
     from sklearn.utils.class_weight import compute_class_weight

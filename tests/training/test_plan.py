@@ -48,6 +48,13 @@ def test_rates_fall_with_the_distance_from_the_head(resolve: Callable[..., Resol
     assert run.plan.stages[1].trainable == run.plan.parameters
 
 
+def test_what_pooling_learns_is_counted(resolve: Callable[..., ResolvedRun]) -> None:
+    """One number for each of the 32 of a token's state, in the head's group."""
+    plain, attention = resolve().plan, resolve("input.pooling=attention").plan
+    assert attention.groups[-1].parameters == plain.groups[-1].parameters + 32
+    assert attention.stages[0].trainable == plain.stages[0].trainable + 32
+
+
 def test_a_changed_stage_changes_its_key_and_all_later_ones(resolve: Callable[..., ResolvedRun]) -> None:
     """And no earlier one, so that what was trained before it is found again."""
     before, after = resolve().plan, resolve("stages.1.epochs=3").plan
