@@ -65,18 +65,21 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
         f"checkpoint  {planned.lock.source}  {planned.lock.architecture}, {planned.lock.licence}, "
         f"{plan.pooling} pooling, {plan.precision}"
     )
-    options = [Text(f"stage {stage.name}: {', '.join(said)}") for stage in plan.stages if (said := _options(stage))]
+    options = [Text(f"stage {stage.name}: {said}") for stage in plan.stages if (said := ", ".join(_options(stage)))]
     return [_data_table(planned.manifest), *_set_aside(planned.manifest, settings), Text(about), stages, *options]
 
 
-def _options(stage: "Stage") -> list[str]:
+def _options(stage: "Stage") -> Iterator[str]:
     """What a stage does that not every stage does."""
-    return [
-        *(f"{name.replace('_', ' ')} {strength:g}" for name, strength in stage.augment.items()),
-        *([f"{stage.accumulate} batches a step"] if stage.accumulate > 1 else []),
-        *([f"L2-SP {stage.l2_sp:g}"] if stage.l2_sp else []),
-        *([f"averaged weights (EMA {stage.average.ema:g})"] if stage.average else []),
-    ]
+    yield from (f"{name.replace('_', ' ')} {strength:g}" for name, strength in stage.augment.items())
+    if stage.accumulate > 1:
+        yield f"{stage.accumulate} batches a step"
+    if stage.l2_sp:
+        yield f"L2-SP {stage.l2_sp:g}"
+    if stage.average:
+        yield f"averaged weights (EMA {stage.average.ema:g})"
+    if stage.schedule == "one-cycle":
+        yield "one-cycle rates"
 
 
 def run_lines(summary: "RunSummary", settings: "Settings") -> list[RenderableType]:

@@ -55,6 +55,14 @@ def test_the_example_loads_from_a_clean_clone():
         ("text: text", "text: [a, b, c]", "7:9", "expected a column, or a list of two"),
         ("[id, rating, text]", "[id, id]", "5:45", "id is there more than once"),
         ("name: reviews", "name: re/views", "1:1", "should match pattern"),
+        ("epochs: 1", "epochs: 1, accumulate: 0", "11:41", "greater than or equal to 1, found 0"),
+        ("epochs: 1", "epochs: 1, l2_sp: -1", "11:41", "greater than or equal to 0, found -1"),
+        ("epochs: 1", "epochs: 1, average: {}", "11:41", r"stages\.1\.average\.ema is missing"),
+        ("epochs: 1", "epochs: 1, average: {ema: 1.0}", "11:51", "less than 1, found 1"),
+        ("epochs: 1", "epochs: 1, average: {ema: 0.9, after: 1.0}", "11:61", "less than 1, found 1"),
+        ("epochs: 1", "epochs: 1, augment: {word_dropout: 1.0}", "11:51", "less than 1, found 1"),
+        ("epochs: 1", "epochs: 1, schedule: cycle", "11:41", "one-cycle"),
+        ("text: text", "text: text, pooling: sum", "7:21", "attention"),
     ],
 )
 def test_a_fault_is_told_with_its_place(project, text, before, after, place, message):

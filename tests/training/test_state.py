@@ -34,6 +34,18 @@ RUINOUS = (
 )
 
 
+# All options of a stage at once.
+OPTIONS = (
+    "stages.1.train=all",
+    "input.pooling=attention",
+    "stages.1.augment={word_dropout: 0.2}",
+    "stages.1.accumulate=2",
+    "stages.1.average={ema: 0.9, after: 0.2}",
+    "stages.1.l2_sp=0.1",
+    "stages.1.schedule=one-cycle",
+)
+
+
 @dataclass(frozen=True)
 class Training:
     """A run in a workspace, trained in this process."""
@@ -62,8 +74,9 @@ class Training:
 
 
 @pytest.fixture
-def training(resolve: Callable[..., ResolvedRun], workspace: Workspace) -> Training:
-    return Training(resolve(*RUINOUS), workspace)
+def training(resolve: Callable[..., ResolvedRun], workspace: Workspace, request: pytest.FixtureRequest) -> Training:
+    """The ruinous run, or the one that a test asks for."""
+    return Training(resolve(*getattr(request, "param", RUINOUS)), workspace)
 
 
 @pytest.fixture
@@ -81,6 +94,7 @@ def test_the_best_epoch_is_not_the_last(unbroken: ServingBundle) -> None:
     assert len(unbroken.stages[1].epochs) == 3
 
 
+@pytest.mark.parametrize("training", [RUINOUS, OPTIONS], indirect=True, ids=["ruinous", "options"])
 def test_a_training_that_is_stopped_again_and_again_ends_as_an_unbroken_one(
     training: Training, unbroken: ServingBundle
 ) -> None:
@@ -93,6 +107,16 @@ def test_a_training_that_is_stopped_again_and_again_ends_as_an_unbroken_one(
     assert bundle is not None
     assert facts(bundle) == facts(unbroken)
     assert training.states() == []
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_has_a_part_in_the_end(
+    resolve: Callable[..., ResolvedRun], workspace: Workspace, option: str
+) -> None:
+    """Without any one of them the weights are others."""
+    runs = (resolve(*OPTIONS), resolve(*(other for other in OPTIONS if other != option)))
+    ends = [Training(run, workspace).finish().stages[-1].weights_digest for run in runs]
+    assert ends[0] != ends[1]
 
 
 def test_it_goes_on_at_the_step_it_saved(training: Training) -> None:
