@@ -109,6 +109,21 @@ def test_a_training_that_is_stopped_again_and_again_ends_as_an_unbroken_one(
     assert training.states() == []
 
 
+def test_a_stop_while_an_average_is_validated_saves_the_raw_weights(
+    training: Training, unbroken: ServingBundle
+) -> None:
+    """The average is in their place then."""
+    events: list[dict[str, Any]] = []
+
+    def has_made_the_last_step() -> bool:
+        return any(event["event"] == "step" and (event["stage"], event["step"]) == last for event in events)
+
+    last = ("top", unbroken.stages[1].epochs[-1].step)
+    with pytest.raises(Paused):
+        run_stages(training.run, training.workspace, events.append, has_made_the_last_step)
+    assert facts(training.finish()) == facts(unbroken)
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_has_a_part_in_the_end(
     resolve: Callable[..., ResolvedRun], workspace: Workspace, option: str
