@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graftwork.data.manifest import DatasetManifest
     from graftwork.registry.versions import ListedVersion
     from graftwork.settings import Settings
+    from graftwork.training.stages import Stage
 
 VERDICT_STYLE = {"promote": "bold green", "keep": "bold yellow", "inconclusive": "bold blue"}
 METRICS = ("accuracy", "macro_f1", "log_loss")
@@ -54,7 +55,7 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
         stages.add_row(
             stage.name,
             trained_groups(stage.rates),
-            f"{stage.cut} lowest blocks" if stage.cut else "",
+            "nothing: augmented" if stage.augment else f"{stage.cut} lowest blocks" if stage.cut else "",
             f"{stage.trainable:,} of {plan.parameters:,}",
             str(stage.epochs),
             peak_rates(stage.rates),
@@ -64,7 +65,21 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
         f"checkpoint  {planned.lock.source}  {planned.lock.architecture}, {planned.lock.licence}, "
         f"{plan.pooling} pooling, {plan.precision}"
     )
-    return [_data_table(planned.manifest), *_set_aside(planned.manifest, settings), Text(about), stages]
+    options = [Text(f"stage {stage.name}: {said}") for stage in plan.stages if (said := ", ".join(_options(stage)))]
+    return [_data_table(planned.manifest), *_set_aside(planned.manifest, settings), Text(about), stages, *options]
+
+
+def _options(stage: "Stage") -> Iterator[str]:
+    """What a stage does that not every stage does."""
+    yield from (f"{name.replace('_', ' ')} {strength:g}" for name, strength in stage.augment.items())
+    if stage.accumulate > 1:
+        yield f"{stage.accumulate} batches a step"
+    if stage.l2_sp:
+        yield f"L2-SP {stage.l2_sp:g}"
+    if stage.average:
+        yield f"averaged weights (EMA {stage.average.ema:g})"
+    if stage.schedule == "one-cycle":
+        yield "one-cycle rates"
 
 
 def run_lines(summary: "RunSummary", settings: "Settings") -> list[RenderableType]:

@@ -189,7 +189,7 @@ class InputSection(Section):
         str | tuple[str, str], PlainValidator(_text_columns, json_schema_input_type=str | tuple[str, str])
     ] = Field(description="A column, or two for pairs of texts.")
     max_tokens: Count = 128
-    pooling: Literal["mean", "cls"] | None = Field(
+    pooling: Literal["mean", "cls", "max", "attention"] | None = Field(
         default=None, description="By default what the checkpoint was made with."
     )
 
@@ -238,6 +238,19 @@ class LoraSection(Section):
     dora: bool = False
 
 
+class AugmentSection(Section):
+    """What is done to training rows anew in each epoch."""
+
+    word_dropout: Share = Field(default=0.0, description="Probability that a word is made blank.")
+
+
+class AverageSection(Section):
+    """The average of the weights over the steps, which takes their place when a stage is validated and when it ends."""
+
+    ema: float = Field(strict=True, gt=0, lt=1, description="What the average keeps of itself at a step.")
+    after: Share = Field(default=0.0, description="Share of the steps before the first that counts.")
+
+
 class StageSection(Section):
     """One depth trained in one way; the defaults are those of a fine-tuning that knows no better."""
 
@@ -251,12 +264,20 @@ class StageSection(Section):
         default=1.0, strict=True, gt=0, le=1, description="Learning rate of a group over the next one."
     )
     warmup: Share = Field(default=0.1, description="Share of the steps.")
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Literal["linear", "cosine", "constant", "one-cycle"] = "linear"
     weight_decay: Amount = 0.01
     label_smoothing: Share = 0.0
     clip_norm: Rate = 1.0
     patience: Count | None = Field(default=None, description="Epochs without a better validation loss before it stops.")
     class_weights: Literal["none", "balanced"] = "none"
+    augment: AugmentSection = AugmentSection()
+    accumulate: Count = Field(default=1, description="Batches of an optimiser step.")
+    average: AverageSection | None = None
+    l2_sp: Amount = Field(default=0.0, description="Strength of the pull to the weights the stage began with.")
+
+    @property
+    def is_augmented(self) -> bool:
+        return self.augment != AugmentSection()
 
     @model_validator(mode="after")
     def _check(self) -> "StageSection":

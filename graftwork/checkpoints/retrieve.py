@@ -161,9 +161,8 @@ def _inspect(folder: Path, reference: Reference, architectures: Collection[str])
 def _pooling(folder: Path) -> str | None:
     """How sentence-transformers pools this encoder, where it says so and we can do the same."""
     config = read_object(folder / POOLING) if (folder / POOLING).is_file() else {}
-    modes = [
-        mode for mode, key in {"mean": "mean_tokens", "cls": "cls_token"}.items() if config.get(f"pooling_mode_{key}")
-    ]
+    keys = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens"}
+    modes = [mode for mode, key in keys.items() if config.get(f"pooling_mode_{key}")]
     return modes[0] if len(modes) == 1 else None
 
 

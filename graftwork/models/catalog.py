@@ -72,7 +72,8 @@ def depth_groups(
 ) -> tuple[DepthGroup, ...]:
     """The depth groups of a classifier on this body: `embeddings`, `block.0` … `block.n-1`, `head`.
 
-    shapes: tensor name -> shape, as in the checkpoint's header (with or without the base model's prefix).
+    shapes: tensor name -> shape, as in the checkpoint's header (with or without the base model's prefix). The head's
+    group is all that is new: what pools the tokens, too, where that is learnt.
     Raises CheckpointError if embeddings or blocks are not where the family keeps them, or a tensor is in neither.
     """
     sizes: dict[str, int] = {}
@@ -92,7 +93,7 @@ def depth_groups(
     prefixes = {"embeddings": tuple(f"body.{prefix}" for prefix in family.embeddings)}
     prefixes |= {name: (f"body.{family.blocks}{_block_index(name)}.",) for name in blocks}
     body = [DepthGroup(name, depth, sizes[name], prefixes[name]) for depth, name in enumerate(["embeddings", *blocks])]
-    return (*body, DepthGroup("head", len(body), head_parameters, ("head.",)))
+    return (*body, DepthGroup("head", len(body), head_parameters, ("pool.", "head.")))
 
 
 def block_layers(family: TextFamily, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, tuple[int, int]]]:

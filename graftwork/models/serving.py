@@ -58,20 +58,44 @@ class TextClassifier(nn.Module):
     def __init__(self, body: nn.Module, config: ServingConfig) -> None:
         super().__init__()
         self.body = body
+        self.pool = Pooling(config.pooling, hidden_size(body))
         self.head = make_head(hidden_size(body), config)
-        self.pooling = config.pooling
 
     def features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, tokens) ids and mask -> (batch, hidden) pooled states."""
         states = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        if self.pooling == "cls":
-            return states[:, 0]
-        mask = attention_mask.unsqueeze(-1).to(states.dtype)
-        return (states * mask).sum(1) / mask.sum(1)
+        return self.pool(states, attention_mask)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, tokens) ids and mask -> (batch, classes) logits."""
         return self.head(self.features(input_ids, attention_mask))
+
+
+class Pooling(nn.Module):
+    """One state for a row's tokens: the `mean` or the `max` of them, the first one's (`cls`), or by `attention`.
+
+    That is their mean, weighed by how well they answer a query, which is learnt; at first all weigh the same.
+    Method: a learnt query (Yang et al. 2016), its answers scaled as by Vaswani et al. (2017).
+    """
+
+    def __init__(self, kind: str, width: int) -> None:
+        super().__init__()
+        self.kind = kind
+        if kind == "attention":
+            self.query = nn.Parameter(torch.zeros(width))
+
+    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, tokens, hidden) states and (batch, tokens) mask -> (batch, hidden)."""
+        if self.kind == "cls":
+            return states[:, 0]
+        mask = attention_mask.unsqueeze(-1)
+        if self.kind == "max":
+            return states.masked_fill(mask == 0, -torch.inf).amax(1)
+        weights = mask.to(states.dtype)
+        if self.kind == "attention":
+            answers = (states * self.query).sum(-1, keepdim=True) / len(self.query) ** 0.5
+            weights = answers.masked_fill(mask == 0, -torch.inf).softmax(1).to(states.dtype)
+        return (states * weights).sum(1) / weights.sum(1)
 
 
 def hidden_size(body: nn.Module) -> int:
@@ -130,12 +154,14 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[Text]) -> list[list[int]]:
         """The ids of each text or pair, cut to `max_tokens`, special tokens included."""
-        if not texts:
-            return []
+        return self.tokenize(texts)["input_ids"] if texts else []
+
+    def tokenize(self, texts: Sequence[Text]) -> Any:
+        """What the tokenizer says of these texts or pairs, of which there is at least one."""
         pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
         firsts, seconds = zip(*pairs, strict=True)
         second = None if seconds[0] is None else list(seconds)
-        return self.tokenizer(list(firsts), second, truncation=True, max_length=self.max_tokens)["input_ids"]
+        return self.tokenizer(list(firsts), second, truncation=True, max_length=self.max_tokens)
 
     def pad(self, rows: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tensor]:
         """Ids and attention mask, both (rows, length)."""

@@ -37,6 +37,30 @@ def attention_of(model: TextClassifier) -> str:
     return str(config._attn_implementation)
 
 
+def word_numbers(encoder: TextEncoder, texts: Sequence[Text]) -> list[np.ndarray]:
+    """For each text or pair, the number of the word that each token is part of; -1 for special tokens.
+
+    Raises CheckpointError if the tokenizer knows no words.
+    """
+    encodings = encoder.tokenize(texts).encodings
+    if encodings is None:
+        name = type(encoder.tokenizer).__name__
+        raise CheckpointError(f"{name} does not tell which tokens are one word: train without word_dropout")
+    return [_number(list(zip(each.sequence_ids, each.word_ids, strict=True))) for each in encodings]
+
+
+def blank_token(encoder: TextEncoder) -> int:
+    """The token that stands for a word which is not told: the mask token, or the unknown token where there is none."""
+    mask, unknown = encoder.tokenizer.mask_token_id, encoder.tokenizer.unk_token_id
+    return int(unknown if mask is None else mask)
+
+
+def _number(words: Sequence[tuple[int | None, int | None]]) -> np.ndarray:
+    """Words, each a text of the pair and a place in it, counted from 0."""
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(word for word in words if None not in word))}
+    return np.array([numbers.get(word, -1) for word in words])
+
+
 def _loading_problems(family: TextFamily, report: dict[str, Any]) -> list[Problem]:
     missing = [Problem(f"tensor {name} is missing from the checkpoint") for name in sorted(report["missing_keys"])]
     unexpected = [

@@ -8,6 +8,7 @@ Not here: versions and aliases (versions.py).
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,20 +186,10 @@ def plan_params(plan: "TrainingPlan") -> dict[str, object]:
 
 def stage_params(stage: "Stage") -> dict[str, object]:
     """How a stage was trained; its rates as JSON, by depth group."""
-    names = (
-        "epochs",
-        "schedule",
-        "warmup",
-        "weight_decay",
-        "label_smoothing",
-        "clip_norm",
-        "patience",
-        "class_weights",
-    )
-    facts = {name: getattr(stage, name) for name in names}
+    facts = {name: value for name, value in asdict(stage).items() if name not in ("name", "key", "adapters")}
     if stage.adapters is not None:
         facts |= {f"lora.{name}": getattr(stage.adapters, name) for name in ("rank", "alpha", "dropout", "dora")}
-    return facts | {"trainable": stage.trainable, "rates": json.dumps(stage.rates)}
+    return facts | {"rates": json.dumps(stage.rates)}
 
 
 def plan_tags(plan: "TrainingPlan") -> dict[str, str]:

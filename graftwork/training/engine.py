@@ -2,8 +2,9 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,9 +17,10 @@ from graftwork.fingerprint import file_digest, from_json, seed_of, to_json
 from graftwork.models import serving
 from graftwork.models.adapters import AttachedAdapters
 from graftwork.models.prefix import cut_at
-from graftwork.models.serving import WEIGHTS, ServingConfig, TextClassifier, TextEncoder, hidden_size, pick_device
-from graftwork.models.text import attention_of, load_pretrained
+from graftwork.models.serving import WEIGHTS, ServingConfig, Text, TextClassifier, TextEncoder, hidden_size, pick_device
+from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
+from graftwork.training.augmentation import Augmentation, WordDropout
 from graftwork.training.bundle import (
     ADAPTER,
     ADAPTERS,
@@ -38,6 +40,9 @@ from graftwork.training.prefix_cache import ActivationRows, Arithmetic, PrefixCa
 from graftwork.training.stages import Stage, stage_groups
 from graftwork.training.state import StateKeeper
 from graftwork.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas
 
 # What a bundle takes over from the checkpoint, byte for byte; the weights and the serving code are ours.
 TOKENIZER_AND_CONFIG = (
@@ -98,7 +103,8 @@ def run_stages(
             keeper.begin(index, stage.name)
             adapters = _attach_adapters(run, index, model)
             context = _context(run.plan, index, report, should_stop, keeper)
-            data = StageData(train, validation, model.forward)
+            augmentations = _augmentations(stage, run, store, encoder)
+            data = StageData(replace(train, augmentations=augmentations), validation, model.forward)
             if stage.cut:
                 data = _cut_data(model, stage, data, cache, encoder, context)
             progress = train_stage(model, stage, stage_groups(run.plan.groups, stage.adapters), data, context)
@@ -152,8 +158,20 @@ def _load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: lis
 
 def _examples(run: ResolvedRun, store: Store, side: str, encoder: TextEncoder) -> Examples:
     rows = load_rows(store, run.manifest, sides=(side,))
-    texts = list(rows["text"]) if len(run.plan.columns) == 1 else list(zip(rows["text"], rows["text_b"], strict=True))
-    return Examples(encoder.encode(texts), rows["label"].to_numpy("int64", copy=True), encoder)
+    return Examples(encoder.encode(_texts(run, rows)), rows["label"].to_numpy("int64", copy=True), encoder)
+
+
+def _texts(run: ResolvedRun, rows: "pandas.DataFrame") -> list[Text]:
+    """What the model reads of each row: a text, or a pair of texts."""
+    return list(rows["text"]) if len(run.plan.columns) == 1 else list(zip(rows["text"], rows["text_b"], strict=True))
+
+
+def _augmentations(stage: Stage, run: ResolvedRun, store: Store, encoder: TextEncoder) -> tuple[Augmentation, ...]:
+    """What the stage does to its training rows."""
+    if not stage.augment:
+        return ()
+    texts = _texts(run, load_rows(store, run.manifest, sides=("train",)))
+    return (WordDropout(stage.augment["word_dropout"], word_numbers(encoder, texts), blank_token(encoder)),)
 
 
 def _attach_adapters(run: ResolvedRun, index: int, model: TextClassifier) -> AttachedAdapters | None:

@@ -16,13 +16,24 @@ from graftwork.faults import fault
 from graftwork.fingerprint import seed_of
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.serving import TextClassifier, infer
+from graftwork.training.augmentation import Augmentation, row_generator
+from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import EpochMetrics, StepMetrics
-from graftwork.training.optimizer import build_optimizer, clip_gradients, freeze, rate_scale, set_modes, set_rates
+from graftwork.training.optimizer import (
+    add_pull,
+    build_optimizer,
+    clip_gradients,
+    freeze,
+    rate_scale,
+    set_modes,
+    set_rates,
+)
 from graftwork.training.stages import Stage
 
 CURVE_POINTS = 100
 REPORT_EVERY_S = 0.5
 Report = Callable[[dict[str, Any]], None]
+Batch = list[int]  # indices of rows that go through the model together
 
 
 class Padder(Protocol):
@@ -35,17 +46,35 @@ class Padder(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows with their labels, (rows,) int64, and what pads them: token ids, or the activations of a frozen part."""
+    """Rows with their labels, (rows,) int64, and what pads them: token ids, or the activations of a frozen part.
+
+    augmentations: done to each row of a batch, one after the other.
+    """
 
     rows: Sequence[Sequence[int]] | Sequence[Tensor]
     labels: np.ndarray
     encoder: Padder
+    augmentations: tuple[Augmentation, ...] = ()
 
-    def batch(self, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids, (batch, longest row), or activations, (batch, longest row, width), their mask, and labels."""
-        rows = [self.rows[index] for index in indices]
+    def batch(
+        self, indices: Sequence[int], epoch: tuple[int, int, int], device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids, (batch, longest row), or activations, (batch, longest row, width), their mask, and labels.
+
+        epoch: seed, stage and epoch, which decide what augmentation makes of a row.
+        """
+        rows = [self.version(index, epoch) for index in indices]
         ids, mask = self.encoder.pad(rows, max(map(len, rows)))
         return ids.to(device), mask.to(device), torch.from_numpy(self.labels[list(indices)]).to(device)
+
+    def version(self, index: int, epoch: tuple[int, int, int]) -> Any:
+        """The row as it is trained on in this epoch."""
+        row: Any = self.rows[index]
+        if self.augmentations:
+            generator = row_generator(epoch, index)
+            for augment in self.augmentations:
+                row = augment(index, row, generator)
+        return row
 
 
 class Keeper(Protocol):
@@ -83,6 +112,10 @@ class StageContext:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
 
+    def epoch(self, number: int) -> tuple[int, int, int]:
+        """The numbers that name an epoch of the stage, counted from 1, in the run."""
+        return self.seed, self.index, number
+
 
 @dataclass
 class StageProgress:
@@ -109,7 +142,8 @@ def train_stage(
 ) -> StageProgress:
     """Train the stage's depth groups, from the step that the keeper has; the weights of the best epoch stay.
 
-    Best is the epoch of least validation loss. Raises Paused if asked to stop, TrainingError if the loss is no number.
+    Best is the epoch of least validation loss. Raises Paused if asked to stop, and the state is saved then;
+    TrainingError if the loss is no number.
     """
     freeze(model, groups, stage.rates)
     loop = StageLoop(
@@ -123,10 +157,15 @@ def train_stage(
         data=data,
         context=context,
         batches=_plan_batches(stage, data.train, context),
+        start=_body_weights(model) if stage.l2_sp else {},
     )
     context.keeper.restore(loop)
-    while not loop.is_over:
-        loop.run_epoch()
+    try:
+        while not loop.is_over:
+            loop.run_epoch()
+    except Paused:
+        loop.save()
+        raise
     model.load_state_dict(loop.best_weights, strict=False)
     return loop.progress
 
@@ -139,21 +178,28 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 @dataclass
 class StageLoop:
-    """One stage in progress: the model, its optimiser, the batches of every epoch, and where it stands."""
+    """One stage in progress: the model, its optimiser, the batches of each step of each epoch, and where it stands.
+
+    start: weights that training is pulled to. They are what the stage begins with, also in a process that resumes it
+    (the store has them), so they are no part of its state.
+    """
 
     model: TextClassifier
     stage: Stage
     optimizer: torch.optim.Optimizer
-    criterion: nn.Module
+    criterion: nn.CrossEntropyLoss
     data: StageData
     context: StageContext
-    batches: list[list[list[int]]]
+    batches: list[list[list[Batch]]]
+    start: dict[str, Tensor]
     progress: StageProgress = field(default_factory=StageProgress)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.total = sum(map(len, self.batches))
         self.curve_every = max(1, self.total // CURVE_POINTS)
+        self.average = WeightAverage(self.stage.average, self.total)
+        self.row_weights = _row_weights(self.criterion.weight, self.data.train.labels)
         self.reported = 0.0
         self.clock = time.monotonic()
 
@@ -169,12 +215,15 @@ class StageLoop:
         return rate_scale(self.progress.step, self.total, self.stage.warmup, self.stage.schedule)
 
     def run_epoch(self) -> None:
-        """What is left of the epoch's steps, then the validation rows; keeps the weights if they are the best."""
+        """What is left of the epoch's steps, then the validation rows; keeps the weights if they are the best.
+
+        Where weights are averaged, it is the average that is validated and kept.
+        """
         progress, epoch = self.progress, len(self.progress.epochs)
         set_modes(self.model)
-        for batch in self.batches[epoch][len(progress.losses) :]:
+        for batches in self.batches[epoch][len(progress.losses) :]:
             self.stop_if_asked()
-            progress.losses.append(self.run_step(batch))
+            progress.losses.append(self.run_step(batches))
             if progress.step % self.curve_every == 0 or progress.step == self.total:
                 recent = float(np.mean(progress.losses[-self.curve_every :]))
                 progress.steps.append(StepMetrics(progress.step, recent, self.rate_scale))
@@ -182,36 +231,46 @@ class StageLoop:
             fault("training.step")
             if self.context.keeper.is_due():
                 self.save()
-        loss, accuracy = self.validate()
-        if not np.isfinite(loss):  # the last step broke the weights
-            raise TrainingError(_diverged(self.stage, progress.step, loss))
-        self.count_time()
-        train_loss = float(np.mean(progress.losses))
-        metrics = EpochMetrics(epoch + 1, progress.step, train_loss, loss, accuracy, progress.epoch_seconds)
-        progress.epochs.append(metrics)
-        progress.losses, progress.epoch_seconds = [], 0.0
-        self.keep_best(metrics)
+        with self.average.in_place(self.model):
+            loss, accuracy = self.validate()
+            if not np.isfinite(loss):  # the last step broke the weights
+                raise TrainingError(_diverged(self.stage, progress.step, loss))
+            self.count_time()
+            train_loss = float(np.mean(progress.losses))
+            metrics = EpochMetrics(epoch + 1, progress.step, train_loss, loss, accuracy, progress.epoch_seconds)
+            progress.epochs.append(metrics)
+            progress.losses, progress.epoch_seconds = [], 0.0
+            self.keep_best(metrics)
         self.context.report({"event": "epoch", "stage": self.stage.name, **asdict(metrics)})
         fault("training.epoch_end")
 
-    def run_step(self, batch: Sequence[int]) -> float:
-        """One optimiser step; its loss."""
-        step = self.progress.step
+    def run_step(self, batches: Sequence[Batch]) -> float:
+        """One optimiser step on all rows of these batches; their mean loss."""
         # Randomness is a function of the place, so that a state needs no generator's state.
-        torch.manual_seed(seed_of(self.context.seed, self.context.index, step))
-        inputs, mask, labels = self.data.train.batch(batch, self.context.device)
-        with self.context.autocast():
-            loss = self.criterion(self.data.forward(inputs, mask).float(), labels)
-        value = loss.item()
-        if not np.isfinite(value):
-            raise TrainingError(_diverged(self.stage, step, value))
-        loss.backward()
+        torch.manual_seed(seed_of(self.context.seed, self.context.index, self.progress.step))
+        weights = [float(self.row_weights[batch].sum()) for batch in batches]
+        shares = [weight / sum(weights) for weight in weights]
+        value = sum(self.add_gradient(batch, share) for batch, share in zip(batches, shares, strict=True))
+        add_pull(self.model, self.start, self.stage.l2_sp)
         if self.stage.clip_norm:
             clip_gradients(self.optimizer, self.stage.clip_norm)
         set_rates(self.optimizer, self.rate_scale)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.average.update(self.model, self.progress.step)
         self.progress.step += 1
+        return value
+
+    def add_gradient(self, batch: Batch, share: float) -> float:
+        """Add the gradient of the batch's mean loss, of which the step's has this share; the loss, by its share."""
+        epoch = self.context.epoch(len(self.progress.epochs) + 1)
+        inputs, mask, labels = self.data.train.batch(batch, epoch, self.context.device)
+        with self.context.autocast():
+            loss = share * self.criterion(self.data.forward(inputs, mask).float(), labels)
+        value = loss.item()
+        if not np.isfinite(value):
+            raise TrainingError(_diverged(self.stage, self.progress.step, value))
+        loss.backward()
         return value
 
     def validate(self) -> tuple[float, float]:
@@ -232,12 +291,10 @@ class StageLoop:
             self.best_weights = {name: tensor.clone() for name, tensor in trained_tensors(self.model).items()}
 
     def stop_if_asked(self) -> None:
-        """Raises Paused, with the state saved, once the process was asked to stop."""
-        if not self.context.should_stop():
-            return
-        self.save()
-        place = f"stage {self.stage.name!r} at step {self.progress.step} of {self.total}"
-        raise Paused(f"stopped and saved in {place}: run again to go on")
+        """Raises Paused once the process was asked to stop."""
+        if self.context.should_stop():
+            place = f"stage {self.stage.name!r} at step {self.progress.step} of {self.total}"
+            raise Paused(f"stopped and saved in {place}: run again to go on")
 
     def save(self) -> None:
         """Hand the state to the keeper."""
@@ -260,12 +317,22 @@ class StageLoop:
         self.context.report(event | {"loss": loss})
 
 
-def _plan_batches(stage: Stage, train: Examples, context: StageContext) -> list[list[list[int]]]:
+def _body_weights(model: TextClassifier) -> dict[str, Tensor]:
+    """Copies of the parameters in training, without the head's: it starts anywhere."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name.startswith("body.")
+    }
+
+
+def _plan_batches(stage: Stage, train: Examples, context: StageContext) -> list[list[list[Batch]]]:
     lengths = [len(row) for row in train.rows]
-    return [
-        epoch_batches(lengths, context.batch_tokens, (context.seed, context.index, epoch))
-        for epoch in range(1, stage.epochs + 1)
-    ]
+    epochs = (
+        epoch_batches(lengths, context.batch_tokens, context.epoch(number)) for number in range(1, stage.epochs + 1)
+    )
+    size = stage.accumulate
+    return [[batches[start : start + size] for start in range(0, len(batches), size)] for batches in epochs]
 
 
 def _class_weights(kind: str, labels: np.ndarray, device: torch.device) -> Tensor | None:
@@ -274,6 +341,11 @@ def _class_weights(kind: str, labels: np.ndarray, device: torch.device) -> Tenso
         return None
     counts = np.bincount(labels)
     return torch.tensor(len(labels) / (len(counts) * counts), dtype=torch.float32, device=device)
+
+
+def _row_weights(class_weights: Tensor | None, labels: np.ndarray) -> np.ndarray:
+    """What each row counts in a mean loss."""
+    return np.ones(len(labels)) if class_weights is None else class_weights.cpu().numpy()[labels]
 
 
 def _diverged(stage: Stage, step: int, loss: float) -> Problem:

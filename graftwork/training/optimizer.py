@@ -9,6 +9,8 @@ from torch import nn
 
 from graftwork.models.catalog import DepthGroup
 
+FIRST_SHARE, LAST_SHARE = 1 / 25, 1 / 25e4  # of the peak rate, in one cycle
+
 
 def freeze(model: nn.Module, groups: Sequence[DepthGroup], trained: Mapping[str, float]) -> None:
     """Let only the named depth groups take gradients.
@@ -52,6 +54,16 @@ def build_optimizer(
     return torch.optim.AdamW(parameter_groups, lr=0.0, fused=True)
 
 
+def add_pull(model: nn.Module, start: Mapping[str, torch.Tensor], strength: float) -> None:
+    """Add the gradient of strength / 2 x the squared distance of the parameters from their start, by name.
+
+    Method: L2-SP (Li, Grandvalet and Davoine 2018).
+    """
+    for name, parameter in model.named_parameters():
+        if name in start and parameter.grad is not None:
+            parameter.grad.add_(parameter.detach() - start[name], alpha=strength)
+
+
 def set_rates(optimizer: torch.optim.Optimizer, scale: float) -> None:
     """Each parameter group's rate becomes its peak times `scale`."""
     for group in optimizer.param_groups:
@@ -72,13 +84,30 @@ def clip_gradients(optimizer: torch.optim.Optimizer, norm: float) -> None:
 
 def rate_scale(step: int, steps: int, warmup: float, schedule: str) -> float:
     """The share of the peak rate at a step (0 … steps - 1): up over the `warmup` share, then along the schedule."""
+    if schedule == "one-cycle":
+        return _one_cycle(step, steps, warmup)
     rising = max(1, round(warmup * steps)) if warmup else 0
     if step < rising:
         return (step + 1) / rising
     done = (step - rising) / max(1, steps - rising)
     if schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1.0 - done
+    return _half_cosine(1.0, 0.0, done) if schedule == "cosine" else 1.0 - done
+
+
+def _one_cycle(step: int, steps: int, warmup: float) -> float:
+    """Along half a cosine from 1/25 to 1, along another to almost nothing at the last step.
+
+    Only the rate: AdamW's betas stay. Method: one cycle (Smith 2018), with torch's cosines and ends.
+    """
+    peak = max(0.0, warmup * steps - 1)
+    if step < peak:
+        return _half_cosine(FIRST_SHARE, 1.0, step / peak)
+    return _half_cosine(1.0, LAST_SHARE, (step - peak) / (steps - 1 - peak)) if step > peak else 1.0
+
+
+def _half_cosine(first: float, last: float, done: float) -> float:
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def group_parameters(model: nn.Module, group: DepthGroup) -> Iterator[tuple[str, nn.Parameter]]:

@@ -20,6 +20,7 @@ from graftwork.models.catalog import DepthGroup, TextFamily, depth_groups, famil
 from graftwork.policy import Policy
 from graftwork.recipe import EvaluationSection, Recipe
 from graftwork.storage import Store
+from graftwork.training.averaging import Averaging
 from graftwork.training.precision import resolve_precision
 from graftwork.training.stages import Stage, frozen_blocks, peak_rates, plan_adapters, stage_groups, trained_groups
 
@@ -92,7 +93,7 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     family = family_of(lock.architecture)
     _check_length(recipe.input.max_tokens, family, config)
-    head = head_parameters(_width(config), recipe.head.layers, len(manifest.classes))
+    head = head_parameters(_width(config), recipe.head.layers, len(manifest.classes), pooling)
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
     groups = depth_groups(family, shapes, head)
     shared: dict[str, Any] = {
@@ -145,7 +146,11 @@ def _resolve_stages(
             "clip_norm": section.clip_norm,
             "patience": section.patience,
             "class_weights": section.class_weights,
-            "cut": frozen_blocks(trained) if recipe.train.prefix_cache else 0,
+            "accumulate": section.accumulate,
+            "l2_sp": section.l2_sp,
+            "average": section.average and Averaging(section.average.ema, section.average.after),
+            "augment": section.augment.model_dump(exclude_defaults=True),
+            "cut": 0 if section.is_augmented or not recipe.train.prefix_cache else frozen_blocks(trained),
             "adapters": adapters,
         }
         before = digest({"before": before, "index": index} | facts)
@@ -193,10 +198,11 @@ def open_run(store: Store, run_id: str) -> ResolvedRun:
     return from_json(ResolvedRun, (folder / RUN_RECORD).read_text(encoding="utf-8"))
 
 
-def head_parameters(width: int, hidden_layers: tuple[int, ...], classes: int) -> int:
-    """Weights and biases of the head's linear layers."""
+def head_parameters(width: int, hidden_layers: tuple[int, ...], classes: int, pooling: str) -> int:
+    """Weights and biases of the head's linear layers, and what pooling learns."""
     sizes = (width, *hidden_layers, classes)
-    return sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
+    query = width if pooling == "attention" else 0
+    return query + sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
 
 
 def _width(config: Mapping[str, Any]) -> int:

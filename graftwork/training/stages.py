@@ -1,13 +1,14 @@
 """Stages as they will be run: which depth groups are trained, and at which learning rates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from graftwork.errors import Problem, RecipeError, raise_if
 from graftwork.models.adapters import Adapters, adapter_parameters
 from graftwork.models.catalog import DepthGroup, TextFamily, block_layers
 from graftwork.recipe import LoraSection, StageSection
+from graftwork.training.averaging import Averaging
 
 ATTENTION, ALL_LINEAR = "attention", "all-linear"
 
@@ -19,7 +20,9 @@ class Stage:
     rates: peak learning rate of each trained depth group, shallowest first; groups not named are frozen.
     trainable: parameters in training. cut: how many of the lowest blocks are frozen and computed once for each row, by
     the prefix cache; 0 if each step computes them. key: where its result lies in the store. adapters: what stands
-    beside a frozen body while the stage lasts, and is merged into it at the end.
+    beside a frozen body while the stage lasts, and is merged into it at the end. augment: strength of each
+    augmentation of the training rows. accumulate: batches of an optimiser step. average: of the weights over steps.
+    l2_sp: strength of the pull to the weights that the stage began with.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -37,6 +40,10 @@ class Stage:
     cut: int
     key: str
     adapters: Adapters | None = None
+    augment: dict[str, float] = field(default_factory=dict)
+    accumulate: int = 1
+    average: Averaging | None = None
+    l2_sp: float = 0.0
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:

@@ -18,6 +18,7 @@ from graftwork.errors import TrainingError
 from graftwork.faults import fault
 from graftwork.fingerprint import from_json, to_json
 from graftwork.storage import Store
+from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import folder_digest
 from graftwork.training.contract import ResumeContract, check_contract
 from graftwork.training.lease import Lease
@@ -25,7 +26,7 @@ from graftwork.training.loop import Report, StageLoop, StageProgress, trained_te
 
 RECORD = "state.json"
 TENSORS = "tensors.safetensors"
-WEIGHTS, OPTIMIZER = "weights", "optimizer"
+WEIGHTS, OPTIMIZER, AVERAGE = "weights", "optimizer", "average"
 FIRST_COST_S = 0.1  # of a save, until one was measured
 
 
@@ -79,7 +80,7 @@ class StateKeeper:
         index, progress, before = loop.context.index, loop.progress, self.lease.state
         state = TrainingState(index, self.contract, self.drift, progress, self._keep_best(loop))
         with self.store.staging() as folder:
-            save_file(gather_tensors(loop.model, loop.optimizer), folder / TENSORS)
+            save_file(gather_tensors(loop.model, loop.optimizer, loop.average), folder / TENSORS)
             (folder / RECORD).write_text(to_json(state), encoding="utf-8")
             digest = folder_digest(folder)
             fault("state.before_publish")
@@ -122,7 +123,7 @@ class StateKeeper:
                 return
             loop.best_weights = load_file(weights / TENSORS, device=device)
             self._best = (state.progress.best_epoch, state.best)
-        scatter_tensors(load_file(folder / TENSORS, device=device), loop.model, loop.optimizer)
+        scatter_tensors(load_file(folder / TENSORS, device=device), loop.model, loop.optimizer, loop.average)
         loop.progress = state.progress
         event = {"event": "resumed", "stage": loop.stage.name, "step": state.progress.step, "steps": loop.total}
         self.report(event | {"drift": list(self.drift)})
@@ -166,21 +167,26 @@ class StateKeeper:
                     self.store.remove(key)
 
 
-def gather_tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Tensor]:
-    """The tensors in training and what the optimiser remembers of each, by name."""
+def gather_tensors(model: nn.Module, optimizer: optim.Optimizer, average: WeightAverage) -> dict[str, Tensor]:
+    """The tensors in training, their average, and what the optimiser remembers of each, by name."""
     tensors = {f"{WEIGHTS}/{name}": tensor.contiguous() for name, tensor in trained_tensors(model).items()}
+    tensors |= {f"{AVERAGE}/{name}": tensor.contiguous() for name, tensor in average.tensors.items()}
     for name, parameter in model.named_parameters():
         for field, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{OPTIMIZER}/{field}/{name}"] = value.contiguous()
     return tensors
 
 
-def scatter_tensors(tensors: dict[str, Tensor], model: nn.Module, optimizer: optim.Optimizer) -> None:
+def scatter_tensors(
+    tensors: dict[str, Tensor], model: nn.Module, optimizer: optim.Optimizer, average: WeightAverage
+) -> None:
     """Put back what `gather_tensors` gave. Raises TrainingError if it is not of this model and optimiser."""
     weights = {name.removeprefix(f"{WEIGHTS}/"): t for name, t in tensors.items() if name.startswith(WEIGHTS)}
     if weights.keys() != trained_tensors(model).keys():
         raise TrainingError("the saved state is of other depth groups than the stage trains")
     model.load_state_dict(weights, strict=False)
+    # Cloned: what is mapped from a file lies less aligned, and matrix products of it may have other bits.
+    average.tensors = {n.removeprefix(f"{AVERAGE}/"): t.clone() for n, t in tensors.items() if n.startswith(AVERAGE)}
     parameters = dict(model.named_parameters())
     for name, tensor in tensors.items():
         kind, _, rest = name.partition("/")

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from graftwork.checkpoints.lock import lock_path, read_lock
 from graftwork.checkpoints.references import Reference, parse_reference
-from graftwork.checkpoints.retrieve import lock_checkpoint, retrieve_checkpoint
+from graftwork.checkpoints.retrieve import _pooling, lock_checkpoint, retrieve_checkpoint
 from graftwork.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +45,17 @@ def test_what_is_no_reference_is_refused(source):
     """Another scheme, a missing part or a way out of the folder is no reference."""
     with pytest.raises(CheckpointError, match="not a checkpoint reference"):
         parse_reference(source)
+
+
+@pytest.mark.parametrize(
+    ("modes", "pooling"),
+    [(["mean_tokens"], "mean"), (["cls_token"], "cls"), (["max_tokens"], "max"), (["mean_tokens", "max_tokens"], None)],
+)
+def test_how_a_checkpoint_pools_is_read(checkpoint, modes, pooling):
+    """Where it is one way, and one that we have."""
+    config = {f"pooling_mode_{mode}": True for mode in modes}
+    (checkpoint / "1_Pooling" / "config.json").write_text(json.dumps(config))
+    assert _pooling(checkpoint) == pooling
 
 
 def test_a_folder_becomes_a_verified_copy(checkpoint, recipe, workspace):

@@ -11,7 +11,7 @@ KILLS = 25
 
 
 def test_killed_trainings_end_as_unbroken_ones(tmp_path: Path) -> None:
-    """Head, gradual, full and adapters, and one whose best epoch is not its last: the same bits, nothing torn."""
+    """Head, gradual, full, adapters, all options, and one whose best epoch is not its last: the same bits, not torn."""
     runs, home = make_runs(tmp_path)
     tally = torture(runs, home, KILLS, seed=20261121)
     assert tally.kills.total() == KILLS

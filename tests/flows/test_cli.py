@@ -229,6 +229,16 @@ def test_plan_tells_what_a_run_would_do(graftwork):
     assert "to be trained" in table
 
 
+def test_plan_tells_the_options_of_a_stage(graftwork):
+    """Those that are on, in words, and that augmentation computes nothing once."""
+    options = "augment: {word_dropout: 0.1}, accumulate: 4, average: {ema: 0.99}, l2_sp: 0.01, schedule: one-cycle"
+    _, table, _ = graftwork("plan", "recipe.yaml", "--set", f"stages={{preset: head-only, {options}}}")
+    said = "stage head: word dropout 0.1, 4 batches a step, L2-SP 0.01, averaged weights (EMA 0.99), one-cycle rates"
+    assert said in table
+    assert "nothing: augmented" in table
+    assert "stage head:" not in graftwork("plan", "recipe.yaml")[1]
+
+
 def test_schema_knows_what_a_recipe_needs(graftwork):
     """The schema is a JSON schema whose required keys are those that a recipe can't do without."""
     schema = json.loads(graftwork("schema")[1])

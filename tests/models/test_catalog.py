@@ -1,6 +1,7 @@
 """Depth groups, for every architecture of the catalog."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from graftwork.errors import CheckpointError
 from graftwork.models.catalog import FAMILIES, depth_groups, family_of
 from graftwork.models.serving import ServingConfig
 from graftwork.models.text import load_pretrained
+from graftwork.training.plan import head_parameters
 
 CONFIG = ServingConfig(classes=("no", "yes"), columns=("text",), pooling="mean", max_tokens=16)
 
@@ -19,12 +21,15 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
 
 
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
 @pytest.mark.parametrize("architecture", FAMILIES)
-def test_every_parameter_is_in_exactly_one_depth_group(architecture: str, make_checkpoint: Callable[..., Path]) -> None:
+def test_every_parameter_is_in_exactly_one_depth_group(
+    architecture: str, pooling: str, make_checkpoint: Callable[..., Path]
+) -> None:
     """The groups made from the file's header partition the parameters of the model that is trained."""
     folder = make_checkpoint(architecture)
-    groups = depth_groups(family_of(architecture), shapes(folder), head_parameters=33 * 2)
-    model = load_pretrained(folder, CONFIG, seed=0)
+    groups = depth_groups(family_of(architecture), shapes(folder), head_parameters(32, (), 2, pooling))
+    model = load_pretrained(folder, replace(CONFIG, pooling=pooling), seed=0)
     for name, _ in model.named_parameters():
         assert sum(name.startswith(group.prefixes) for group in groups) == 1, name
     assert sum(group.parameters for group in groups) == sum(p.numel() for p in model.parameters())

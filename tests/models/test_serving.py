@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def write_bundle(checkpoint: Path, folder: Path, config: ServingConfig = CONFIG)
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "attention"])
 def test_batched_probabilities_equal_those_of_single_rows(
     architecture: str, pooling: str, make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -50,6 +51,37 @@ def test_mean_pooling_is_the_mean_over_real_tokens(tiny_checkpoint: Path, tmp_pa
     ids = model.encoder.encode(["a good film"])
     states = model.model.body(input_ids=torch.tensor(ids)).last_hidden_state[0]
     np.testing.assert_allclose(model.features(["a good film"])[0], states.mean(0).detach().numpy(), atol=1e-6)
+
+
+def test_max_pooling_is_the_largest_real_value() -> None:
+    """Also where it is below what padding would give."""
+    states = torch.tensor([[[-3.0, 1.0], [-1.0, -2.0], [0.0, 9.0]], [[-3.0, -4.0], [0.0, 0.0], [9.0, 9.0]]])
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    assert serving.Pooling("max", 2)(states, mask).tolist() == [[-1.0, 1.0], [-3.0, -4.0]]
+
+
+def test_attention_pooling_is_a_softmax_over_real_tokens() -> None:
+    """Against numpy; it begins as the mean, and its gradient does not vanish there."""
+    mean, pool = serving.Pooling("mean", 3), serving.Pooling("attention", 3)
+    states, mask = torch.randn(2, 4, 3), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    torch.testing.assert_close(pool(states, mask), mean(states, mask))
+    pool(states, mask)[:, 0].sum().backward()
+    assert pool.query.grad is not None and pool.query.grad.abs().max() > 0
+    with torch.no_grad():
+        pool.query.copy_(torch.tensor([1.0, -2.0, 0.5]))
+    for row, length, pooled in zip(states.numpy(), (4, 2), pool(states, mask).detach().numpy(), strict=True):
+        weights = np.exp(row[:length] @ pool.query.detach().numpy() / np.sqrt(3))
+        np.testing.assert_allclose(pooled, weights @ row[:length] / weights.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_only_attention_adds_a_tensor(tiny_checkpoint: Path, pooling: str) -> None:
+    """Bundles that were written before it was there hold these tensors, by these names."""
+    before = {"head.1.weight", "head.1.bias"}
+    model = load_pretrained(tiny_checkpoint, replace(CONFIG, pooling=pooling), seed=0)
+    assert {name for name in model.state_dict() if not name.startswith("body.")} == before
+    model = load_pretrained(tiny_checkpoint, replace(CONFIG, pooling="attention"), seed=0)
+    assert {name for name in model.state_dict() if not name.startswith("body.")} == before | {"pool.query"}
 
 
 def test_pairs_are_encoded_as_pairs(tiny_checkpoint: Path) -> None:

@@ -60,6 +60,14 @@ def test_the_example_loads_from_a_clean_clone():
         ("text: text", "text: [a, b, c]", "7:9", "expected a column, or a list of two"),
         ("[id, rating, text]", "[id, id]", "5:45", "id is there more than once"),
         ("name: reviews", "name: re/views", "1:1", "should match pattern"),
+        ("epochs: 1", "epochs: 1, accumulate: 0", "11:41", "greater than or equal to 1, found 0"),
+        ("epochs: 1", "epochs: 1, l2_sp: -1", "11:41", "greater than or equal to 0, found -1"),
+        ("epochs: 1", "epochs: 1, average: {}", "11:41", r"stages\.1\.average\.ema is missing"),
+        ("epochs: 1", "epochs: 1, average: {ema: 1.0}", "11:51", "less than 1, found 1"),
+        ("epochs: 1", "epochs: 1, average: {ema: 0.9, after: 1.0}", "11:61", "less than 1, found 1"),
+        ("epochs: 1", "epochs: 1, augment: {word_dropout: 1.0}", "11:51", "less than 1, found 1"),
+        ("epochs: 1", "epochs: 1, schedule: cycle", "11:41", "one-cycle"),
+        ("text: text", "text: text, pooling: sum", "7:21", "attention"),
     ],
 )
 def test_a_fault_is_told_with_its_place(project, text, before, after, place, message):
@@ -134,9 +142,31 @@ def test_a_preset_takes_changes(project, text):
     recipe = load(project, text[:start] + "stages: {preset: gradual, weight_decay: 0.1}\n" + text[end:])
     assert [stage.weight_decay for stage in recipe.stages] == [0.1, 0.1, 0.1]
     with pytest.raises(
-        RecipeError, match="9:1: stages: no such preset; there are head-only, full, lora, gradual, found 'gradul'"
+        RecipeError,
+        match="9:1: stages: no such preset; there are head-only, full, lora, gradual, ulmfit, found 'gradul'",
     ):
         load(project, text[:start] + "stages: gradul\n" + text[end:])
+
+
+def test_ulmfit_unfreezes_one_block_an_epoch(project, text):
+    """As many as it is told, from the top, then all; each rate is 2.6 times that of the block below."""
+    start, end = text.index("stages:"), text.index("policy:")
+    recipe = load(project, text[:start] + "stages: {preset: ulmfit, blocks: 3, clip_norm: 2.0}\n" + text[end:])
+    trained = [("head",), ("head", "top:1"), ("head", "top:2"), ("head", "top:3"), ("all",)]
+    assert [stage.train for stage in recipe.stages] == trained
+    assert {(stage.epochs, stage.clip_norm) for stage in recipe.stages} == {(1, 2.0)}
+    assert {round(1 / stage.layer_decay, 1) for stage in recipe.stages[1:]} == {2.6}
+    assert len(load(project, text[:start] + "stages: ulmfit\n" + text[end:]).stages) == 8
+
+
+@pytest.mark.parametrize("blocks", ["0", "201", "true", '"6"', "2.0"])
+def test_a_number_of_blocks_is_a_number(project, text, blocks):
+    """What is none is refused with what is expected, and another preset has no such key."""
+    start, end = text.index("stages:"), text.index("policy:")
+    with pytest.raises(RecipeError, match="blocks: expected a whole number from 1 to 200"):
+        load(project, text[:start] + f"stages: {{preset: ulmfit, blocks: {blocks}}}\n" + text[end:])
+    with pytest.raises(RecipeError, match=r"unknown key stages\.0\.blocks"):
+        load(project, text[:start] + "stages: {preset: full, blocks: 6}\n" + text[end:])
 
 
 def shuffled(value, chance: random.Random):
@@ -231,7 +261,11 @@ LORA = st.fixed_dictionaries(
         optional={
             "warmup": st.floats(0, 0.9),
             "patience": st.integers(1, 9),
-            "schedule": st.sampled_from(["linear", "cosine", "constant"]),
+            "augment": st.fixed_dictionaries({"word_dropout": st.floats(0, 0.9)}),
+            "accumulate": st.integers(1, 99),
+            "average": st.fixed_dictionaries({"ema": st.floats(0.1, 0.9)}, optional={"after": st.floats(0, 0.9)}),
+            "l2_sp": st.floats(0, 10),
+            "schedule": st.sampled_from(["linear", "cosine", "constant", "one-cycle"]),
         },
     ),
     trained=st.one_of(

@@ -46,6 +46,12 @@ RUNS = {
     "gradual": ["stages=gradual"],
     "full": ["stages=full"],
     "lora": ["stages={preset: lora, lora: {rank: 4, dropout: 0.1, dora: true, blocks: 'top:2'}}"],
+    "augmented": ["stages={preset: full, augment: {word_dropout: 0.3}}"],
+    "options": [
+        "input.pooling=attention",
+        "stages={preset: full, augment: {word_dropout: 0.2}, accumulate: 2, average: {ema: 0.9, after: 0.2}, "
+        "l2_sp: 0.1, schedule: one-cycle}",
+    ],
     "ruined": ["stages.1.epochs=3", "stages.1.learning_rate=0.05", "stages.1.schedule=constant"],
 }
 ATTEMPTS = 50

@@ -1,5 +1,6 @@
 """The training loop on a tiny model and a task that it can learn."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from graftwork.errors import Paused, TrainingError
 from graftwork.models.catalog import DepthGroup, depth_groups, family_of
 from graftwork.models.serving import ServingConfig, TextClassifier, TextEncoder, infer
 from graftwork.models.text import load_pretrained
+from graftwork.training.averaging import Averaging
 from graftwork.training.loop import Examples, StageContext, StageData, StageLoop, StageProgress, train_stage
 from graftwork.training.stages import Stage
 
@@ -73,8 +75,14 @@ def groups_of(model: TextClassifier) -> tuple[DepthGroup, ...]:
 
 
 def run(
-    model: TextClassifier, examples: Examples, stage: Stage, events: list[dict[str, Any]] | None = None, **changes: Any
+    model: TextClassifier,
+    examples: Examples,
+    stage: Stage,
+    events: list[dict[str, Any]] | None = None,
+    train: Examples | None = None,
+    **changes: Any,
 ) -> StageProgress:
+    """Train the stage on `examples`, or on `train` and validate on them."""
     events = [] if events is None else events
     facts: dict[str, Any] = {
         "index": 0,
@@ -86,7 +94,7 @@ def run(
         "should_stop": lambda: False,
         "keeper": NoKeeper(),
     }
-    data = StageData(examples, examples, model.forward)
+    data = StageData(train or examples, examples, model.forward)
     return train_stage(model, stage, groups_of(model), data, StageContext(**(facts | changes)))
 
 
@@ -146,6 +154,89 @@ def test_a_loss_that_is_no_number_ends_the_stage(model: TextClassifier, examples
     torch.nn.init.constant_(model.head[1].weight, float("nan"))
     with pytest.raises(TrainingError, match=r"stage 'all'.*nan at step 0.*learning_rate"):
         run(model, examples, make_stage())
+
+
+def test_only_training_rows_are_augmented(model: TextClassifier, examples: Examples) -> None:
+    """Each of them once in each epoch, with chances of its own; validation rows are the data's."""
+    asked: set[tuple[int, bytes]] = set()
+
+    def change(index: int, row: Any, generator: np.random.Generator) -> Any:
+        asked.add((index, generator.bytes(8)))
+        return examples.rows[0][:1] * len(row)
+
+    train = replace(examples, augmentations=(change,))
+    progress = run(model, examples, make_stage(epochs=3), train=train)
+    assert len(asked) == 3 * len(examples.rows)
+    assert len({drawn for _, drawn in asked}) == len(asked)
+    logits = infer(model, model.forward, examples.encoder, examples.rows).double()
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(examples.labels)).item()
+    assert loss == progress.epochs[progress.best_epoch - 1].validation_loss
+    assert progress.epochs[-1].train_loss > 0.6  # what every row became tells no class
+
+
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_accumulated_batches_are_one_big_batch(tiny_checkpoint: Path, examples: Examples, class_weights: str) -> None:
+    """Ten unequal batches a step, and all their rows in one: the same losses and weights, to rounding."""
+    rare = replace(examples, labels=(np.arange(80) % 5 == 0).astype(np.int64))
+    ends = []
+    for accumulate, batch_tokens in ((100, 64), (1, 10**6)):
+        model = load_pretrained(tiny_checkpoint, CONFIG, seed=3)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        stage = make_stage(accumulate=accumulate, class_weights=class_weights, label_smoothing=0.1)
+        progress = run(model, rare, stage, batch_tokens=batch_tokens)
+        assert progress.step == stage.epochs
+        ends.append((progress, model.state_dict()))
+    (several, weights), (one, expected) = ends
+    for a, b in zip(several.epochs, one.epochs, strict=True):
+        assert (a.train_loss, a.validation_loss) == pytest.approx((b.train_loss, b.validation_loss), abs=1e-5)
+    for name, tensor in weights.items():
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_every_batch_of_an_epoch_is_in_one_step(model: TextClassifier, examples: Examples) -> None:
+    """The last step of an epoch has what is left."""
+    batches = run(model, examples, make_stage(epochs=2)).step // 2
+    assert batches % 3 > 0
+    assert run(model, examples, make_stage(epochs=2, accumulate=3)).step == 2 * (batches // 3 + 1)
+
+
+def test_an_average_is_validated_and_kept_while_training_goes_on_raw(tiny_checkpoint: Path, examples: Examples) -> None:
+    """Steps are those of a training without it; losses, the best epoch and what stays are the average's."""
+    ends = []
+    for average in (None, Averaging(0.9, 0.0)):
+        model = load_pretrained(tiny_checkpoint, CONFIG, seed=3)
+        progress = run(model, examples, make_stage(average=average))
+        logits = infer(model, model.forward, examples.encoder, examples.rows).double()
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(examples.labels)).item()
+        assert loss == progress.epochs[progress.best_epoch - 1].validation_loss
+        ends.append(progress)
+    raw, averaged = ends
+    assert averaged.steps == raw.steps
+    assert all(a.validation_loss != b.validation_loss for a, b in zip(averaged.epochs, raw.epochs, strict=True))
+
+
+def test_l2_sp_holds_the_body_where_it_began(tiny_checkpoint: Path, examples: Examples) -> None:
+    """The stronger the pull, the smaller the distance; the head is not held."""
+    start = load_pretrained(tiny_checkpoint, CONFIG, seed=3).state_dict()
+    distances = []
+    for l2_sp in (0.0, 1.0, 100.0):
+        model = load_pretrained(tiny_checkpoint, CONFIG, seed=3)
+        run(model, examples, make_stage(l2_sp=l2_sp, clip_norm=1e9))
+        moved = {name: (tensor - start[name]).norm().item() for name, tensor in model.state_dict().items()}
+        distances.append(sum(moved[name] for name in moved if name.startswith("body.")))
+        assert moved["head.1.weight"] > 0.05
+    assert distances[0] > 1.5 * distances[1] > 2 * distances[2]
+
+
+@pytest.mark.parametrize("trained", ["head", "block.2"])
+def test_what_pools_is_trained_with_the_head(tiny_checkpoint: Path, examples: Examples, trained: str) -> None:
+    """And frozen with it."""
+    model = load_pretrained(tiny_checkpoint, replace(CONFIG, pooling="attention"), seed=3)
+    run(model, examples, make_stage(epochs=1, rates={trained: 1e-2}))
+    assert model.pool.query.any().item() == (trained == "head")
 
 
 def test_balanced_class_weights_equal_scikit_learn_s() -> None:

@@ -4,10 +4,20 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from graftwork.models.catalog import DepthGroup
-from graftwork.training.optimizer import build_optimizer, clip_gradients, freeze, rate_scale, set_modes, set_rates
+from graftwork.training.optimizer import (
+    add_pull,
+    build_optimizer,
+    clip_gradients,
+    freeze,
+    rate_scale,
+    set_modes,
+    set_rates,
+)
 
 
 class Net(nn.Module):
@@ -61,6 +71,22 @@ def test_each_group_has_its_rate_and_only_matrices_decay() -> None:
     assert found == [(0.05, 0.01, 1), (0.05, 0.0, 1), (0.1, 0.01, 1), (0.1, 0.0, 3)]
 
 
+def test_the_pull_is_the_gradient_of_the_squared_distance() -> None:
+    """Against autograd on the penalty itself; what has no start is not pulled, and what has no gradient gets none."""
+    net = Net()
+    start = {name: torch.randn_like(p) for name, p in net.named_parameters() if name.startswith("low.")}
+    net.low[0].bias.requires_grad_(False)
+    data = net.high(net.low(torch.ones(4, 3))).square().sum()
+    penalty = 0.15 * (net.low[0].weight - start["low.0.weight"]).square().sum()
+    trained = [p for p in net.parameters() if p.requires_grad]
+    expected = torch.autograd.grad(data + penalty, trained, retain_graph=True)
+    data.backward()
+    add_pull(net, start, 0.3)
+    for parameter, gradient in zip(trained, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+    assert net.low[0].bias.grad is None
+
+
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
@@ -71,6 +97,27 @@ def test_each_group_has_its_rate_and_only_matrices_decay() -> None:
 def test_rates_follow_the_schedule(schedule: str, expected: list[float]) -> None:
     """Ten steps, two of warm-up: a table made by hand."""
     assert [rate_scale(step, 10, 0.2, schedule) for step in range(10)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(20, 0.3), (37, 0.1), (50, 0.9)])
+def test_one_cycle_equals_torch(steps: int, warmup: float) -> None:
+    """Torch's OneCycleLR without its momentum."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, steps, pct_start=warmup, cycle_momentum=False)
+    for index in range(steps):
+        assert rate_scale(index, steps, warmup, "one-cycle") == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
+        optimizer.step()
+        if index < steps - 1:
+            scheduler.step()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "one-cycle"])
+@given(steps=st.integers(1, 300), warmup=st.floats(0, 0.99))
+def test_rates_are_shares_of_the_peak(schedule: str, steps: int, warmup: float) -> None:
+    """However short the stage; none of them is past its end before the last step."""
+    scales = [rate_scale(step, steps, warmup, schedule) for step in range(steps)]
+    assert all(0 < scale <= 1 for scale in scales)
+    assert max(scales) > 0.5 or steps < 3
 
 
 def test_cosine_equals_torch() -> None:

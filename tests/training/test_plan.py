@@ -1,11 +1,13 @@
 """Plans: what is trained is named, counted and keyed before anything is spent."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from graftwork.errors import RecipeError, TrainingError
 from graftwork.models.catalog import FAMILIES, DepthGroup
+from graftwork.training.averaging import Averaging
 from graftwork.training.plan import ResolvedRun, _check_length, open_run
 from graftwork.training.stages import trained_groups
 from graftwork.workspace import Workspace
@@ -96,6 +98,33 @@ def test_rates_fall_with_the_distance_from_the_head(resolve: Callable[..., Resol
     expected = {"embeddings": 0.0125, "block.0": 0.025, "block.1": 0.05, "block.2": 0.1, "head": 1.0}
     assert run.plan.stages[1].rates == pytest.approx(expected)
     assert run.plan.stages[1].trainable == run.plan.parameters
+
+
+@pytest.mark.parametrize(
+    ("option", "fact"),
+    [
+        ("augment={word_dropout: 0.1}", {"augment": {"word_dropout": 0.1}, "cut": 0}),
+        ("accumulate=4", {"accumulate": 4}),
+        ("average={ema: 0.99}", {"average": Averaging(0.99, 0.0)}),
+        ("average={ema: 0.99, after: 0.5}", {"average": Averaging(0.99, 0.5)}),
+        ("l2_sp=0.01", {"l2_sp": 0.01}),
+        ("schedule=one-cycle", {"schedule": "one-cycle"}),
+    ],
+)
+def test_an_option_of_a_stage_is_a_fact_of_it(
+    resolve: Callable[..., ResolvedRun], option: str, fact: dict[str, object]
+) -> None:
+    """It is in the record and in the key, and changes nothing else."""
+    plain, changed = resolve().plan.stages[1], resolve(f"stages.1.{option}").plan.stages[1]
+    assert changed == replace(plain, key=changed.key, **fact)
+    assert changed.key != plain.key
+
+
+def test_what_pooling_learns_is_counted(resolve: Callable[..., ResolvedRun]) -> None:
+    """One number for each of the 32 of a token's state, in the head's group."""
+    plain, attention = resolve().plan, resolve("input.pooling=attention").plan
+    assert attention.groups[-1].parameters == plain.groups[-1].parameters + 32
+    assert attention.stages[0].trainable == plain.stages[0].trainable + 32
 
 
 def test_a_changed_stage_changes_its_key_and_all_later_ones(resolve: Callable[..., ResolvedRun]) -> None:

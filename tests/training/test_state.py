@@ -25,7 +25,25 @@ from graftwork.training.state import StateKeeper
 from graftwork.workspace import Workspace
 
 # The second stage ruins what its first epoch reached, so that the best weights are not the last ones.
-RUINOUS = ("stages.1.epochs=3", "stages.1.learning_rate=0.05", "stages.1.schedule=constant", "stages.1.clip_norm=100")
+RUINOUS = (
+    "stages.1.epochs=3",
+    "stages.1.learning_rate=0.05",
+    "stages.1.schedule=constant",
+    "stages.1.clip_norm=100",
+    "stages.1.average={ema: 0.5}",
+)
+
+
+# All options of a stage at once.
+OPTIONS = (
+    "stages.1.train=all",
+    "input.pooling=attention",
+    "stages.1.augment={word_dropout: 0.2}",
+    "stages.1.accumulate=2",
+    "stages.1.average={ema: 0.9, after: 0.2}",
+    "stages.1.l2_sp=0.1",
+    "stages.1.schedule=one-cycle",
+)
 
 # The same for adapters, with randomness of their own.
 RUINOUS_ADAPTERS = (
@@ -67,6 +85,7 @@ class Training:
 
 @pytest.fixture
 def training(request: pytest.FixtureRequest, resolve: Callable[..., ResolvedRun], workspace: Workspace) -> Training:
+    """The ruinous run, or the one that a test asks for."""
     return Training(resolve(*getattr(request, "param", RUINOUS)), workspace)
 
 
@@ -86,7 +105,9 @@ def test_the_best_epoch_is_not_the_last(unbroken: ServingBundle) -> None:
     assert len(unbroken.stages[1].epochs) == 3
 
 
-@for_both
+@pytest.mark.parametrize(
+    "training", [RUINOUS, RUINOUS_ADAPTERS, OPTIONS], indirect=True, ids=["blocks", "adapters", "options"]
+)
 def test_a_training_that_is_stopped_again_and_again_ends_as_an_unbroken_one(
     training: Training, unbroken: ServingBundle
 ) -> None:
@@ -99,6 +120,31 @@ def test_a_training_that_is_stopped_again_and_again_ends_as_an_unbroken_one(
     assert bundle is not None
     assert facts(bundle) == facts(unbroken)
     assert training.states() == []
+
+
+def test_a_stop_while_an_average_is_validated_saves_the_raw_weights(
+    training: Training, unbroken: ServingBundle
+) -> None:
+    """The average is in their place then."""
+    events: list[dict[str, Any]] = []
+
+    def has_made_the_last_step() -> bool:
+        return any(event["event"] == "step" and (event["stage"], event["step"]) == last for event in events)
+
+    last = ("top", unbroken.stages[1].epochs[-1].step)
+    with pytest.raises(Paused):
+        run_stages(training.run, training.workspace, events.append, has_made_the_last_step)
+    assert facts(training.finish()) == facts(unbroken)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_has_a_part_in_the_end(
+    resolve: Callable[..., ResolvedRun], workspace: Workspace, option: str
+) -> None:
+    """Without any one of them the weights are others."""
+    runs = (resolve(*OPTIONS), resolve(*(other for other in OPTIONS if other != option)))
+    ends = [Training(run, workspace).finish().stages[-1].weights_digest for run in runs]
+    assert ends[0] != ends[1]
 
 
 def test_it_goes_on_at_the_step_it_saved(training: Training) -> None:
@@ -142,6 +188,11 @@ def _of_adapters(drop: Callable[[StageLoop, torch.nn.Parameter], Any]) -> Callab
     return drop_each
 
 
+def _average(loop: StageLoop) -> None:
+    for tensor in loop.average.tensors.values():
+        tensor.zero_()
+
+
 DROPPED: dict[str, Callable[[StageLoop], None]] = {
     "weights": _weights,
     "exp_avg": _moment("exp_avg"),
@@ -153,6 +204,7 @@ DROPPED: dict[str, Callable[[StageLoop], None]] = {
     "steps": _progress(steps=[]),
     "best_epoch": _progress(best_epoch=0),
     "best_weights": _best_weights,
+    "average": _average,
 }
 
 

@@ -1,0 +1,59 @@
+"""The average of a stage's weights over its steps: what is validated, kept and handed on while training goes on raw."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """ema: what the average keeps of itself at a step. after: share of the steps before the first that counts."""
+
+    SCHEMA: ClassVar[int] = 1
+    ema: float
+    after: float
+
+
+class WeightAverage:
+    """The exponential moving average of the parameters in training, by name: empty until the first step that counts.
+
+    Its bias is corrected: the weights before that step have no part in it, as if it had begun long ago.
+    Method: averaging (Polyak and Juditsky 1992) with Adam's bias correction (Kingma and Ba 2015).
+    """
+
+    def __init__(self, averaging: Averaging | None, steps: int) -> None:
+        self.averaging, self.tensors = averaging, dict[str, Tensor]()
+        self.first = 0 if averaging is None else round(averaging.after * steps)
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after the step, counted from 0."""
+        if self.averaging is None or step < self.first:
+            return
+        decay = self.averaging.ema
+        rate = (1 - decay) / (1 - decay ** (step - self.first + 1))
+        for name, parameter in _trained_parameters(model):
+            if step == self.first:
+                self.tensors[name] = parameter.detach().clone()
+            else:
+                self.tensors[name].lerp_(parameter.detach(), rate)
+
+    @contextmanager
+    def in_place(self, model: nn.Module) -> Iterator[None]:
+        """The model with the average as its weights, as far as there is one; its own are back afterwards."""
+        self._swap(model)
+        try:
+            yield
+        finally:
+            self._swap(model)
+
+    def _swap(self, model: nn.Module) -> None:
+        if self.tensors:
+            for name, parameter in _trained_parameters(model):
+                parameter.data, self.tensors[name] = self.tensors[name], parameter.data
+
+
+def _trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
