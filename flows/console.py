@@ -71,6 +71,9 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
 
 def _options(stage: "Stage") -> Iterator[str]:
     """What a stage does that not every stage does."""
+    if stage.adapters:
+        kind = "DoRA" if stage.adapters.dora else "LoRA"
+        yield f"{kind} of rank {stage.adapters.rank} beside {len(stage.adapters.layers)} layers"
     yield from (f"{name.replace('_', ' ')} {strength:g}" for name, strength in stage.augment.items())
     if stage.accumulate > 1:
         yield f"{stage.accumulate} batches a step"

@@ -239,6 +239,12 @@ def test_plan_tells_the_options_of_a_stage(graftwork):
     assert "stage head:" not in graftwork("plan", "recipe.yaml")[1]
 
 
+def test_plan_tells_of_adapters(graftwork):
+    """Their kind, rank and number."""
+    _, table, _ = graftwork("plan", "recipe.yaml", "--set", "stages={preset: lora, lora: {rank: 4, blocks: 'top:1'}}")
+    assert "stage lora: LoRA of rank 4 beside 6 layers" in table
+
+
 def test_schema_knows_what_a_recipe_needs(graftwork):
     """The schema is a JSON schema whose required keys are those that a recipe can't do without."""
     schema = json.loads(graftwork("schema")[1])
