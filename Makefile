@@ -6,7 +6,7 @@ RECIPE := recipes/review-sentiment.yaml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-new-data test check unit e2e test-install torture bench clean
+.PHONY: help install demo demo-new-data test check unit e2e test-install torture bench bench-gpu clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,8 +50,11 @@ N := 200
 torture: install ## kill N=200 trainings at random points and compare each end with an unbroken one, bit for bit
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/support $(BIN)/python tests/support/torture.py --kills $(N)
 
-bench: install ## what it measures stands beside its peer, in the same run
-	$(BIN)/python -m benchmarks.demo
+bench: install ## measure what is missing, each figure beside its peer's, into benchmarks/RESULTS.md: hours at first
+	$(BIN)/python -m benchmarks
+
+bench-gpu: install ## the same on a GPU: BERT-base's shape, bfloat16
+	$(BIN)/python -m benchmarks --only gpu
 
 clean: ## remove what demo runs left here
 	rm -rf .graftwork landing

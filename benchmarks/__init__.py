@@ -1,1 +1,1 @@
-"""What it costs and what it gives, beside its peers in the same run."""
+"""What Graftwork is measured by, each figure beside its peer's: `python -m benchmarks`. README.md says how."""
