@@ -275,10 +275,6 @@ class StageSection(Section):
     average: AverageSection | None = None
     l2_sp: Amount = Field(default=0.0, description="Strength of the pull to the weights the stage began with.")
 
-    @property
-    def is_augmented(self) -> bool:
-        return self.augment != AugmentSection()
-
     @model_validator(mode="after")
     def _check(self) -> "StageSection":
         if "lora" in self.model_fields_set and "lora" not in self.train:
