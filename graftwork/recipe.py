@@ -275,10 +275,6 @@ class StageSection(Section):
     average: AverageSection | None = None
     l2_sp: Amount = Field(default=0.0, description="Strength of the pull to the weights the stage began with.")
 
-    @property
-    def is_augmented(self) -> bool:
-        return self.augment != AugmentSection()
-
     @model_validator(mode="after")
     def _check(self) -> "StageSection":
         if "lora" in self.model_fields_set and "lora" not in self.train:
@@ -287,6 +283,8 @@ class StageSection(Section):
             raise ValueError("adapters stand beside a body that is frozen: only the head is trained with lora")
         if "lora" in self.train and self.layer_decay != 1:
             raise ValueError("layer_decay makes rates of depth groups differ, and all adapters are one")
+        if "lora" in self.train and self.l2_sp:
+            raise ValueError("l2_sp holds the body where it began, and adapters leave it there")
         return self
 
 

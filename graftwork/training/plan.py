@@ -136,6 +136,7 @@ def _resolve_stages(
         has_adapters = "lora" in section.train
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
         trained = trained_groups(section.train, stage_groups(groups, adapters), f"{where}.train")
+        augment = section.augment.model_dump(exclude_defaults=True)
         facts: dict[str, Any] = {
             "rates": peak_rates(section, trained, deepest=groups[-1].depth),
             "epochs": section.epochs,
@@ -149,8 +150,8 @@ def _resolve_stages(
             "accumulate": section.accumulate,
             "l2_sp": section.l2_sp,
             "average": section.average and Averaging(section.average.ema, section.average.after),
-            "augment": section.augment.model_dump(exclude_defaults=True),
-            "cut": 0 if section.is_augmented or not recipe.train.prefix_cache else frozen_blocks(trained),
+            "augment": augment,
+            "cut": frozen_blocks(trained) if recipe.train.prefix_cache and not augment else 0,
             "adapters": adapters,
         }
         before = digest({"before": before, "index": index} | facts)

@@ -46,6 +46,7 @@ def test_the_example_loads_from_a_clean_clone():
         ("train: all", "train: [lora, all]", "11:5", "only the head is trained with lora"),
         ("train: all", "train: all, lora: {}", "11:5", "its `train` does not name lora"),
         ("train: all", "train: lora, layer_decay: 0.9", "11:5", "all adapters are one"),
+        ("train: all", "train: lora, l2_sp: 0.1", "11:5", "adapters leave it there"),
         ("train: all", "train: lora, lora: {rank: 0}", "11:38", "greater than or equal to 1, found 0"),
         ("train: all", "train: lora, lora: {rnak: 4}", "11:38", r"stages\.1\.lora\.rnak \(did you mean rank\?\)"),
         ("policy: policies/standard.yaml\n", "", "1:1", "policy is missing"),
@@ -264,14 +265,13 @@ LORA = st.fixed_dictionaries(
             "augment": st.fixed_dictionaries({"word_dropout": st.floats(0, 0.9)}),
             "accumulate": st.integers(1, 99),
             "average": st.fixed_dictionaries({"ema": st.floats(0.1, 0.9)}, optional={"after": st.floats(0, 0.9)}),
-            "l2_sp": st.floats(0, 10),
             "schedule": st.sampled_from(["linear", "cosine", "constant", "one-cycle"]),
         },
     ),
     trained=st.one_of(
         st.fixed_dictionaries(
             {"train": st.sampled_from([("head",), ("top:3", "head"), ("all",)])},
-            optional={"layer_decay": st.floats(0.1, 1)},
+            optional={"layer_decay": st.floats(0.1, 1), "l2_sp": st.floats(0, 10)},
         ),
         st.fixed_dictionaries({"train": st.sampled_from([("lora",), ("head", "lora")])}, optional={"lora": LORA}),
     ),
