@@ -65,8 +65,16 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
         f"checkpoint  {planned.lock.source}  {planned.lock.architecture}, {planned.lock.licence}, "
         f"{plan.pooling} pooling, {plan.precision}"
     )
+    start = f"start       {plan.start.sentence}"
     options = [Text(f"stage {stage.name}: {said}") for stage in plan.stages if (said := ", ".join(_options(stage)))]
-    return [_data_table(planned.manifest), *_set_aside(planned.manifest, settings), Text(about), stages, *options]
+    return [
+        _data_table(planned.manifest),
+        *_set_aside(planned.manifest, settings),
+        Text(about),
+        Text(start),
+        stages,
+        *options,
+    ]
 
 
 def _options(stage: "Stage") -> Iterator[str]:

@@ -42,6 +42,7 @@ class RunSummary:
             "model": self.run.plan.name,
             "manifest": self.run.manifest.digest,
             "data": counts,
+            "start": asdict(self.run.plan.start),
             "stages": stages,
             "bundle": self.bundle.digest,
             "evaluation": asdict(self.evaluation),

@@ -75,6 +75,7 @@ def plan(recipe: Path, overrides: Sequence[str] = (), limit_rows: int | None = N
     from graftwork.checkpoints.retrieve import open_checkpoint, retrieve_checkpoint
     from graftwork.data.manifest import validate_data
     from graftwork.models.catalog import FAMILIES
+    from graftwork.registry.starts import find_start
     from graftwork.training.plan import plan_training
 
     workspace = Workspace.open()
@@ -82,7 +83,8 @@ def plan(recipe: Path, overrides: Sequence[str] = (), limit_rows: int | None = N
     load_policy(loaded.root / loaded.policy)  # the run will want it
     manifest = validate_data(loaded, workspace)
     lock = retrieve_checkpoint(loaded, workspace, FAMILIES)
-    planned = plan_training(loaded, manifest, lock, open_checkpoint(workspace.store, lock))
+    start = find_start(workspace, loaded, manifest, lock)
+    planned = plan_training(loaded, manifest, lock, open_checkpoint(workspace.store, lock), start)
     stored = {stage.name: workspace.store.find(stage.key) for stage in planned.stages}
     return PlannedRun(manifest, lock, planned, stored | {"bundle": workspace.store.find(planned.bundle_key)})
 

@@ -208,12 +208,6 @@ class HeadSection(Section):
     dropout: Share = 0.1
 
 
-class StartSection(Section):
-    """Which weights training starts from."""
-
-    origin: Literal["checkpoint"] = Field(default="checkpoint", alias="from")
-
-
 class TrainSection(Section):
     """What all stages have in common."""
 
@@ -288,6 +282,29 @@ class StageSection(Section):
         return self
 
 
+Stages = Annotated[
+    tuple[StageSection, ...],
+    BeforeValidator(expand_stages, json_schema_input_type=tuple[StageSection, ...] | Literal[*PRESETS] | dict),
+    AfterValidator(_distinct),
+]
+
+
+class StartSection(Section):
+    """Which weights training starts from. All but `from` is for the champion's."""
+
+    origin: Literal["checkpoint", "champion"] = Field(default="checkpoint", alias="from")
+    replay: Rate = Field(default=1.0, description="Rows that the champion knows, for each row that is new to it.")
+    scratch_every: Count = Field(default=10, description="Of so many runs in a row, one starts from the checkpoint.")
+    stages: Stages | None = Field(default=None, description="From the champion on; by default the last of `stages`.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "StartSection":
+        given = sorted(self.model_fields_set - {"origin"})
+        if self.origin == "checkpoint" and given:
+            raise ValueError(f"{', '.join(given)} would change nothing: say `from: champion`")
+        return self
+
+
 class EvaluationSection(Section):
     """What is measured beside the model itself."""
 
@@ -323,11 +340,7 @@ class Recipe(Section):
     head: HeadSection = HeadSection()
     start: StartSection = Field(default_factory=lambda: StartSection.model_validate({}))
     train: TrainSection = TrainSection()
-    stages: Annotated[
-        tuple[StageSection, ...],
-        BeforeValidator(expand_stages, json_schema_input_type=tuple[StageSection, ...] | Literal[*PRESETS] | dict),
-        AfterValidator(_distinct),
-    ]
+    stages: Stages
     evaluation: EvaluationSection = EvaluationSection()
     policy: ProjectPath
     retrain: RetrainSection = RetrainSection()
@@ -352,9 +365,16 @@ class Recipe(Section):
         """Rows to take in all for a quick try, which never registers or promotes."""
         return self._limit_rows
 
+    @property
+    def warm_stages(self) -> tuple[StageSection, ...]:
+        """What a run trains that starts from the champion."""
+        return self.start.stages or self.stages[-1:]
+
     @cached_property
     def digest(self) -> str:
         """Changes with what changes the model: not with the place, the gate, the schedule or the spelling.
+
+        When a run starts from scratch is schedule: a retraining is judged as one whichever weights it started from.
 
         Defaults count as absent, so that a key added in a later version changes no digest. Therefore a default that
         changes the model must never be given another value: that takes a new DIGEST_VERSION.
@@ -363,6 +383,7 @@ class Recipe(Section):
             "data": {"contract": True, "quarantine_tolerance": True, "sources": {"__all__": {"path"}}},
             "checkpoint": {"licences"},
             "stages": {"__all__": {"name"}},
+            "start": {"scratch_every": True, "stages": {"__all__": {"name"}}},
             "evaluation": True,
             "policy": True,
             "retrain": True,

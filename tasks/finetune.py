@@ -13,6 +13,7 @@ from graftwork.data.manifest import DatasetManifest
 from graftwork.phrases import duration
 from graftwork.policy import load_policy
 from graftwork.recipe import Recipe
+from graftwork.registry.starts import fetch_start, resolve_start
 from graftwork.training import launch, plan
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import ResolvedRun
@@ -27,8 +28,12 @@ log = logging.getLogger("graftwork.tasks")
 
 @task(task_run_name="plan the stages of {recipe.name}", tags=["cpu"], timeout_seconds=10 * MINUTE_S, **RETRIED)
 def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock) -> ResolvedRun:
-    """What will be trained, kept under the run's id together with all that it was resolved from."""
-    run = plan.plan_run(recipe, manifest, lock, load_policy(recipe.root / recipe.policy), Workspace.open().store)
+    """What will be trained from which weights, kept under the run's id with all that it was resolved from."""
+    workspace, policy = Workspace.open(), load_policy(recipe.root / recipe.policy)
+    start = resolve_start(workspace, recipe, manifest, lock)
+    run = plan.plan_run(recipe, manifest, lock, policy, workspace.store, start)
+    fetch_start(workspace, run.plan)
+    log.info("start: %s", start.sentence)
     create_table_artifact(
         key="plan",
         table=[

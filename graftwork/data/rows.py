@@ -3,11 +3,14 @@
 import hashlib
 import unicodedata
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftwork.data.contracts import MISSING
 from graftwork.data.decoding import MAX_CELL
 from graftwork.data.quarantine import BadRow
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DIGEST_BYTES = 16
 
@@ -73,6 +76,15 @@ def content_digest(*texts: str) -> str:
     """Equal for texts that differ only in Unicode form (NFC), in case, or in white space."""
     same = [" ".join(unicodedata.normalize("NFC", text).casefold().split()) for text in texts]
     return hashlib.blake2b("\0".join(same).encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def contents(rows: "pd.DataFrame") -> "pd.Series":
+    """The content digest of each row of a manifest: what counts as the same text, also where it has another id."""
+    import pandas as pd
+
+    pairs = zip(rows["text"], rows["text_b"], strict=True)
+    digests = [content_digest(*(text for text in pair if isinstance(text, str))) for pair in pairs]
+    return pd.Series(digests, index=rows.index, dtype=object)
 
 
 def _before(text: str, separator: str | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from graftwork.data.manifest import DatasetManifest, load_rows, open_manifest
-from graftwork.data.rows import content_digest
+from graftwork.data.rows import contents
 from graftwork.errors import DataError, Problem
 from graftwork.storage import Store
 
@@ -27,14 +27,9 @@ def judged_rows(store: Store, manifest: DatasetManifest, trained_on: Iterable[st
         known = load_rows(store, open_manifest(store, each), sides={"train", "validation"})
         is_known |= is_named & rows["row_id"].isin(known["row_id"])
         is_known |= rows["group"].notna() & rows["group"].isin(known["group"].dropna())
-        is_known |= _contents(rows).isin(_contents(known))
+        is_known |= contents(rows).isin(contents(known))
     left = rows[~is_known].reset_index(drop=True)
     if left.empty:
         reason = f"of {len(rows)} holdout rows, the models to judge were trained on {len(rows) - len(left)}"
         raise DataError(Problem(f"no row to judge on: {reason}", manifest.lineage, "land new rows, or raise holdout"))
     return left, len(rows) - len(left)
-
-
-def _contents(rows: "pd.DataFrame") -> "pd.Series":
-    """What counts as the same text, also where row ids come from other files."""
-    return rows[["text", "text_b"]].apply(lambda pair: content_digest(*pair.dropna()), axis=1)

@@ -149,12 +149,18 @@ def _create_version(
 
 def _tags(bundle: ServingBundle, manifest: "DatasetManifest", verdict: "Verdict") -> dict[str, str]:
     drift = {"graftwork.drift": "; ".join(bundle.drift)} if bundle.drift else {}
-    return drift | {
-        BUNDLE: bundle.digest,
-        BUNDLE_KEY: bundle.key,
-        "graftwork.recipe": bundle.recipe_digest,
-        "graftwork.manifest": manifest.digest,
-        "graftwork.checkpoint": bundle.checkpoint,
-        EVALUATION: verdict.evaluation,
-        VERDICT: verdict.outcome,
-    }
+    warm = bundle.start.warm
+    start = {"graftwork.start": str(warm.version), "graftwork.generation": str(warm.generation)} if warm else {}
+    return (
+        drift
+        | start
+        | {
+            BUNDLE: bundle.digest,
+            BUNDLE_KEY: bundle.key,
+            "graftwork.recipe": bundle.recipe_digest,
+            "graftwork.manifest": manifest.digest,
+            "graftwork.checkpoint": bundle.checkpoint,
+            EVALUATION: verdict.evaluation,
+            VERDICT: verdict.outcome,
+        }
+    )

@@ -181,7 +181,8 @@ def plan_params(plan: "TrainingPlan") -> dict[str, object]:
     names = ("name", "problem_type", "pooling", "max_tokens", "dropout", "seed", "batch_tokens", "precision")
     rows = {f"rows.{side}": count for side, count in plan.rows.items()}
     shape = {"parameters": plan.parameters, "classes": ", ".join(plan.classes), "stages": len(plan.stages)}
-    return {name: getattr(plan, name) for name in names} | rows | shape | {"hidden_layers": list(plan.hidden_layers)}
+    others = {"hidden_layers": list(plan.hidden_layers), "start": plan.start.sentence}
+    return {name: getattr(plan, name) for name in names} | rows | shape | others
 
 
 def stage_params(stage: "Stage") -> dict[str, object]:

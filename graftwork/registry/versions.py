@@ -16,7 +16,7 @@ from graftwork.errors import Problem, RegistryError
 from graftwork.fingerprint import from_json
 from graftwork.registry.client import reach_mlflow
 from graftwork.registry.tracking import holdout_metrics
-from graftwork.training.bundle import BUNDLE_RECORD, MODEL, ServingBundle, find_bundle
+from graftwork.training.bundle import BUNDLE_RECORD, FETCHED, MODEL, ServingBundle, find_model
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -117,17 +117,13 @@ def fetch_bundle(workspace: Workspace, version: ModelVersion) -> Path:
     Raises RegistryError if what the registry holds is not the bundle that was registered.
     """
     store = workspace.store
-    trained = find_bundle(store, version.bundle_key)
-    # The same key may hold other bits here: a machine of another kind trains to slightly different weights.
-    is_it = trained is not None and trained.digest == version.bundle
-    key = version.bundle_key if is_it else f"registered/{version.bundle}"
-    place = store.open(key)
-    if place is None:
-        with store.writing(key) as folder, reach_mlflow(workspace.settings):
+    found = find_model(store, version.bundle_key, version.bundle)
+    if found is None:
+        with store.writing(f"{FETCHED}/{version.bundle}") as folder, reach_mlflow(workspace.settings):
             _download(workspace, version, folder)
-        place = store.open(key)
-    assert place is not None
-    return place / MODEL
+        found = find_model(store, version.bundle_key, version.bundle)
+    assert found is not None
+    return found
 
 
 def read_bundle(workspace: Workspace, version: ModelVersion) -> ServingBundle:

@@ -121,6 +121,7 @@ def lineage(facts: ReportFacts) -> list[tuple[str, str]]:
         ("data", run.manifest.digest),
         ("data before it", run.manifest.parent or "none: the first of its line"),
         ("holdout", facts.evaluation.holdout_digest),
+        ("start", run.plan.start.sentence),
         ("checkpoint", lock.source),
         ("checkpoint revision", lock.revision or "none stated"),
         ("checkpoint files", lock.digest),

@@ -6,12 +6,14 @@ from typing import ClassVar
 
 from graftwork.fingerprint import digest, file_digest, from_json, walk_files
 from graftwork.storage import Store
+from graftwork.training.start import FROM_CHECKPOINT, Start
 
 BUNDLE_RECORD = "bundle.json"
 STAGE_RECORD = "stage.json"
 MODEL = "model"
 ADAPTER = "adapter"  # in the folder of a stage that had adapters
 ADAPTERS = "adapters"  # in the bundle, a folder for each such stage
+FETCHED = "registered"  # the kind of the keys under which bundles lie that were trained elsewhere
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ class StageResult:
 
 @dataclass(frozen=True)
 class ServingBundle:
-    """A model ready to serve. digest: of its `model` folder. manifest, checkpoint: digests of the records."""
+    """A model ready to serve. digest: of its `model` folder. manifest, checkpoint: digests of the records.
+
+    start: which weights its training started from.
+    """
 
     SCHEMA: ClassVar[int] = 1
     digest: str
@@ -71,6 +76,7 @@ class ServingBundle:
     classes: tuple[str, ...]
     columns: tuple[str, ...]
     stages: tuple[StageResult, ...]
+    start: Start = FROM_CHECKPOINT
 
     @property
     def drift(self) -> tuple[str, ...]:
@@ -82,6 +88,18 @@ def find_bundle(store: Store, key: str) -> ServingBundle | None:
     """The bundle stored under the key, verified; None if there is none."""
     folder = store.open(key)
     return None if folder is None else from_json(ServingBundle, (folder / BUNDLE_RECORD).read_text(encoding="utf-8"))
+
+
+def find_model(store: Store, key: str, digest: str) -> Path | None:
+    """The model folder with that digest, verified: trained under the key, or fetched from the registry; or None.
+
+    The same key may hold other bits here: a machine of another kind trains to slightly different weights.
+    """
+    for place in (key, f"{FETCHED}/{digest}"):
+        bundle = find_bundle(store, place)
+        if bundle is not None and bundle.digest == digest:
+            return store.root / place / MODEL
+    return None
 
 
 def folder_digest(folder: Path) -> str:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.manifest import load_rows
-from graftwork.errors import Paused
+from graftwork.errors import Paused, Problem, TrainingError
 from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, from_json, seed_of, to_json
 from graftwork.models import serving
@@ -29,6 +29,7 @@ from graftwork.training.bundle import (
     STAGE_RECORD,
     ServingBundle,
     StageResult,
+    find_model,
     folder_digest,
 )
 from graftwork.training.contract import contract_of
@@ -38,6 +39,7 @@ from graftwork.training.loop import Examples, Report, StageContext, StageData, S
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.prefix_cache import ActivationRows, Arithmetic, PrefixCache
 from graftwork.training.stages import Stage, stage_groups
+from graftwork.training.start import WarmStart, rows_since
 from graftwork.training.state import StateKeeper
 from graftwork.workspace import Workspace
 
@@ -148,17 +150,35 @@ def _finished_stages(plan: TrainingPlan, store: Store, report: Report) -> list[S
 
 
 def _load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: list[StageResult]) -> TextClassifier:
-    """The checkpoint with a new head, or, after finished stages, the weights that the last one left."""
+    """What the last finished stage left; before that, the model to go on from, or the checkpoint with a new head."""
     model = load_pretrained(checkpoint, serving_config(plan), seed=plan.seed)
     if results:
         model.load_state_dict(load_file(store.root / results[-1].key / WEIGHTS), strict=True)
+    elif plan.start.warm is not None:
+        model.load_state_dict(load_file(_open_start(plan.start.warm, store) / WEIGHTS), strict=True)
     quicken_dropout(model, pick_device())
     return model.to(pick_device())
 
 
+def _open_start(warm: WarmStart, store: Store) -> Path:
+    folder = find_model(store, warm.key, warm.bundle)
+    if folder is None:
+        problem = f"the model that this run starts from, version {warm.version}, is not in the store"
+        raise TrainingError(Problem(problem, warm.key, "`graftwork run` fetches it from the registry"))
+    return folder
+
+
 def _examples(run: ResolvedRun, store: Store, side: str, encoder: TextEncoder) -> Examples:
-    rows = load_rows(store, run.manifest, sides=(side,))
+    rows = _rows_to_see(run, store, side)
     return Examples(encoder.encode(_texts(run, rows)), rows["label"].to_numpy("int64", copy=True), encoder)
+
+
+def _rows_to_see(run: ResolvedRun, store: Store, side: str) -> "pandas.DataFrame":
+    """All rows of a side, or those that a warm start takes of them."""
+    warm = run.plan.start.warm
+    if warm is None:
+        return load_rows(store, run.manifest, sides=(side,))
+    return rows_since(store, run.manifest, warm.manifest, side, warm.replay, run.plan.seed).rows
 
 
 def _texts(run: ResolvedRun, rows: "pandas.DataFrame") -> list[Text]:
@@ -170,7 +190,7 @@ def _augmentations(stage: Stage, run: ResolvedRun, store: Store, encoder: TextEn
     """What the stage does to its training rows."""
     if not stage.augment:
         return ()
-    texts = _texts(run, load_rows(store, run.manifest, sides=("train",)))
+    texts = _texts(run, _rows_to_see(run, store, "train"))
     return (WordDropout(stage.augment["word_dropout"], word_numbers(encoder, texts), blank_token(encoder)),)
 
 
@@ -179,7 +199,9 @@ def _attach_adapters(run: ResolvedRun, index: int, model: TextClassifier) -> Att
     adapters = run.plan.stages[index].adapters
     if adapters is None:
         return None
-    keys = [run.lock.key, *(stage.key for stage in run.plan.stages[:index] if stage.rates.keys() != {"head"})]
+    warm = run.plan.start.warm
+    first = warm.key if warm else run.lock.key
+    keys = [first, *(stage.key for stage in run.plan.stages[:index] if stage.rates.keys() != {"head"})]
     attached = AttachedAdapters(model.body, adapters, seed_of(run.plan.seed, index, "adapters"), base=keys[-1])
     quicken_dropout(model, pick_device())
     return attached
@@ -266,6 +288,7 @@ def _publish_bundle(
             classes=run.plan.classes,
             columns=run.plan.columns,
             stages=results,
+            start=run.plan.start,
         )
         (folder / BUNDLE_RECORD).write_text(to_json(bundle), encoding="utf-8")
     return bundle

@@ -4,7 +4,7 @@ A plan is made from records and a checkpoint's header alone. Nothing is loaded, 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,11 +18,12 @@ from graftwork.errors import RecipeError, TrainingError
 from graftwork.fingerprint import digest, from_json, to_json
 from graftwork.models.catalog import DepthGroup, TextFamily, depth_groups, family_of
 from graftwork.policy import Policy
-from graftwork.recipe import EvaluationSection, Recipe
+from graftwork.recipe import EvaluationSection, Recipe, StageSection
 from graftwork.storage import Store
 from graftwork.training.averaging import Averaging
 from graftwork.training.precision import resolve_precision
 from graftwork.training.stages import Stage, frozen_blocks, peak_rates, plan_adapters, stage_groups, trained_groups
+from graftwork.training.start import FROM_CHECKPOINT, Start
 
 # Raised by hand when what a stage or a bundle means changes: then, and only then, trained work is done again.
 STAGE_VERSION = 3
@@ -36,6 +37,7 @@ class TrainingPlan:
     """Everything that decides the weights, by digest or by value.
 
     manifest, checkpoint: digests of the records. rows: rows of each side. groups: all depth groups, shallowest first.
+    start: which weights the first stage starts from.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -57,6 +59,7 @@ class TrainingPlan:
     groups: tuple[DepthGroup, ...]
     stages: tuple[Stage, ...]
     bundle_key: str
+    start: Start = FROM_CHECKPOINT
 
     @property
     def parameters(self) -> int:
@@ -83,33 +86,44 @@ class ResolvedRun:
         return f"run/{self.run_id}"
 
 
-def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock, checkpoint: Path) -> TrainingPlan:
-    """The plan for this recipe on this data and checkpoint (`checkpoint`: its verified folder).
+def model_facts(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock) -> dict[str, Any]:
+    """What two models must have in common for one to go on from the weights of the other."""
+    return {
+        "checkpoint": lock.digest,
+        "classes": manifest.classes,
+        "columns": (recipe.input.text,) if isinstance(recipe.input.text, str) else tuple(recipe.input.text),
+        "pooling": recipe.input.pooling or lock.pooling or DEFAULT_POOLING,
+        "hidden_layers": recipe.head.layers,
+    }
+
+
+def plan_training(
+    recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock, checkpoint: Path, start: Start = FROM_CHECKPOINT
+) -> TrainingPlan:
+    """The plan for this recipe on this data and checkpoint (`checkpoint`: its verified folder), from this start.
 
     Raises RecipeError if a stage names depth groups that there are not, CheckpointError for an unknown architecture.
     """
-    pooling = recipe.input.pooling or lock.pooling or DEFAULT_POOLING
-    columns = (recipe.input.text,) if isinstance(recipe.input.text, str) else tuple(recipe.input.text)
+    facts = model_facts(recipe, manifest, lock)
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     family = family_of(lock.architecture)
     _check_length(recipe.input.max_tokens, family, config)
-    head = head_parameters(_width(config), recipe.head.layers, len(manifest.classes), pooling)
+    head = head_parameters(_width(config), recipe.head.layers, len(manifest.classes), facts["pooling"])
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
     groups = depth_groups(family, shapes, head)
-    shared: dict[str, Any] = {
+    shared: dict[str, Any] = facts | {
         "manifest": manifest.digest,
-        "checkpoint": lock.digest,
-        "classes": manifest.classes,
-        "columns": columns,
-        "pooling": pooling,
         "max_tokens": recipe.input.max_tokens,
-        "hidden_layers": recipe.head.layers,
         "dropout": recipe.head.dropout,
         "seed": recipe.train.seed,
         "batch_tokens": recipe.train.batch_tokens,
         "precision": resolve_precision(recipe.train.precision),
     }
-    stages = _resolve_stages(recipe, groups, family, shapes, digest({"version": STAGE_VERSION} | shared))
+    before = digest({"version": STAGE_VERSION} | shared | ({"start": start.warm.facts} if start.warm else {}))
+    stages = _resolve_stages(recipe, recipe.stages, "stages", groups, family, shapes, before)
+    warm_stages = _resolve_stages(recipe, recipe.warm_stages, "start.stages", groups, family, shapes, before)
+    if start.warm:
+        stages = warm_stages
     return TrainingPlan(
         name=recipe.name,
         problem_type=recipe.problem_type,
@@ -117,6 +131,7 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
         rows={side: sum(by_class.values()) for side, by_class in manifest.sides.items()},
         groups=groups,
         stages=stages,
+        start=start,
         bundle_key=f"bundle/{digest({'version': BUNDLE_VERSION, 'last': stages[-1].key})}",
         **shared,
     )
@@ -124,15 +139,20 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
 
 def _resolve_stages(
     recipe: Recipe,
+    sections: Sequence[StageSection],
+    place: str,
     groups: tuple[DepthGroup, ...],
     family: TextFamily,
     shapes: Mapping[str, tuple[int, ...]],
     before: str,
 ) -> tuple[Stage, ...]:
-    """Stages with their keys; a key covers everything before it, so a changed stage changes all later ones."""
+    """Stages with their keys; a key covers everything before it, so a changed stage changes all later ones.
+
+    place: of the sections in the recipe.
+    """
     stages: list[Stage] = []
-    for index, section in enumerate(recipe.stages):
-        where = f"{recipe.path}: stages.{index}"
+    for index, section in enumerate(sections):
+        where = f"{recipe.path}: {place}.{index}"
         has_adapters = "lora" in section.train
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
         trained = trained_groups(section.train, stage_groups(groups, adapters), f"{where}.train")
@@ -161,13 +181,18 @@ def _resolve_stages(
 
 
 def plan_run(
-    recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock, policy: Policy, store: Store
+    recipe: Recipe,
+    manifest: DatasetManifest,
+    lock: CheckpointLock,
+    policy: Policy,
+    store: Store,
+    start: Start = FROM_CHECKPOINT,
 ) -> ResolvedRun:
     """The run that this recipe asks for on this data, written to the store.
 
     Its id follows from what it resolved, so that the same again is the same run.
     """
-    plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock))
+    plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start)
     facts = {
         "plan": plan,
         "manifest": manifest.digest,

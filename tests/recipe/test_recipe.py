@@ -69,6 +69,13 @@ def test_the_example_loads_from_a_clean_clone():
         ("epochs: 1", "epochs: 1, augment: {word_dropout: 1.0}", "11:51", "less than 1, found 1"),
         ("epochs: 1", "epochs: 1, schedule: cycle", "11:41", "one-cycle"),
         ("text: text", "text: text, pooling: sum", "7:21", "attention"),
+        (
+            "policy:",
+            "start: {replay: 2, scratch_every: 5}\npolicy:",
+            "12:1",
+            "replay, scratch_every would change nothing",
+        ),
+        ("policy:", "start: {from: champion, replay: 0}\npolicy:", "12:25", "greater than 0, found 0"),
     ],
 )
 def test_a_fault_is_told_with_its_place(project, text, before, after, place, message):
@@ -207,6 +214,7 @@ def test_the_spelling_does_not_change_the_digest(tmp_path_factory, text, seed, c
         ("stages.0.epochs=3", True),
         ("stages.0.train=lora", True),
         ("train.seed=1", True),
+        ("start.from=champion", True),
         ("head.dropout=0.2", True),
         ("data.split.seed=1", True),
         ("data.label.threshold=1", True),

@@ -1,6 +1,7 @@
 """Tiny pretrained checkpoints built from a config, and runs on made-up reviews: real in all but size, and offline."""
 
 import json
+import random
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ from graftwork.policy import Policy
 from graftwork.recipe import load_recipe
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import ResolvedRun, plan_run
+from graftwork.training.start import FROM_CHECKPOINT, Start, warm_start
 from graftwork.workspace import Workspace
 
 WORDS = (
@@ -91,12 +93,36 @@ def write_project(folder: Path, checkpoint: Path) -> None:
     (folder / "recipe.yaml").write_text(RECIPE.format(checkpoint=checkpoint))
 
 
-def resolve_run(folder: Path, workspace: Workspace, *overrides: str) -> ResolvedRun:
-    """The project's recipe, with `--set` overrides, resolved into a run that is in the store."""
+def land_reviews(folder: Path, count: int) -> None:
+    """Make so many reviews all that has landed, always the same ones first; two of their words tell their label."""
+    good, bad = (
+        words.split() for words in ("good great wonderful moving warm clever", "bad awful dull boring weak cold")
+    )
+    reviews = [
+        f"the {age} {thing} was {first} and {second},{label}"
+        for words, label in ((good, "yes"), (bad, "no"))
+        for age, thing, first, second in product("long short new old".split(), "film movie plot".split(), words, words)
+    ]
+    random.Random(3).shuffle(reviews)
+    assert count <= len(reviews)
+    (folder / "made.csv").write_text("text,label\n" + "\n".join(reviews[:count]) + "\n")
+
+
+def resolve_run(
+    folder: Path, workspace: Workspace, *overrides: str, before: ServingBundle | None = None
+) -> ResolvedRun:
+    """The project's recipe, with `--set` overrides, resolved into a run that is in the store.
+
+    before: the model to go on from, as version 1.
+    """
     recipe = load_recipe(folder / "recipe.yaml", overrides)
     manifest = validate_data(recipe, workspace)
     lock = retrieve_checkpoint(recipe, workspace, FAMILIES)
-    return plan_run(recipe, manifest, lock, Policy(), workspace.store)
+    start = FROM_CHECKPOINT
+    if before is not None:
+        replay, seed = recipe.start.replay, recipe.train.seed
+        start = Start(warm_start(workspace.store, before, 1, manifest, replay=replay, seed=seed))
+    return plan_run(recipe, manifest, lock, Policy(), workspace.store, start)
 
 
 def facts(bundle: ServingBundle) -> Any:

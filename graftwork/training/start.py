@@ -1,0 +1,95 @@
+"""Which weights a run starts from: the checkpoint's, or those of the champion that an earlier run made.
+
+It is resolved once, before the plan is made, and part of the plan from then on. Not here: looking it up in the ledger
+(`graftwork.registry.starts`).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from graftwork.data.manifest import DatasetManifest, load_rows, open_manifest
+from graftwork.data.replay import ChosenRows, choose_rows
+from graftwork.fingerprint import digest
+from graftwork.storage import Store
+
+if TYPE_CHECKING:
+    from graftwork.training.bundle import ServingBundle
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """The model that a run goes on from, and how many rows it is trained on.
+
+    version: its number. bundle, manifest: digests of its model folder and of the data it knows. key: of its bundle in
+    the store. generation: warm starts in a row, this one included. replay: rows it knows for each new one.
+    new, replayed, known, withdrawn: training rows, as in `ChosenRows`.
+    """
+
+    version: int
+    bundle: str
+    key: str
+    manifest: str
+    generation: int
+    replay: float
+    new: int
+    replayed: int
+    known: int
+    withdrawn: int
+
+    @property
+    def facts(self) -> dict[str, str | float]:
+        """What of it decides the weights."""
+        return {"bundle": self.bundle, "manifest": self.manifest, "replay": self.replay}
+
+
+@dataclass(frozen=True)
+class Start:
+    """A warm start, or the checkpoint. reason: why it is the checkpoint, where the recipe asks for the champion."""
+
+    SCHEMA: ClassVar[int] = 1
+    warm: WarmStart | None = None
+    reason: str = ""
+
+    @property
+    def generation(self) -> int:
+        """Warm starts in a row since the last run from the checkpoint; 0 for that run itself."""
+        return self.warm.generation if self.warm else 0
+
+    @property
+    def sentence(self) -> str:
+        """What a person is told."""
+        warm = self.warm
+        if warm is None:
+            return f"from the checkpoint, because {self.reason}" if self.reason else "from the checkpoint"
+        rows = f"{warm.new:,} new rows and {warm.replayed:,} of the {warm.known:,} that it knows"
+        left = f"; {warm.withdrawn:,} that were withdrawn stay in its weights" if warm.withdrawn else ""
+        return f"from version {warm.version}, warm start {warm.generation} in a row, on {rows}{left}"
+
+
+FROM_CHECKPOINT = Start()
+
+
+def warm_start(
+    store: Store, bundle: "ServingBundle", version: int, manifest: DatasetManifest, *, replay: float, seed: int
+) -> WarmStart:
+    """The start from a registered bundle on the data that has landed since."""
+    chosen = rows_since(store, manifest, bundle.manifest, "train", replay, seed)
+    return WarmStart(
+        version=version,
+        bundle=bundle.digest,
+        key=bundle.key,
+        manifest=bundle.manifest,
+        generation=bundle.start.generation + 1,
+        replay=replay,
+        new=chosen.new,
+        replayed=chosen.replayed,
+        known=chosen.known,
+        withdrawn=chosen.withdrawn,
+    )
+
+
+def rows_since(store: Store, manifest: DatasetManifest, before: str, side: str, replay: float, seed: int) -> ChosenRows:
+    """The rows of one side that a model that knows the manifest `before` (its digest) goes on with."""
+    rows = load_rows(store, manifest, sides=(side,))
+    known = load_rows(store, open_manifest(store, before), sides=(side,))
+    return choose_rows(rows, known, replay, seed=int(digest([seed, manifest.digest, before])[:15], 16))
