@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftwork.models.serving import TextEncoder
@@ -32,6 +32,7 @@ def examples(encoder: TextEncoder) -> Examples:
     return Examples(encoder.encode(TEXTS), np.arange(len(TEXTS)), encoder, (dropout,))
 
 
+@settings(deadline=None)
 @given(epoch=EPOCH, order=st.permutations(range(len(TEXTS))), size=st.integers(1, len(TEXTS)))
 def test_a_row_s_version_depends_on_nothing_beside_it(
     examples: Examples, epoch: tuple[int, int, int], order: list[int], size: int
@@ -44,6 +45,7 @@ def test_a_row_s_version_depends_on_nothing_beside_it(
             assert row[: len(examples.rows[index])].tolist() == examples.version(index, epoch)
 
 
+@settings(deadline=None)
 @given(epoch=EPOCH)
 def test_only_words_are_dropped(examples: Examples, encoder: TextEncoder, epoch: tuple[int, int, int]) -> None:
     """A token is what it was or blank; special tokens stay, and so does the length."""
