@@ -98,14 +98,15 @@ def run_stages(
         remaining = run.plan.stages[len(results) :]
         if remaining:
             encoder = TextEncoder(checkpoint, run.plan.max_tokens)
-            train, validation = (_examples(run, store, side, encoder) for side in ("train", "validation"))
+            rows = {side: _rows_to_see(run, store, side) for side in ("train", "validation")}
+            train, validation = (_examples(run, seen, encoder) for seen in rows.values())
             cache = PrefixCache(store, settings.cache_bytes, Arithmetic(run.plan.precision, contract.arithmetic))
         for index, stage in enumerate(remaining, start=len(results)):
             report({"event": "stage", "stage": stage.name, "index": index, "stages": len(run.plan.stages)})
             keeper.begin(index, stage.name)
             adapters = _attach_adapters(run, index, model)
             context = _context(run.plan, index, report, should_stop, keeper)
-            augmentations = _augmentations(stage, run, store, encoder)
+            augmentations = _augmentations(stage, run, rows["train"], encoder)
             data = StageData(replace(train, augmentations=augmentations), validation, model.forward)
             if stage.cut:
                 data = _cut_data(model, stage, data, cache, encoder, context)
@@ -168,11 +169,6 @@ def _open_start(warm: WarmStart, store: Store) -> Path:
     return folder
 
 
-def _examples(run: ResolvedRun, store: Store, side: str, encoder: TextEncoder) -> Examples:
-    rows = _rows_to_see(run, store, side)
-    return Examples(encoder.encode(_texts(run, rows)), rows["label"].to_numpy("int64", copy=True), encoder)
-
-
 def _rows_to_see(run: ResolvedRun, store: Store, side: str) -> "pandas.DataFrame":
     """All rows of a side, or those that a warm start takes of them."""
     warm = run.plan.start.warm
@@ -181,17 +177,23 @@ def _rows_to_see(run: ResolvedRun, store: Store, side: str) -> "pandas.DataFrame
     return rows_since(store, run.manifest, warm.manifest, side, warm.replay, run.plan.seed).rows
 
 
+def _examples(run: ResolvedRun, rows: "pandas.DataFrame", encoder: TextEncoder) -> Examples:
+    return Examples(encoder.encode(_texts(run, rows)), rows["label"].to_numpy("int64", copy=True), encoder)
+
+
 def _texts(run: ResolvedRun, rows: "pandas.DataFrame") -> list[Text]:
     """What the model reads of each row: a text, or a pair of texts."""
     return list(rows["text"]) if len(run.plan.columns) == 1 else list(zip(rows["text"], rows["text_b"], strict=True))
 
 
-def _augmentations(stage: Stage, run: ResolvedRun, store: Store, encoder: TextEncoder) -> tuple[Augmentation, ...]:
+def _augmentations(
+    stage: Stage, run: ResolvedRun, rows: "pandas.DataFrame", encoder: TextEncoder
+) -> tuple[Augmentation, ...]:
     """What the stage does to its training rows."""
     if not stage.augment:
         return ()
-    texts = _texts(run, _rows_to_see(run, store, "train"))
-    return (WordDropout(stage.augment["word_dropout"], word_numbers(encoder, texts), blank_token(encoder)),)
+    words = word_numbers(encoder, _texts(run, rows))
+    return (WordDropout(stage.augment["word_dropout"], words, blank_token(encoder)),)
 
 
 def _attach_adapters(run: ResolvedRun, index: int, model: TextClassifier) -> AttachedAdapters | None:
