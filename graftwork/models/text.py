@@ -55,6 +55,11 @@ def blank_token(encoder: TextEncoder) -> int:
     return int(unknown if mask is None else mask)
 
 
+def device_name(device: torch.device) -> str:
+    """The kind of the device, for a GPU its model: what decides the bits of its arithmetic."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def _number(words: Sequence[tuple[int | None, int | None]]) -> np.ndarray:
     """Words, each a text of the pair and a place in it, counted from 0."""
     numbers = {word: number for number, word in enumerate(dict.fromkeys(word for word in words if None not in word))}

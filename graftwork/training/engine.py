@@ -13,10 +13,11 @@ from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.manifest import load_rows
 from graftwork.errors import Paused, Problem, TrainingError
 from graftwork.faults import fault
-from graftwork.fingerprint import file_digest, from_json, seed_of, to_json
+from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of, to_json
 from graftwork.models import serving
 from graftwork.models.adapters import AttachedAdapters
 from graftwork.models.prefix import cut_at
+from graftwork.models.prefix_cache import ActivationRows, PrefixCache, arithmetic_of
 from graftwork.models.serving import WEIGHTS, ServingConfig, Text, TextClassifier, TextEncoder, hidden_size, pick_device
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
@@ -30,14 +31,12 @@ from graftwork.training.bundle import (
     ServingBundle,
     StageResult,
     find_model,
-    folder_digest,
 )
 from graftwork.training.contract import contract_of
 from graftwork.training.dropout import quicken_dropout
 from graftwork.training.lease import hold
 from graftwork.training.loop import Examples, Report, StageContext, StageData, StageProgress, train_stage
 from graftwork.training.plan import ResolvedRun, TrainingPlan
-from graftwork.training.prefix_cache import ActivationRows, Arithmetic, PrefixCache
 from graftwork.training.stages import Stage, stage_groups
 from graftwork.training.start import WarmStart, rows_since
 from graftwork.training.state import StateKeeper
@@ -99,7 +98,7 @@ def run_stages(
         if remaining:
             encoder = TextEncoder(checkpoint, run.plan.max_tokens)
             train, validation = (_examples(run, store, side, encoder) for side in ("train", "validation"))
-            cache = PrefixCache(store, settings.cache_bytes, Arithmetic(run.plan.precision, contract.arithmetic))
+            cache = PrefixCache(store, settings.cache_bytes, arithmetic_of(model, run.plan.precision))
         for index, stage in enumerate(remaining, start=len(results)):
             report({"event": "stage", "stage": stage.name, "index": index, "stages": len(run.plan.stages)})
             keeper.begin(index, stage.name)

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from graftwork.fingerprint import file_digest
+from graftwork.models import prefix_cache
 from graftwork.models.prefix import cut_at
+from graftwork.models.prefix_cache import KIND, SHARD, Arithmetic, PrefixCache
 from graftwork.models.serving import WEIGHTS, ServingConfig, TextClassifier, TextEncoder
 from graftwork.models.text import load_pretrained
 from graftwork.storage import Store
-from graftwork.training import prefix_cache
 from graftwork.training.bundle import MODEL
 from graftwork.training.engine import run_stages
 from graftwork.training.plan import ResolvedRun
-from graftwork.training.prefix_cache import KIND, SHARD, Arithmetic, PrefixCache
 from graftwork.workspace import Workspace
 
 ARITHMETIC = Arithmetic("float32", ("here",))

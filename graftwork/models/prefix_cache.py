@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from graftwork.fingerprint import digest
-from graftwork.models.serving import BATCH_TOKENS, LENGTHS, TextEncoder, hidden_size, inference_batches
+from graftwork.fingerprint import digest, folder_digest
+from graftwork.models.serving import (
+    BATCH_TOKENS,
+    LENGTHS,
+    TextClassifier,
+    TextEncoder,
+    hidden_size,
+    inference_batches,
+)
+from graftwork.models.text import attention_of, device_name
 from graftwork.storage import Store
-from graftwork.training.bundle import folder_digest
 
 VERSION = 1
 KIND = "activations"
@@ -65,6 +73,19 @@ class Arithmetic:
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(device.type, dtype=self.dtype)
+
+
+def arithmetic_of(model: TextClassifier, precision: str) -> Arithmetic:
+    """The arithmetic of this process, by the model's device and attention kernel."""
+    environment = (
+        torch.__version__,
+        version("transformers"),
+        device_name(next(model.parameters()).device),
+        torch.backends.cpu.get_cpu_capability(),
+        str(torch.get_num_threads()),
+        attention_of(model),
+    )
+    return Arithmetic(precision, environment)
 
 
 class PrefixCache:
