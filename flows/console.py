@@ -55,7 +55,7 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
         stages.add_row(
             stage.name,
             trained_groups(stage.rates),
-            "nothing: augmented" if stage.augment else f"{stage.cut} lowest blocks" if stage.cut else "",
+            _computed_once(stage),
             f"{stage.trainable:,} of {plan.parameters:,}",
             str(stage.epochs),
             peak_rates(stage.rates),
@@ -174,6 +174,14 @@ def _set_aside(manifest: "DatasetManifest", settings: "Settings") -> Iterator[Te
     """Where rows that were set aside stand, with their reasons."""
     if manifest.counts.quarantined:
         yield Text(f"set aside: {settings.store_root / manifest.key / QUARANTINE}")
+
+
+def _computed_once(stage: "Stage") -> str:
+    if stage.augment:
+        return "nothing: augmented"
+    if stage.is_pooled:
+        return "pooled vectors"
+    return f"{stage.cut} lowest blocks" if stage.cut else ""
 
 
 def _stage_table(summary: "RunSummary") -> Table:

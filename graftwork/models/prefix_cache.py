@@ -1,8 +1,9 @@
 """Activations at the boundary between what is frozen and what is trained: computed once for each row, then kept.
 
-They are padded to canonical lengths when they are computed, so that a row's activations depend on its tokens alone and
-not on the rows beside it. Shards lie in the store as `activations/<prefix digest><shard digest>`. The prefix digest
-covers the frozen tensors themselves and all else that decides bits, so that new data pays for new rows only.
+Where the whole body is frozen, that is one pooled vector for each row. Rows are padded to canonical lengths when they
+are computed, so that what a row gives depends on its tokens alone and not on the rows beside it. Shards lie in the
+store as `activations/<prefix digest><shard digest>`. The prefix digest covers the frozen tensors themselves and all
+else that decides bits, so that new data pays for new rows only.
 """
 
 import hashlib
@@ -59,6 +60,17 @@ class ActivationRows:
 
 
 @dataclass(frozen=True)
+class VectorRows:
+    """Pooled vectors, each (1, width), in the place of token ids: nothing is padded."""
+
+    max_tokens: int = 1
+
+    def pad(self, rows: Sequence[Tensor], _length: int) -> tuple[Tensor, Tensor]:
+        """Vectors, (rows, width), and a mask that means nothing, (rows, 1)."""
+        return torch.cat(list(rows)), torch.ones(len(rows), 1, dtype=torch.long)
+
+
+@dataclass(frozen=True)
 class Arithmetic:
     """How activations are computed. environment: what of the machine and the libraries decides their bits."""
 
@@ -88,6 +100,19 @@ def arithmetic_of(model: TextClassifier, precision: str) -> Arithmetic:
     return Arithmetic(precision, environment)
 
 
+@dataclass(frozen=True)
+class FrozenPart:
+    """An encoder, or its lower blocks, and what is kept of it.
+
+    pooling: of its activations into one vector a row; None if each token's are kept. compute: ids and mask, both
+    (batch, tokens), to (batch, tokens, width), or (batch, 1, width) where it pools.
+    """
+
+    body: nn.Module
+    pooling: str | None
+    compute: Callable[[Tensor, Tensor], Tensor]
+
+
 class PrefixCache:
     """The activations that a store keeps, computed by one arithmetic.
 
@@ -108,14 +133,44 @@ class PrefixCache:
 
         on_progress is told how many rows of how many are computed; it may raise to stop, and finished shards stay.
         """
-        prefix = prefix_digest(lower, encoder.max_tokens, self.arithmetic)
+
+        def compute(ids: Tensor, mask: Tensor) -> Tensor:
+            return lower(input_ids=ids, attention_mask=mask).last_hidden_state.to(self.arithmetic.dtype)
+
+        return self._rows(FrozenPart(lower, None, compute), encoder, rows, on_progress)
+
+    def vectors(
+        self,
+        model: TextClassifier,
+        encoder: TextEncoder,
+        rows: Sequence[Sequence[int]],
+        on_progress: Callable[[int, int], None],
+    ) -> list[Tensor]:
+        """The pooled vector of each row of token ids, (1, width) float32, where pooling learns nothing.
+
+        Else as `activations`.
+        """
+
+        def compute(ids: Tensor, mask: Tensor) -> Tensor:
+            return model.features(ids, mask).float().unsqueeze(1)
+
+        return self._rows(FrozenPart(model.body, model.pool.kind, compute), encoder, rows, on_progress)
+
+    def _rows(
+        self,
+        part: FrozenPart,
+        encoder: TextEncoder,
+        rows: Sequence[Sequence[int]],
+        on_progress: Callable[[int, int], None],
+    ) -> list[Tensor]:
+        prefix = prefix_digest(part, encoder.max_tokens, self.arithmetic)
         names = [_row_name(row) for row in rows]
         found = self._open_shards(prefix)
         missing = {name: row for name, row in zip(names, rows, strict=True) if name not in found}
         done = 0
-        for shard in _shards(missing, hidden_size(lower) * self.arithmetic.dtype.itemsize):
+        for shard in _shards(missing, hidden_size(part.body) * self.arithmetic.dtype.itemsize):
             tell = partial(_add, on_progress, done, len(missing))
-            self._publish(prefix, list(shard), _compute(lower, encoder, list(shard.values()), self.arithmetic, tell))
+            self._publish(prefix, list(shard), _compute(part, encoder, list(shard.values()), self.arithmetic, tell))
             done += len(shard)
         if missing:
             found = self._open_shards(prefix)
@@ -159,15 +214,16 @@ class PrefixCache:
             excess -= sizes[key]
 
 
-def prefix_digest(lower: nn.Module, max_tokens: int, arithmetic: Arithmetic) -> str:
-    """The digest of the part below itself, tensor by tensor, and of all else that decides what it gives."""
+def prefix_digest(part: FrozenPart, max_tokens: int, arithmetic: Arithmetic) -> str:
+    """The digest of the frozen part itself, tensor by tensor, and of all else that decides what it gives."""
     hashed = {
         name: hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()).hexdigest()
-        for name, tensor in lower.state_dict().items()
+        for name, tensor in part.body.state_dict().items()
     }
-    config: Any = lower.config
+    config: Any = part.body.config
     facts = {"version": VERSION, "lengths": LENGTHS, "max_tokens": max_tokens, "precision": arithmetic.precision}
-    return digest(facts | {"tensors": hashed, "config": config.to_json_string(), "environment": arithmetic.environment})
+    facts |= {"pooling": part.pooling, "environment": arithmetic.environment}
+    return digest(facts | {"tensors": hashed, "config": config.to_json_string()})
 
 
 def _add(on_progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
@@ -175,29 +231,28 @@ def _add(on_progress: Callable[[int, int], None], before: int, total: int, done:
 
 
 def _compute(
-    lower: nn.Module,
+    part: FrozenPart,
     encoder: TextEncoder,
     rows: Sequence[Sequence[int]],
     arithmetic: Arithmetic,
     on_progress: Callable[[int], None],
 ) -> list[Tensor]:
-    lower.eval()
-    device = next(lower.parameters()).device
+    part.body.eval()
+    device = next(part.body.parameters()).device
     results: list[Tensor] = [torch.empty(0)] * len(rows)
     done = 0
     with torch.inference_mode(), arithmetic.autocast(device):
         for length, indices in inference_batches(rows, BATCH_TOKENS, encoder.max_tokens):
             ids, mask = encoder.pad([rows[index] for index in indices], length)
-            states = lower(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
-            for index, state in zip(indices, states.to(arithmetic.dtype).cpu(), strict=True):
-                results[index] = state[: len(rows[index])]
+            for index, state in zip(indices, part.compute(ids.to(device), mask.to(device)).cpu(), strict=True):
+                results[index] = state[: len(rows[index])]  # all there is of a pooled row
             done += len(indices)
             on_progress(done)
     return results
 
 
 def _shards(rows: Mapping[bytes, Sequence[int]], token_bytes: int) -> Iterator[dict[bytes, Sequence[int]]]:
-    """The rows in parts whose activations have about SHARD_BYTES."""
+    """The rows in parts whose activations, pooled or not, have about SHARD_BYTES: what a stop loses at most."""
     shard: dict[bytes, Sequence[int]] = {}
     size = 0
     for name, row in rows.items():

@@ -16,8 +16,8 @@ from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of, to_json
 from graftwork.models import serving
 from graftwork.models.adapters import AttachedAdapters
-from graftwork.models.prefix import cut_at
-from graftwork.models.prefix_cache import ActivationRows, PrefixCache, arithmetic_of
+from graftwork.models.prefix import HeadAlone, cut_at
+from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRows, arithmetic_of
 from graftwork.models.serving import WEIGHTS, ServingConfig, Text, TextClassifier, TextEncoder, hidden_size, pick_device
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
@@ -35,7 +35,7 @@ from graftwork.training.bundle import (
 from graftwork.training.contract import contract_of
 from graftwork.training.dropout import quicken_dropout
 from graftwork.training.lease import hold
-from graftwork.training.loop import Examples, Report, StageContext, StageData, StageProgress, train_stage
+from graftwork.training.loop import Examples, Padder, Report, StageContext, StageData, StageProgress, train_stage
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.stages import Stage, stage_groups
 from graftwork.training.start import WarmStart, rows_since
@@ -169,7 +169,8 @@ def _open_start(warm: WarmStart, store: Store) -> Path:
 
 def _examples(run: ResolvedRun, store: Store, side: str, encoder: TextEncoder) -> Examples:
     rows = _rows_to_see(run, store, side)
-    return Examples(encoder.encode(_texts(run, rows)), rows["label"].to_numpy("int64", copy=True), encoder)
+    ids = encoder.encode(_texts(run, rows))
+    return Examples(ids, rows["label"].to_numpy("int64", copy=True), encoder, [len(row) for row in ids])
 
 
 def _rows_to_see(run: ResolvedRun, store: Store, side: str) -> "pandas.DataFrame":
@@ -214,8 +215,7 @@ def _cut_data(
     encoder: TextEncoder,
     context: StageContext,
 ) -> StageData:
-    """The same rows as activations of the frozen part, from the cache, and the part above it."""
-    cut = cut_at(model, stage.cut)
+    """The same rows as the frozen part gives them, from the cache, and the part above it."""
 
     def tell(done: int, total: int) -> None:
         context.report({"event": "prefix", "stage": stage.name, "rows": done, "of": total})
@@ -223,13 +223,20 @@ def _cut_data(
             raise Paused(f"stopped before stage {stage.name!r} began: run again to go on")
 
     tokens = [*data.train.rows, *data.validation.rows]
-    rows = cache.activations(cut.lower, encoder, tokens, tell)
-    padder = ActivationRows(hidden_size(model.body), encoder.max_tokens, cache.arithmetic.dtype)
     border = len(data.train.rows)
+    upper: torch.nn.Module
+    padder: Padder
+    if stage.is_pooled:
+        upper, padder = HeadAlone(model.head), VectorRows()
+        rows = cache.vectors(model, encoder, tokens, tell)
+    else:
+        cut = cut_at(model, stage.cut)
+        upper, padder = cut.upper, ActivationRows(hidden_size(model.body), encoder.max_tokens, cache.arithmetic.dtype)
+        rows = cache.activations(cut.lower, encoder, tokens, tell)
     return StageData(
-        train=Examples(rows[:border], data.train.labels, padder),
-        validation=Examples(rows[border:], data.validation.labels, padder),
-        forward=cut.upper.forward,
+        train=replace(data.train, rows=rows[:border], encoder=padder),
+        validation=replace(data.validation, rows=rows[border:], encoder=padder),
+        forward=upper.forward,
     )
 
 

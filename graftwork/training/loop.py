@@ -46,20 +46,22 @@ class Padder(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows with their labels, (rows,) int64, and what pads them: token ids, or the activations of a frozen part.
+    """Rows with their labels, (rows,) int64, and what pads them: token ids, or what a frozen part makes of them.
 
-    augmentations: done to each row of a batch, one after the other.
+    lengths: tokens of each row, which decide what it is batched with, whatever stands for it. augmentations: done to
+    each row of a batch, one after the other.
     """
 
     rows: Sequence[Sequence[int]] | Sequence[Tensor]
     labels: np.ndarray
     encoder: Padder
+    lengths: Sequence[int]
     augmentations: tuple[Augmentation, ...] = ()
 
     def batch(
         self, indices: Sequence[int], epoch: tuple[int, int, int], device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids, (batch, longest row), or activations, (batch, longest row, width), their mask, and labels.
+        """Ids, (batch, longest row), or what stands for them, (batch, …, width), their mask, and labels.
 
         epoch: seed, stage and epoch, which decide what augmentation makes of a row.
         """
@@ -87,7 +89,7 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True)
 class StageData:
-    """What a stage computes on, and by what: token ids by the whole model, or activations by its upper part."""
+    """What a stage computes on, and by what: token ids by the whole model, or activations by a part."""
 
     train: Examples
     validation: Examples
@@ -327,9 +329,9 @@ def _body_weights(model: TextClassifier) -> dict[str, Tensor]:
 
 
 def _plan_batches(stage: Stage, train: Examples, context: StageContext) -> list[list[list[Batch]]]:
-    lengths = [len(row) for row in train.rows]
     epochs = (
-        epoch_batches(lengths, context.batch_tokens, context.epoch(number)) for number in range(1, stage.epochs + 1)
+        epoch_batches(train.lengths, context.batch_tokens, context.epoch(number))
+        for number in range(1, stage.epochs + 1)
     )
     size = stage.accumulate
     return [[batches[start : start + size] for start in range(0, len(batches), size)] for batches in epochs]

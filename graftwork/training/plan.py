@@ -157,6 +157,8 @@ def _resolve_stages(
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
         trained = trained_groups(section.train, stage_groups(groups, adapters), f"{where}.train")
         augment = section.augment.model_dump(exclude_defaults=True)
+        cut = frozen_blocks(trained) if recipe.train.prefix_cache and not augment else 0
+        is_pooling_learnt = recipe.input.pooling == "attention"
         facts: dict[str, Any] = {
             "rates": peak_rates(section, trained, deepest=groups[-1].depth),
             "epochs": section.epochs,
@@ -171,7 +173,8 @@ def _resolve_stages(
             "l2_sp": section.l2_sp,
             "average": section.average and Averaging(section.average.ema, section.average.after),
             "augment": augment,
-            "cut": frozen_blocks(trained) if recipe.train.prefix_cache and not augment else 0,
+            "cut": cut,
+            "is_pooled": cut > 0 and [group.name for group in trained] == ["head"] and not is_pooling_learnt,
             "adapters": adapters,
         }
         before = digest({"before": before, "index": index} | facts)

@@ -22,7 +22,8 @@ class Stage:
     the prefix cache; 0 if each step computes them. key: where its result lies in the store. adapters: what stands
     beside a frozen body while the stage lasts, and is merged into it at the end. augment: strength of each
     augmentation of the training rows. accumulate: batches of an optimiser step. average: of the weights over steps.
-    l2_sp: strength of the pull to the weights that the stage began with.
+    l2_sp: strength of the pull to the weights that the stage began with. is_pooled: what is computed once for each row
+    is its one pooled vector.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -44,6 +45,7 @@ class Stage:
     accumulate: int = 1
     average: Averaging | None = None
     l2_sp: float = 0.0
+    is_pooled: bool = False
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:
