@@ -79,6 +79,8 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
 
 def _options(stage: "Stage") -> Iterator[str]:
     """What a stage does that not every stage does."""
+    if stage.head_start != "keep":
+        yield "a fresh head" if stage.head_start == "fresh" else f"the head's logits scaled by {stage.head_start:g}"
     if stage.adapters:
         kind = "DoRA" if stage.adapters.dora else "LoRA"
         yield f"{kind} of rank {stage.adapters.rank} beside {len(stage.adapters.layers)} layers"

@@ -37,6 +37,7 @@ from graftwork.training.dropout import quicken_dropout
 from graftwork.training.lease import hold
 from graftwork.training.loop import Examples, Padder, Report, StageContext, StageData, StageProgress, train_stage
 from graftwork.training.plan import ResolvedRun, TrainingPlan
+from graftwork.training.solver import solve_stage
 from graftwork.training.stages import Stage, stage_groups
 from graftwork.training.start import WarmStart, rows_since
 from graftwork.training.state import StateKeeper
@@ -108,7 +109,8 @@ def run_stages(
             data = StageData(replace(train, augmentations=augmentations), validation, model.forward)
             if stage.cut:
                 data = _cut_data(model, stage, data, cache, encoder, context)
-            progress = train_stage(model, stage, stage_groups(run.plan.groups, stage.adapters), data, context)
+            carry_out = solve_stage if stage.solver == "lbfgs" else train_stage
+            progress = carry_out(model, stage, stage_groups(run.plan.groups, stage.adapters), data, context)
             lease.advance(lease.state)  # or be told that the run is another process's
             results.append(_publish_stage(store, stage, model, adapters, progress, keeper.drift))
             fault("training.stage_switch")

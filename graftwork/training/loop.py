@@ -19,6 +19,7 @@ from graftwork.models.serving import TextClassifier, infer
 from graftwork.training.augmentation import Augmentation, row_generator
 from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import EpochMetrics, StepMetrics
+from graftwork.training.head import start_head
 from graftwork.training.optimizer import (
     add_pull,
     build_optimizer,
@@ -148,6 +149,7 @@ def train_stage(
     TrainingError if the loss is no number.
     """
     freeze(model, groups, stage.rates)
+    start_head(model.head, stage.head_start, (context.seed, context.index))
     loop = StageLoop(
         model=model,
         stage=stage,
@@ -170,6 +172,18 @@ def train_stage(
         raise
     model.load_state_dict(loop.best_weights, strict=False)
     return loop.progress
+
+
+def validate(
+    model: TextClassifier, data: StageData, context: StageContext, on_progress: Callable[[int], None] | None = None
+) -> tuple[float, float]:
+    """Mean log-loss and accuracy on the validation rows; on_progress is told how many rows are done."""
+    known = data.validation
+    with context.autocast():
+        logits = infer(model, data.forward, known.encoder, known.rows, on_progress=on_progress).double()
+    labels = torch.from_numpy(known.labels)
+    loss = nn.functional.cross_entropy(logits, labels).item()
+    return loss, (logits.argmax(1) == labels).double().mean().item()
 
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -234,7 +248,7 @@ class StageLoop:
             if self.context.keeper.is_due():
                 self.save()
         with self.average.in_place(self.model):
-            loss, accuracy = self.validate()
+            loss, accuracy = validate(self.model, self.data, self.context, lambda _: self.stop_if_asked())
             if not np.isfinite(loss):  # the last step broke the weights
                 raise TrainingError(_diverged(self.stage, progress.step, loss))
             self.count_time()
@@ -274,17 +288,6 @@ class StageLoop:
             raise TrainingError(_diverged(self.stage, self.progress.step, value))
         loss.backward()
         return value
-
-    def validate(self) -> tuple[float, float]:
-        """Mean log-loss and accuracy on the validation rows."""
-        forward, known = self.data.forward, self.data.validation
-        with self.context.autocast():
-            logits = infer(
-                self.model, forward, known.encoder, known.rows, on_progress=lambda _: self.stop_if_asked()
-            ).double()
-        labels = torch.from_numpy(known.labels)
-        loss = nn.functional.cross_entropy(logits, labels).item()
-        return loss, (logits.argmax(1) == labels).double().mean().item()
 
     def keep_best(self, metrics: EpochMetrics) -> None:
         best = self.progress.best_epoch

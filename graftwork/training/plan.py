@@ -157,11 +157,14 @@ def _resolve_stages(
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
         trained = trained_groups(section.train, stage_groups(groups, adapters), f"{where}.train")
         augment = section.augment.model_dump(exclude_defaults=True)
-        cut = frozen_blocks(trained) if recipe.train.prefix_cache and not augment else 0
+        is_cached = section.solver == "lbfgs" or (recipe.train.prefix_cache and not augment)
+        cut = frozen_blocks(trained) if is_cached else 0
         is_pooling_learnt = recipe.input.pooling == "attention"
         facts: dict[str, Any] = {
             "rates": peak_rates(section, trained, deepest=groups[-1].depth),
-            "epochs": section.epochs,
+            "solver": section.solver,
+            "epochs": section.epochs or 1,
+            "head_start": section.head_start,
             "schedule": section.schedule,
             "warmup": section.warmup,
             "weight_decay": section.weight_decay,
