@@ -90,6 +90,36 @@ def init(
 
 
 @app.command(group=MAKE)
+def choose(
+    recipe: Path,
+    *,
+    checkpoint: Annotated[
+        tuple[str, ...],
+        Parameter(
+            "--checkpoint",
+            negative="",
+            help="Another candidate: pkg://…, file://… or hf://owner/name@COMMIT; may be given several times.",
+        ),
+    ] = (),
+    set_: Set = (),
+    limit_rows: LimitRows = None,
+    json: Json = False,
+) -> None:
+    """Compare checkpoints on the recipe's data in minutes, before one of them is fine-tuned.
+
+    The recipe's own and each --checkpoint is used as it comes: logistic regression on its frozen features, fitted on
+    the training rows and judged on the validation rows. The holdout is not looked at. Beside the accuracy stands what
+    the checkpoint costs, and whether the first in the table is better by more than chance.
+    """
+    from flows import console
+    from graftwork import api
+
+    with _project(recipe), console.progress("features") as on_progress:
+        found = api.choose(recipe, checkpoint, set_, limit_rows, on_progress=on_progress)
+    _print(json, found.as_json(), *console.choice_lines(found))
+
+
+@app.command(group=MAKE)
 def plan(recipe: Path, *, set_: Set = (), limit_rows: LimitRows = None, json: Json = False) -> None:
     """Show what a run would do, and what of it is there already; nothing is trained.
 

@@ -18,6 +18,7 @@ from graftwork.promotion.history import LedgerEntry
 if TYPE_CHECKING:
     from flows.summary import RunSummary
     from graftwork.api import PlannedRun
+    from graftwork.choice import Candidate, Choice
     from graftwork.data.manifest import DatasetManifest
     from graftwork.registry.versions import ListedVersion
     from graftwork.settings import Settings
@@ -95,6 +96,30 @@ def _options(stage: "Stage") -> Iterator[str]:
         yield "one-cycle rates"
 
 
+def choice_lines(choice: "Choice") -> Iterator[RenderableType]:
+    """Candidates, the most accurate first, what the numbers stand for, and what can't be used."""
+    names = ("accuracy", "log-loss", "first is better by", "ms a row", "parameters", "size", "max tokens", "licence")
+    table = _table("#", *names)
+    for number, candidate in enumerate(choice.candidates, start=1):
+        table.add_row(
+            str(number),
+            _interval(candidate.accuracy),
+            f"{candidate.log_loss.value:.3f}",
+            _lead(candidate),
+            f"{candidate.row_ms:.2f}",
+            f"{candidate.parameters:,}",
+            f"{candidate.size_bytes / 1e6:.0f} MB",
+            str(candidate.max_tokens or "any"),
+            candidate.licence,
+        )
+    yield table
+    for number, candidate in enumerate(choice.candidates, start=1):
+        yield Text(f"{number}  {candidate.source}")
+    for refused in choice.refused:
+        yield Text(f"{MISSING}  {refused.problem}")
+    yield Text("probes of {train:,} training rows, judged on {validation:,} validation rows".format(**choice.rows))
+
+
 def run_lines(summary: "RunSummary", settings: "Settings") -> list[RenderableType]:
     """The end of a run: data, stages, metrics beside the baselines, verdict, version, and where to look further."""
     verdict = summary.verdict
@@ -155,6 +180,16 @@ def history_table(entries: Sequence[LedgerEntry]) -> RenderableType:
             entry.reason,
         )
     return table
+
+
+def _lead(candidate: "Candidate") -> str:
+    """By how many points of accuracy the first is better, least and most, where that can be told."""
+    if candidate.best_against is None:
+        return ""
+    if not candidate.is_distinguishable:
+        return "not distinguishable"
+    by = candidate.best_against.difference
+    return f"{100 * by.low:.1f}–{100 * by.high:.1f} points"
 
 
 def _data_table(manifest: "DatasetManifest") -> Table:

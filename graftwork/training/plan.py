@@ -241,9 +241,15 @@ def _width(config: Mapping[str, Any]) -> int:
     return int(config.get("hidden_size") or config["dim"])
 
 
-def _check_length(max_tokens: int, family: TextFamily, config: Mapping[str, Any]) -> None:
+def longest_input(family: TextFamily, config: Mapping[str, Any]) -> int | None:
+    """How many tokens a checkpoint with this config.json can read; None if it sets no limit."""
     limit = config.get("max_position_embeddings")
     if limit is not None and family.has_offset:
         limit -= config.get("pad_token_id", 1) + 1
+    return limit
+
+
+def _check_length(max_tokens: int, family: TextFamily, config: Mapping[str, Any]) -> None:
+    limit = longest_input(family, config)
     if limit is not None and max_tokens > limit:
         raise RecipeError(f"input.max_tokens is {max_tokens}: this checkpoint reads at most {limit}")
