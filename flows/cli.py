@@ -4,6 +4,7 @@ Everything heavy is imported when a command runs, so that `--help` answers at on
 """
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -240,10 +241,11 @@ def rollback(model: str, *, reason: Reason, json: Json = False) -> None:
 
 @contextmanager
 def _project(recipe: Path) -> Iterator["Settings"]:
-    """The settings of the recipe's project; RecipeError if there is no such file."""
+    """The settings of the recipe's project, and this process ready to compute; RecipeError if there is no such file."""
     from graftwork.recipe import find_root
-    from graftwork.settings import Settings, use_home
+    from graftwork.settings import PATIENT_THREADS, Settings, use_home
 
+    os.environ.update(PATIENT_THREADS | os.environ)
     if not recipe.is_file():
         raise RecipeError(f"{recipe}: no such recipe; `graftwork init` writes one")
     use_home(find_root(recipe))
