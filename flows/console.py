@@ -18,6 +18,7 @@ from graftwork.promotion.history import LedgerEntry
 if TYPE_CHECKING:
     from flows.summary import RunSummary
     from graftwork.api import PlannedRun
+    from graftwork.choice import Candidate, Choice
     from graftwork.data.manifest import DatasetManifest
     from graftwork.registry.versions import ListedVersion
     from graftwork.settings import Settings
@@ -55,7 +56,7 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
         stages.add_row(
             stage.name,
             trained_groups(stage.rates),
-            "nothing: augmented" if stage.augment else f"{stage.cut} lowest blocks" if stage.cut else "",
+            _computed_once(stage),
             f"{stage.trainable:,} of {plan.parameters:,}",
             str(stage.epochs),
             peak_rates(stage.rates),
@@ -79,6 +80,8 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
 
 def _options(stage: "Stage") -> Iterator[str]:
     """What a stage does that not every stage does."""
+    if stage.head_start != "keep":
+        yield "a fresh head" if stage.head_start == "fresh" else f"the head's logits scaled by {stage.head_start:g}"
     if stage.adapters:
         kind = "DoRA" if stage.adapters.dora else "LoRA"
         yield f"{kind} of rank {stage.adapters.rank} beside {len(stage.adapters.layers)} layers"
@@ -91,6 +94,30 @@ def _options(stage: "Stage") -> Iterator[str]:
         yield f"averaged weights (EMA {stage.average.ema:g})"
     if stage.schedule == "one-cycle":
         yield "one-cycle rates"
+
+
+def choice_lines(choice: "Choice") -> Iterator[RenderableType]:
+    """Candidates, the most accurate first, what the numbers stand for, and what can't be used."""
+    names = ("accuracy", "log-loss", "first is better by", "ms a row", "parameters", "size", "max tokens", "licence")
+    table = _table("#", *names)
+    for number, candidate in enumerate(choice.candidates, start=1):
+        table.add_row(
+            str(number),
+            _interval(candidate.accuracy),
+            f"{candidate.log_loss.value:.3f}",
+            _lead(candidate),
+            f"{candidate.row_ms:.2f}",
+            f"{candidate.parameters:,}",
+            f"{candidate.size_bytes / 1e6:.0f} MB",
+            str(candidate.max_tokens or "any"),
+            candidate.licence,
+        )
+    yield table
+    for number, candidate in enumerate(choice.candidates, start=1):
+        yield Text(f"{number}  {candidate.source}")
+    for refused in choice.refused:
+        yield Text(f"{MISSING}  {refused.problem}")
+    yield Text("probes of {train:,} training rows, judged on {validation:,} validation rows".format(**choice.rows))
 
 
 def run_lines(summary: "RunSummary", settings: "Settings") -> list[RenderableType]:
@@ -155,6 +182,16 @@ def history_table(entries: Sequence[LedgerEntry]) -> RenderableType:
     return table
 
 
+def _lead(candidate: "Candidate") -> str:
+    """By how many points of accuracy the first is better, least and most, where that can be told."""
+    if candidate.best_against is None:
+        return ""
+    if not candidate.is_distinguishable:
+        return "not distinguishable"
+    by = candidate.best_against.difference
+    return f"{100 * by.low:.1f}–{100 * by.high:.1f} points"
+
+
 def _data_table(manifest: "DatasetManifest") -> Table:
     table = _table("data", "read", "kept", "quarantined", "duplicates", *manifest.sides)
     for name, files in groupby(manifest.sources, key=lambda file: file.source):
@@ -174,6 +211,14 @@ def _set_aside(manifest: "DatasetManifest", settings: "Settings") -> Iterator[Te
     """Where rows that were set aside stand, with their reasons."""
     if manifest.counts.quarantined:
         yield Text(f"set aside: {settings.store_root / manifest.key / QUARANTINE}")
+
+
+def _computed_once(stage: "Stage") -> str:
+    if stage.augment:
+        return "nothing: augmented"
+    if stage.is_pooled:
+        return "pooled vectors"
+    return f"{stage.cut} lowest blocks" if stage.cut else ""
 
 
 def _stage_table(summary: "RunSummary") -> Table:

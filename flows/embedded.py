@@ -1,7 +1,6 @@
 """A flow run started from the command line: beside a Prefect server of our own, or on the team's."""
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from flows.summary import RunSummary
 from graftwork.policy import load_policy
 from graftwork.recipe import load_recipe
 from graftwork.registry.tracking import close_dead_runs as close_dead_mlflow_runs
-from graftwork.settings import PATIENT_THREADS, Settings
+from graftwork.settings import Settings
 from graftwork.workspace import Workspace
 
 FLUSH_WITHIN_S = 5.0
@@ -29,7 +28,6 @@ def run(
 
     Raises the error of the step that failed.
     """
-    os.environ.update(PATIENT_THREADS | os.environ)
     wanted = load_recipe(recipe, overrides, limit_rows)  # what is wrong is said before a server is waited for
     load_policy(wanted.root / wanted.policy)
     workspace = Workspace.open(settings)

@@ -17,6 +17,7 @@ from graftwork.training.plan import TrainingPlan
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
+    from graftwork.choice import Choice
     from graftwork.registry.versions import ListedVersion
     from graftwork.scoring import Scored
 
@@ -87,6 +88,23 @@ def plan(recipe: Path, overrides: Sequence[str] = (), limit_rows: int | None = N
     planned = plan_training(loaded, manifest, lock, open_checkpoint(workspace.store, lock), start)
     stored = {stage.name: workspace.store.find(stage.key) for stage in planned.stages}
     return PlannedRun(manifest, lock, planned, stored | {"bundle": workspace.store.find(planned.bundle_key)})
+
+
+def choose(
+    recipe: Path,
+    checkpoints: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    limit_rows: int | None = None,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> "Choice":
+    """Compare the recipe's checkpoint with others by linear probes on its data; the holdout is not looked at.
+
+    on_progress is told for how many rows of how many, over all checkpoints, features are there.
+    """
+    from graftwork.choice import choose
+
+    return choose(load_recipe(recipe, overrides, limit_rows), checkpoints, Workspace.open(), on_progress)
 
 
 def lock(recipe: Path) -> tuple[Path, str]:

@@ -60,6 +60,11 @@ def walk_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def folder_digest(folder: Path) -> str:
+    """The digest over the names and bytes of a folder's files."""
+    return digest({path.relative_to(folder).as_posix(): file_digest(path) for path in walk_files(folder)})
+
+
 def to_json(record: Record) -> str:
     """The record as indented JSON, headed by its class name and schema version."""
     head = {"record": type(record).__name__, "schema": type(record).SCHEMA}

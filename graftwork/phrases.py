@@ -15,8 +15,10 @@ def duration(seconds: float) -> str:
 
 
 def peak_rates(rates: Mapping[str, float]) -> str:
-    """Peak learning rates of a stage, lowest and highest."""
+    """Peak learning rates of a stage, lowest and highest; a stage that is solved to its optimum has none."""
     low, high = min(rates.values()), max(rates.values())
+    if high == 0:
+        return "solved"
     return f"{low:.1e}" if low == high else f"{low:.1e} to {high:.1e}"
 
 

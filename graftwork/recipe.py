@@ -21,6 +21,7 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from graftwork.documents import Section, override_document, read_document, validate_document
 from graftwork.errors import Problem, RecipeError, raise_if
@@ -32,6 +33,8 @@ DIGEST_VERSION = 1
 # A project's root is the nearest folder upward that holds one of these.
 ROOT_MARKS = (".graftwork", "pyproject.toml", ".git")
 DURATION = re.compile(r"(\d+) ?([smhd])")
+# What a stage may say that is solved to its optimum.
+SOLVED_KEYS = {"name", "train", "solver", "class_weights"}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -81,6 +84,32 @@ def _text_columns(value: Any) -> Any:
     if not (isinstance(names, list | tuple) and len(names) in (1, 2) and all(isinstance(n, str) and n for n in names)):
         raise ValueError("expected a column, or a list of two for pairs of texts")
     return names[0] if len(names) == 1 else tuple(names)
+
+
+def _needed_by_adamw(value: Any, info: ValidationInfo) -> Any:
+    if value is None and info.data.get("solver") != "lbfgs":
+        raise PydanticCustomError("missing", "Field required")
+    return value
+
+
+def _head_start(value: Any) -> Any:
+    is_factor = isinstance(value, float) and 0 < value < 1
+    if not (is_factor or value in ("keep", "fresh")):
+        raise ValueError("expected keep, fresh, or a factor between 0 and 1")
+    return value
+
+
+def _solvable(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tuple[StageSection, ...]":
+    """The stages, if those that are solved, and those of `start`, have a head that can be: a linear layer, no more."""
+    every = [*stages, *(("start" in info.data and info.data["start"].stages) or ())]
+    names = ", ".join(stage.name for stage in every if stage.solver == "lbfgs")
+    if names and "head" in info.data and info.data["head"].layers:
+        raise ValueError(f"solver lbfgs of {names} is for a head without hidden layers (head.layers: [])")
+    if names and "input" in info.data and info.data["input"].pooling == "attention":
+        raise ValueError(
+            f"solver lbfgs of {names} is for pooling that learns nothing (input.pooling: mean, cls or max)"
+        )
+    return stages
 
 
 # Strict numbers: "3" and true are not numbers, and 2.5 is no count.
@@ -246,13 +275,23 @@ class AverageSection(Section):
 
 
 class StageSection(Section):
-    """One depth trained in one way; the defaults are those of a fine-tuning that knows no better."""
+    """One depth trained in one way; the defaults are those of a fine-tuning that knows no better.
+
+    epochs, learning_rate: None only where the solver is lbfgs, which needs neither.
+    """
 
     name: Word
     train: Targets
     lora: LoraSection = LoraSection()
-    epochs: Count
-    learning_rate: Rate
+    solver: Literal["adamw", "lbfgs"] = Field(
+        default="adamw", description="lbfgs: a head by itself, solved to its optimum."
+    )
+    epochs: Annotated[Count | None, AfterValidator(_needed_by_adamw)] = Field(default=None, validate_default=True)
+    learning_rate: Annotated[Rate | None, AfterValidator(_needed_by_adamw)] = Field(default=None, validate_default=True)
+    head_start: Annotated[
+        Literal["keep", "fresh"] | float,
+        PlainValidator(_head_start, json_schema_input_type=Literal["keep", "fresh"] | float),
+    ] = Field(default="keep", description="The head it begins with: as it is, a new one, or with its logits scaled.")
     head_multiplier: Rate = Field(default=1.0, description="The head's learning rate over that of the body.")
     layer_decay: float = Field(
         default=1.0, strict=True, gt=0, le=1, description="Learning rate of a group over the next one."
@@ -279,6 +318,19 @@ class StageSection(Section):
             raise ValueError("layer_decay makes rates of depth groups differ, and all adapters are one")
         if "lora" in self.train and self.l2_sp:
             raise ValueError("l2_sp holds the body where it began, and adapters leave it there")
+        return self
+
+    @model_validator(mode="after")
+    def _check_head(self) -> "StageSection":
+        if self.head_start != "keep" and not {"head", "all"} & set(self.train):
+            raise ValueError("head_start is for a stage that trains the head")
+        if self.solver == "adamw":
+            return self
+        if self.train != ("head",):
+            raise ValueError("solver lbfgs is for a stage that trains just the head (train: head)")
+        meant = self.model_dump(exclude_defaults=True).keys() - SOLVED_KEYS
+        if meant:
+            raise ValueError(f"solver lbfgs finds the optimum and takes no {', '.join(sorted(meant))}")
         return self
 
 
@@ -340,7 +392,7 @@ class Recipe(Section):
     head: HeadSection = HeadSection()
     start: StartSection = Field(default_factory=lambda: StartSection.model_validate({}))
     train: TrainSection = TrainSection()
-    stages: Stages
+    stages: Annotated[Stages, AfterValidator(_solvable)]
     evaluation: EvaluationSection = EvaluationSection()
     policy: ProjectPath
     retrain: RetrainSection = RetrainSection()

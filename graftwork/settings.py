@@ -20,6 +20,9 @@ HOME_NAME = ".graftwork"
 PATIENT_THREADS = {"GOMP_SPINCOUNT": "30000"}
 
 
+CACHE_BYTES = 20 << 30
+
+
 class Settings(BaseSettings):
     """Read from GRAFTWORK_* and the servers' own variables; an unset one means the embedded default below `home`."""
 
@@ -31,7 +34,9 @@ class Settings(BaseSettings):
     mirror: Path | None = Field(default=None, description="Folder of mirrored hub checkpoints for air-gapped runs.")
     save_share: float = Field(default=0.02, gt=0, description="Share of the training time that saving state may take.")
     lease_seconds: float = Field(default=60.0, gt=0, description="A run whose process shows no life so long is free.")
-    cache_bytes: int = Field(default=20 << 30, ge=0, description="Room for activations of frozen parts, in the store.")
+    cache_bytes: int = Field(
+        default=CACHE_BYTES, ge=0, description="Room for activations of frozen parts, in the store."
+    )
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
 

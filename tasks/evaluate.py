@@ -16,7 +16,7 @@ from graftwork.registry.contenders import candidate, references
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import open_run
 from graftwork.workspace import Workspace
-from tasks.narration import narrated
+from tasks.narration import RowProgress, narrated
 from tasks.policies import MINUTE_S, RETRIED
 
 log = logging.getLogger("graftwork.tasks")
@@ -33,10 +33,12 @@ def evaluate(run_id: str, bundle: ServingBundle) -> Evaluation:
             candidate(workspace, bundle),
             references(workspace, bundle),
             run.manifest,
-            encoder=FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens),
+            encoder=FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision),
             baselines=tuple(dict.fromkeys(run.evaluation.baselines + run.policy.baselines)),
             slices=run.evaluation.slices,
             samples=run.evaluation.bootstrap,
+            cache_bytes=workspace.settings.cache_bytes,
+            on_progress=RowProgress("evaluation"),
         )
 
 

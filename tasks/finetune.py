@@ -18,10 +18,10 @@ from graftwork.training import launch, plan
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import ResolvedRun
 from graftwork.workspace import Workspace
+from tasks.narration import LOG_EVERY_S
 from tasks.policies import MINUTE_S, RETRIED
 
 PUBLISH_EVERY_S = 2.0
-LOG_EVERY_S = 15.0
 
 log = logging.getLogger("graftwork.tasks")
 

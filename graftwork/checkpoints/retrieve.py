@@ -26,10 +26,12 @@ from graftwork.checkpoints.safety import (
 )
 from graftwork.checkpoints.tokenizer import check_tokenizer
 from graftwork.errors import CheckpointError, Problem, raise_if
-from graftwork.fingerprint import walk_files
+from graftwork.fingerprint import digest, walk_files
 from graftwork.recipe import Recipe
 from graftwork.storage import Store
 from graftwork.workspace import Workspace
+
+LOCK = "lock.json"  # of a candidate, in the store
 
 
 def retrieve_checkpoint(recipe: Recipe, workspace: Workspace, architectures: Collection[str]) -> CheckpointLock:
@@ -54,6 +56,30 @@ def retrieve_checkpoint(recipe: Recipe, workspace: Workspace, architectures: Col
         locked = found
     raise_if(_use_problems(locked, recipe.checkpoint.licences, architectures), CheckpointError)
     return locked
+
+
+def retrieve_candidate(
+    source: str, recipe: Recipe, workspace: Workspace, architectures: Collection[str]
+) -> CheckpointLock:
+    """The lock of a checkpoint that the recipe might name instead, its verified files in the store.
+
+    What is in the store, and has not changed since, is not retrieved again; no lockfile is read or written. Raises
+    CheckpointError, or ServiceUnavailable if the hub is away.
+    """
+    reference = parse_reference(source)
+    if not reference.is_pinned:
+        hint = "write the commit: hf://owner/name@<40 hex>"
+        raise CheckpointError(Problem("a branch or tag may mean something else tomorrow", str(reference), hint))
+    key = f"candidate/{digest(str(reference))}"
+    known = workspace.store.open(key)
+    lock = read_lock(known / LOCK) if known else None
+    if not (lock and _is_at_hand(lock, reference, recipe.root, workspace)):
+        lock = _take_in(reference, recipe.root, workspace, architectures)
+        workspace.store.remove(key)
+        with workspace.store.writing(key) as folder:
+            write_lock(folder / LOCK, lock)
+    raise_if(_use_problems(lock, recipe.checkpoint.licences, architectures), CheckpointError)
+    return lock
 
 
 def lock_checkpoint(recipe: Recipe, workspace: Workspace, architectures: Collection[str]) -> CheckpointLock:

@@ -3,6 +3,7 @@
 They are rivals in earnest: the regularisation of the two linear ones is chosen on the validation rows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,15 @@ import numpy as np
 from graftwork.data.manifest import DatasetManifest, load_rows
 from graftwork.errors import CheckpointError, Problem
 from graftwork.evaluation.metrics import METRICS
-from graftwork.evaluation.predictions import Text, predict_rows, rows_digest, texts_of
+from graftwork.evaluation.predictions import predict_rows, rows_digest, texts_of
 from graftwork.storage import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BASELINE_VERSION = 1  # raised by hand when what a baseline computes changes
+    from graftwork.models.frozen import FrozenModel
+
+BASELINE_VERSION = 2  # raised by hand when what a baseline computes changes
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # scikit-learn's C: the inverse of the regularisation
 TOKENS = r"\w+|[^\w\s]"  # a text without a single word (an emoji, a rating in stars) has tokens too
 
@@ -29,24 +32,39 @@ class FrozenEncoder:
     checkpoint: str
     pooling: str
     max_tokens: int
+    precision: str
 
-    def features(self, store: Store, texts: list[Text]) -> np.ndarray:
-        """(texts, hidden). Raises CheckpointError if the checkpoint is not in the store."""
-        from graftwork.models.text import frozen_features
+    def load(self, store: Store, cache_bytes: int) -> "FrozenModel":
+        """The checkpoint, ready to give features. Raises CheckpointError if it is not in the store."""
+        from graftwork.models.frozen import load_frozen
 
         folder = store.open(self.checkpoint)
         if folder is None:
             problem = Problem("the checkpoint is not in the store any more", self.checkpoint, "retrieve it again")
             raise CheckpointError(problem)
-        return frozen_features(folder, pooling=self.pooling, max_tokens=self.max_tokens, texts=texts)
+        return load_frozen(
+            folder,
+            pooling=self.pooling,
+            max_tokens=self.max_tokens,
+            precision=self.precision,
+            store=store,
+            cache_bytes=cache_bytes,
+        )
 
 
 def predict_baseline(
-    store: Store, name: str, manifest: DatasetManifest, judged: "pd.DataFrame", encoder: FrozenEncoder
+    store: Store,
+    name: str,
+    manifest: DatasetManifest,
+    judged: "pd.DataFrame",
+    encoder: FrozenEncoder,
+    cache_bytes: int,
+    on_progress: Callable[[int, int], None],
 ) -> str:
     """The key of a baseline's predictions for the judged rows; fitted only if the store has none.
 
-    name: `majority`, `tfidf` or `frozen-head`.
+    name: `majority`, `tfidf` or `frozen-head`. cache_bytes: room for the frozen head's features, in the store.
+    on_progress is told that it begins, and how many of how many of them are computed.
     """
     sides = {side: load_rows(store, manifest, sides={side}) for side in ("train", "validation")}
     train, validation = sides["train"], sides["validation"]
@@ -56,11 +74,13 @@ def predict_baseline(
         model |= {"encoder": encoder}
 
     def fit_and_predict(_: object) -> np.ndarray:
+        on_progress(0, len(judged))
         if name == "majority":
             return majority(train, judged, len(manifest.classes))
         parts = [train, validation, judged]
-        features = _tfidf(parts) if name == "tfidf" else _frozen(store, encoder, parts)
-        return _regress(features, train["label"].to_numpy(), validation["label"].to_numpy(), len(manifest.classes))
+        if name == "frozen-head":
+            return _probe(encoder.load(store, cache_bytes), parts, len(manifest.classes), on_progress)
+        return _regress(_tfidf(parts), train["label"].to_numpy(), validation["label"].to_numpy(), len(manifest.classes))
 
     return predict_rows(store, model, judged, fit_and_predict)
 
@@ -80,13 +100,17 @@ def _tfidf(parts: "list[pd.DataFrame]") -> list[Any]:
     return [vectorizer.transform(part) for part in texts]
 
 
-def _frozen(store: Store, encoder: FrozenEncoder, parts: "list[pd.DataFrame]") -> list[Any]:
-    """The untouched checkpoint's features, scaled to the training rows' (the first part's) unit variance."""
-    from sklearn.preprocessing import StandardScaler
+def _probe(
+    model: "FrozenModel", parts: "list[pd.DataFrame]", classes: int, on_progress: Callable[[int, int], None]
+) -> np.ndarray:
+    """(rows, classes) for the third part: a probe of the checkpoint, fitted on the first, chosen on the second."""
+    from graftwork.models.probe import LabelledVectors, best_probe, fit_probes
 
-    features = [encoder.features(store, texts_of(rows)) for rows in parts]
-    scaler = StandardScaler().fit(features[0])
-    return [scaler.transform(part) for part in features]
+    vectors = model.vectors([text for rows in parts for text in texts_of(rows)], on_progress)
+    train, validation, judged = np.split(vectors, np.cumsum([len(rows) for rows in parts[:-1]]))
+    fitted = LabelledVectors(train, parts[0]["label"].to_numpy())
+    chosen = LabelledVectors(validation, parts[1]["label"].to_numpy())
+    return best_probe(fit_probes(fitted, chosen, classes)).probabilities(judged)
 
 
 def _regress(parts: list[Any], labels: np.ndarray, validation_labels: np.ndarray, classes: int) -> np.ndarray:

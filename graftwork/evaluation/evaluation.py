@@ -5,6 +5,7 @@ What follows from it (promote, keep, wait) is the gate's business, in `graftwork
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,6 +26,7 @@ from graftwork.evaluation.predictions import (
 )
 from graftwork.faults import fault
 from graftwork.fingerprint import digest, from_json, to_json
+from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
 
 if TYPE_CHECKING:
@@ -116,11 +118,15 @@ def evaluate(
     baselines: Sequence[str],
     slices: Sequence[str] = (),
     samples: int = 1000,
+    cache_bytes: int = CACHE_BYTES,
+    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
     """The candidate beside its references ('champion', 'anchor') and baselines on the manifest's holdout rows.
 
     encoder: the pretrained checkpoint, for the frozen-head baseline. slices: columns of the rows, such as `source`.
-    samples: bootstrap resamples. The result is stored; found again, it costs neither torch nor pandas.
+    samples: bootstrap resamples. cache_bytes: room for frozen features, in the store. on_progress is told whose
+    predictions are made, and how many rows of how many are done. The result is stored; found again, it costs neither
+    torch nor pandas.
     Raises DataError if no row is left to judge on, RegistryError if a reference has other classes, RecipeError for a
     slice by a column that is not there.
     """
@@ -140,8 +146,12 @@ def evaluate(
         return stored
     rows, excluded = judged_rows(store, manifest, [contender.manifest for contender in contenders.values()])
     _check_slices(slices, rows)
-    keys = {name: _predict(store, name, contender, manifest, rows) for name, contender in contenders.items()}
-    keys |= {name: predict_baseline(store, name, manifest, rows, encoder) for name in baselines}
+    keys: dict[str, str] = {}
+    for name, contender in contenders.items():
+        keys[name] = _predict(store, name, contender, manifest, rows, partial(_tell, on_progress, name))
+    for name in baselines:
+        told = partial(_tell, on_progress, name)
+        keys[name] = predict_baseline(store, name, manifest, rows, encoder, cache_bytes, told)
     metrics = {name: _measure(open_predictions(store, key), samples) for name, key in keys.items()}
     judged = open_predictions(store, keys[CANDIDATE])
     classes, confusion = describe_classes(labels_of(judged), probabilities_of(judged), manifest.classes)
@@ -169,6 +179,11 @@ def evaluate(
     return evaluation
 
 
+def _tell(on_progress: Callable[[str, int, int], None] | None, name: str, done: int, total: int) -> None:
+    if on_progress:
+        on_progress(name, done, total)
+
+
 def _find(store: Store, key: str) -> Evaluation | None:
     """The stored evaluation, as long as the predictions that a verdict will ask for are there too."""
     folder = store.open(key)
@@ -185,7 +200,14 @@ def _check_slices(slices: Sequence[str], rows: "pd.DataFrame") -> None:
         raise RecipeError(Problem(f"no column {', '.join(unknown)} to slice by", "evaluation.slices", hint))
 
 
-def _predict(store: Store, name: str, contender: Contender, manifest: DatasetManifest, rows: "pd.DataFrame") -> str:
+def _predict(
+    store: Store,
+    name: str,
+    contender: Contender,
+    manifest: DatasetManifest,
+    rows: "pd.DataFrame",
+    on_progress: Callable[[int, int], None],
+) -> str:
     """The key of a contender's predictions; its model is opened only if the store has none."""
 
     def open_and_predict(texts: Sequence[Text]) -> np.ndarray:
@@ -197,7 +219,7 @@ def _predict(store: Store, name: str, contender: Contender, manifest: DatasetMan
             hint = "a recipe with other classes needs a name of its own"
             where = name if contender.version is None else f"{name}, version {contender.version}"
             raise RegistryError(Problem(f"it predicts the classes {found}; the data has {expected}", where, hint))
-        return model.probabilities(texts)
+        return model.probabilities(texts, lambda done: on_progress(done, len(texts)))
 
     return predict_rows(store, {"bundle": contender.bundle}, rows, open_and_predict)
 

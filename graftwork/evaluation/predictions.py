@@ -31,11 +31,15 @@ def predict_rows(
     """
     key = f"predictions/{digest({'model': model, 'rows': rows_digest(rows), 'version': PREDICTIONS_VERSION})}"
     if store.open(key) is None:
-        predicted = np.asarray(probabilities(texts_of(rows)), dtype=np.float64)
-        columns = {f"p_{index}": predicted[:, index] for index in range(predicted.shape[1])}
+        predictions = frame_predictions(rows, np.asarray(probabilities(texts_of(rows)), dtype=np.float64))
         with store.writing(key) as folder:
-            rows[KEPT].assign(**columns).to_parquet(folder / FILE, index=False)
+            predictions.to_parquet(folder / FILE, index=False)
     return key
+
+
+def frame_predictions(rows: "pd.DataFrame", probabilities: np.ndarray) -> "pd.DataFrame":
+    """What is kept of the rows, and a column for each class: as `open_predictions` gives it."""
+    return rows[KEPT].assign(**{f"p_{index}": column for index, column in enumerate(probabilities.T)})
 
 
 def open_predictions(store: Store, key: str) -> "pd.DataFrame":

@@ -31,6 +31,17 @@ class GivenActivations(nn.Module):
         return input_ids
 
 
+class HeadAlone(nn.Module):
+    """What is above the whole body: pooled vectors, (batch, width), to logits, (batch, classes)."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, vectors: Tensor, _mask: Tensor) -> Tensor:
+        return self.head(vectors)
+
+
 def cut_at(model: TextClassifier, depth: int) -> CutModel:
     """The classifier cut above its embeddings and its `depth` lowest blocks.
 

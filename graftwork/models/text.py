@@ -1,4 +1,4 @@
-"""Text classifiers on pretrained encoders: loaded with every tensor accounted for, and the frozen features of one."""
+"""Text classifiers on pretrained encoders: loaded with every tensor accounted for."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import nn
 
 from graftwork.errors import CheckpointError, Problem, raise_if
 from graftwork.models.catalog import TextFamily, family_of
-from graftwork.models.serving import ServingConfig, Text, TextClassifier, TextEncoder, infer, make_body, pick_device
+from graftwork.models.serving import ServingConfig, Text, TextClassifier, TextEncoder, make_body
 
 
 def load_pretrained(folder: Path, config: ServingConfig, seed: int) -> TextClassifier:
@@ -55,6 +55,11 @@ def blank_token(encoder: TextEncoder) -> int:
     return int(unknown if mask is None else mask)
 
 
+def device_name(device: torch.device) -> str:
+    """The kind of the device, for a GPU its model: what decides the bits of its arithmetic."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def _number(words: Sequence[tuple[int | None, int | None]]) -> np.ndarray:
     """Words, each a text of the pair and a place in it, counted from 0."""
     numbers = {word: number for number, word in enumerate(dict.fromkeys(word for word in words if None not in word))}
@@ -73,10 +78,3 @@ def _loading_problems(family: TextFamily, report: dict[str, Any]) -> list[Proble
         for name, found, wanted in sorted(report["mismatched_keys"])
     ]
     return missing + unexpected + mismatched
-
-
-def frozen_features(folder: Path, pooling: str, max_tokens: int, texts: Sequence[Text]) -> np.ndarray:
-    """(texts, hidden) float32 pooled states of the untouched checkpoint."""
-    model = TextClassifier(load_body(folder), ServingConfig(("-",), ("text",), pooling, max_tokens)).to(pick_device())
-    encoder = TextEncoder(folder, max_tokens)
-    return infer(model, model.features, encoder, encoder.encode(texts)).numpy()

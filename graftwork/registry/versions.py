@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from graftwork.errors import Problem, RegistryError
-from graftwork.fingerprint import from_json
+from graftwork.fingerprint import folder_digest, from_json
 from graftwork.registry.client import reach_mlflow
 from graftwork.registry.tracking import holdout_metrics
 from graftwork.training.bundle import BUNDLE_RECORD, FETCHED, MODEL, ServingBundle, find_model
@@ -179,8 +179,6 @@ def _list(client: "MlflowClient", name: str) -> list[ListedVersion]:
 def _download(workspace: Workspace, version: ModelVersion, folder: Path) -> None:
     """The bundle's record and model folder out of the registry's artifacts, its digest checked."""
     from mlflow.artifacts import download_artifacts
-
-    from graftwork.training.bundle import folder_digest
 
     uri = workspace.settings.mlflow_uri
     with tempfile.TemporaryDirectory(dir=folder) as temporary:

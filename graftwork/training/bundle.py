@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from graftwork.fingerprint import digest, file_digest, from_json, walk_files
+from graftwork.fingerprint import from_json
 from graftwork.storage import Store
 from graftwork.training.start import FROM_CHECKPOINT, Start
 
@@ -100,8 +100,3 @@ def find_model(store: Store, key: str, digest: str) -> Path | None:
         if bundle is not None and bundle.digest == digest:
             return store.root / place / MODEL
     return None
-
-
-def folder_digest(folder: Path) -> str:
-    """The digest over the names and bytes of a folder's files."""
-    return digest({path.relative_to(folder).as_posix(): file_digest(path) for path in walk_files(folder)})

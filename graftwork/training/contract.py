@@ -13,6 +13,7 @@ import torch
 import graftwork
 from graftwork.errors import Problem, TrainingError, raise_if
 from graftwork.fingerprint import digest, file_digest
+from graftwork.models.text import device_name
 from graftwork.training.plan import TrainingPlan
 
 CODE = ("training", "models", "data/batches.py")
@@ -46,11 +47,6 @@ class ResumeContract:
     processes: int
     attention: str
 
-    @property
-    def arithmetic(self) -> tuple[str, ...]:
-        """What of it decides the bits of a forward pass, beside the tensors."""
-        return (self.torch, self.transformers, self.device, self.cpu, str(self.threads), self.attention)
-
     def differences(self, now: "ResumeContract") -> dict[str, str]:
         """Each field that is not what it was, as `old -> new`."""
         pairs = {field.name: (getattr(self, field.name), getattr(now, field.name)) for field in fields(self)}
@@ -68,7 +64,7 @@ def contract_of(plan: TrainingPlan, device: torch.device, attention: str) -> Res
         transformers=version("transformers"),
         peft=version("peft"),
         tokenizers=version("tokenizers"),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        device=device_name(device),
         cpu=torch.backends.cpu.get_cpu_capability(),
         precision=plan.precision,
         threads=torch.get_num_threads(),

@@ -13,10 +13,11 @@ from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.manifest import load_rows
 from graftwork.errors import Paused, Problem, TrainingError
 from graftwork.faults import fault
-from graftwork.fingerprint import file_digest, from_json, seed_of, to_json
+from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of, to_json
 from graftwork.models import serving
 from graftwork.models.adapters import AttachedAdapters
-from graftwork.models.prefix import cut_at
+from graftwork.models.prefix import HeadAlone, cut_at
+from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRows, arithmetic_of
 from graftwork.models.serving import WEIGHTS, ServingConfig, Text, TextClassifier, TextEncoder, hidden_size, pick_device
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
@@ -30,14 +31,13 @@ from graftwork.training.bundle import (
     ServingBundle,
     StageResult,
     find_model,
-    folder_digest,
 )
 from graftwork.training.contract import contract_of
 from graftwork.training.dropout import quicken_dropout
 from graftwork.training.lease import hold
-from graftwork.training.loop import Examples, Report, StageContext, StageData, StageProgress, train_stage
+from graftwork.training.loop import Examples, Padder, Report, StageContext, StageData, StageProgress, train_stage
 from graftwork.training.plan import ResolvedRun, TrainingPlan
-from graftwork.training.prefix_cache import ActivationRows, Arithmetic, PrefixCache
+from graftwork.training.solver import solve_stage
 from graftwork.training.stages import Stage, stage_groups
 from graftwork.training.start import WarmStart, rows_since
 from graftwork.training.state import StateKeeper
@@ -100,7 +100,7 @@ def run_stages(
             encoder = TextEncoder(checkpoint, run.plan.max_tokens)
             rows = {side: _rows_to_see(run, store, side) for side in ("train", "validation")}
             train, validation = (_examples(run, seen, encoder) for seen in rows.values())
-            cache = PrefixCache(store, settings.cache_bytes, Arithmetic(run.plan.precision, contract.arithmetic))
+            cache = PrefixCache(store, settings.cache_bytes, arithmetic_of(model, run.plan.precision))
         for index, stage in enumerate(remaining, start=len(results)):
             report({"event": "stage", "stage": stage.name, "index": index, "stages": len(run.plan.stages)})
             keeper.begin(index, stage.name)
@@ -110,7 +110,8 @@ def run_stages(
             data = StageData(replace(train, augmentations=augmentations), validation, model.forward)
             if stage.cut:
                 data = _cut_data(model, stage, data, cache, encoder, context)
-            progress = train_stage(model, stage, stage_groups(run.plan.groups, stage.adapters), data, context)
+            carry_out = solve_stage if stage.solver == "lbfgs" else train_stage
+            progress = carry_out(model, stage, stage_groups(run.plan.groups, stage.adapters), data, context)
             lease.advance(lease.state)  # or be told that the run is another process's
             results.append(_publish_stage(store, stage, model, adapters, progress, keeper.drift))
             fault("training.stage_switch")
@@ -178,7 +179,8 @@ def _rows_to_see(run: ResolvedRun, store: Store, side: str) -> "pandas.DataFrame
 
 
 def _examples(run: ResolvedRun, rows: "pandas.DataFrame", encoder: TextEncoder) -> Examples:
-    return Examples(encoder.encode(_texts(run, rows)), rows["label"].to_numpy("int64", copy=True), encoder)
+    ids = encoder.encode(_texts(run, rows))
+    return Examples(ids, rows["label"].to_numpy("int64", copy=True), encoder, [len(row) for row in ids])
 
 
 def _texts(run: ResolvedRun, rows: "pandas.DataFrame") -> list[Text]:
@@ -217,8 +219,7 @@ def _cut_data(
     encoder: TextEncoder,
     context: StageContext,
 ) -> StageData:
-    """The same rows as activations of the frozen part, from the cache, and the part above it."""
-    cut = cut_at(model, stage.cut)
+    """The same rows as the frozen part gives them, from the cache, and the part above it."""
 
     def tell(done: int, total: int) -> None:
         context.report({"event": "prefix", "stage": stage.name, "rows": done, "of": total})
@@ -226,13 +227,20 @@ def _cut_data(
             raise Paused(f"stopped before stage {stage.name!r} began: run again to go on")
 
     tokens = [*data.train.rows, *data.validation.rows]
-    rows = cache.activations(cut.lower, encoder, tokens, tell)
-    padder = ActivationRows(hidden_size(model.body), encoder.max_tokens, cache.arithmetic.dtype)
     border = len(data.train.rows)
+    upper: torch.nn.Module
+    padder: Padder
+    if stage.is_pooled:
+        upper, padder = HeadAlone(model.head), VectorRows()
+        rows = cache.vectors(model, encoder, tokens, tell)
+    else:
+        cut = cut_at(model, stage.cut)
+        upper, padder = cut.upper, ActivationRows(hidden_size(model.body), encoder.max_tokens, cache.arithmetic.dtype)
+        rows = cache.activations(cut.lower, encoder, tokens, tell)
     return StageData(
-        train=Examples(rows[:border], data.train.labels, padder),
-        validation=Examples(rows[border:], data.validation.labels, padder),
-        forward=cut.upper.forward,
+        train=replace(data.train, rows=rows[:border], encoder=padder),
+        validation=replace(data.validation, rows=rows[border:], encoder=padder),
+        forward=upper.forward,
     )
 
 

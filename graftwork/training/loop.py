@@ -19,6 +19,7 @@ from graftwork.models.serving import TextClassifier, infer
 from graftwork.training.augmentation import Augmentation, row_generator
 from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import EpochMetrics, StepMetrics
+from graftwork.training.head import start_head
 from graftwork.training.optimizer import (
     add_pull,
     build_optimizer,
@@ -46,20 +47,22 @@ class Padder(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows with their labels, (rows,) int64, and what pads them: token ids, or the activations of a frozen part.
+    """Rows with their labels, (rows,) int64, and what pads them: token ids, or what a frozen part makes of them.
 
-    augmentations: done to each row of a batch, one after the other.
+    lengths: tokens of each row, which decide what it is batched with, whatever stands for it. augmentations: done to
+    each row of a batch, one after the other.
     """
 
     rows: Sequence[Sequence[int]] | Sequence[Tensor]
     labels: np.ndarray
     encoder: Padder
+    lengths: Sequence[int]
     augmentations: tuple[Augmentation, ...] = ()
 
     def batch(
         self, indices: Sequence[int], epoch: tuple[int, int, int], device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids, (batch, longest row), or activations, (batch, longest row, width), their mask, and labels.
+        """Ids, (batch, longest row), or what stands for them, (batch, …, width), their mask, and labels.
 
         epoch: seed, stage and epoch, which decide what augmentation makes of a row.
         """
@@ -87,7 +90,7 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True)
 class StageData:
-    """What a stage computes on, and by what: token ids by the whole model, or activations by its upper part."""
+    """What a stage computes on, and by what: token ids by the whole model, or activations by a part."""
 
     train: Examples
     validation: Examples
@@ -146,6 +149,7 @@ def train_stage(
     TrainingError if the loss is no number.
     """
     freeze(model, groups, stage.rates)
+    start_head(model.head, stage.head_start, (context.seed, context.index))
     loop = StageLoop(
         model=model,
         stage=stage,
@@ -168,6 +172,18 @@ def train_stage(
         raise
     model.load_state_dict(loop.best_weights, strict=False)
     return loop.progress
+
+
+def validate(
+    model: TextClassifier, data: StageData, context: StageContext, on_progress: Callable[[int], None] | None = None
+) -> tuple[float, float]:
+    """Mean log-loss and accuracy on the validation rows; on_progress is told how many rows are done."""
+    known = data.validation
+    with context.autocast():
+        logits = infer(model, data.forward, known.encoder, known.rows, on_progress=on_progress).double()
+    labels = torch.from_numpy(known.labels)
+    loss = nn.functional.cross_entropy(logits, labels).item()
+    return loss, (logits.argmax(1) == labels).double().mean().item()
 
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -232,7 +248,7 @@ class StageLoop:
             if self.context.keeper.is_due():
                 self.save()
         with self.average.in_place(self.model):
-            loss, accuracy = self.validate()
+            loss, accuracy = validate(self.model, self.data, self.context, lambda _: self.stop_if_asked())
             if not np.isfinite(loss):  # the last step broke the weights
                 raise TrainingError(_diverged(self.stage, progress.step, loss))
             self.count_time()
@@ -272,17 +288,6 @@ class StageLoop:
             raise TrainingError(_diverged(self.stage, self.progress.step, value))
         loss.backward()
         return value
-
-    def validate(self) -> tuple[float, float]:
-        """Mean log-loss and accuracy on the validation rows."""
-        forward, known = self.data.forward, self.data.validation
-        with self.context.autocast():
-            logits = infer(
-                self.model, forward, known.encoder, known.rows, on_progress=lambda _: self.stop_if_asked()
-            ).double()
-        labels = torch.from_numpy(known.labels)
-        loss = nn.functional.cross_entropy(logits, labels).item()
-        return loss, (logits.argmax(1) == labels).double().mean().item()
 
     def keep_best(self, metrics: EpochMetrics) -> None:
         best = self.progress.best_epoch
@@ -327,9 +332,9 @@ def _body_weights(model: TextClassifier) -> dict[str, Tensor]:
 
 
 def _plan_batches(stage: Stage, train: Examples, context: StageContext) -> list[list[list[Batch]]]:
-    lengths = [len(row) for row in train.rows]
     epochs = (
-        epoch_batches(lengths, context.batch_tokens, context.epoch(number)) for number in range(1, stage.epochs + 1)
+        epoch_batches(train.lengths, context.batch_tokens, context.epoch(number))
+        for number in range(1, stage.epochs + 1)
     )
     size = stage.accumulate
     return [[batches[start : start + size] for start in range(0, len(batches), size)] for batches in epochs]

@@ -157,9 +157,14 @@ def _resolve_stages(
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
         trained = trained_groups(section.train, stage_groups(groups, adapters), f"{where}.train")
         augment = section.augment.model_dump(exclude_defaults=True)
+        is_cached = section.solver == "lbfgs" or (recipe.train.prefix_cache and not augment)
+        cut = frozen_blocks(trained) if is_cached else 0
+        is_pooling_learnt = recipe.input.pooling == "attention"
         facts: dict[str, Any] = {
             "rates": peak_rates(section, trained, deepest=groups[-1].depth),
-            "epochs": section.epochs,
+            "solver": section.solver,
+            "epochs": section.epochs or 1,
+            "head_start": section.head_start,
             "schedule": section.schedule,
             "warmup": section.warmup,
             "weight_decay": section.weight_decay,
@@ -171,7 +176,8 @@ def _resolve_stages(
             "l2_sp": section.l2_sp,
             "average": section.average and Averaging(section.average.ema, section.average.after),
             "augment": augment,
-            "cut": frozen_blocks(trained) if recipe.train.prefix_cache and not augment else 0,
+            "cut": cut,
+            "is_pooled": cut > 0 and [group.name for group in trained] == ["head"] and not is_pooling_learnt,
             "adapters": adapters,
         }
         before = digest({"before": before, "index": index} | facts)
@@ -235,9 +241,15 @@ def _width(config: Mapping[str, Any]) -> int:
     return int(config.get("hidden_size") or config["dim"])
 
 
-def _check_length(max_tokens: int, family: TextFamily, config: Mapping[str, Any]) -> None:
+def longest_input(family: TextFamily, config: Mapping[str, Any]) -> int | None:
+    """How many tokens a checkpoint with this config.json can read; None if it sets no limit."""
     limit = config.get("max_position_embeddings")
     if limit is not None and family.has_offset:
         limit -= config.get("pad_token_id", 1) + 1
+    return limit
+
+
+def _check_length(max_tokens: int, family: TextFamily, config: Mapping[str, Any]) -> None:
+    limit = longest_input(family, config)
     if limit is not None and max_tokens > limit:
         raise RecipeError(f"input.max_tokens is {max_tokens}: this checkpoint reads at most {limit}")

@@ -22,7 +22,9 @@ class Stage:
     the prefix cache; 0 if each step computes them. key: where its result lies in the store. adapters: what stands
     beside a frozen body while the stage lasts, and is merged into it at the end. augment: strength of each
     augmentation of the training rows. accumulate: batches of an optimiser step. average: of the weights over steps.
-    l2_sp: strength of the pull to the weights that the stage began with.
+    l2_sp: strength of the pull to the weights that the stage began with. is_pooled: what is computed once for each row
+    is its one pooled vector. solver: `adamw`, or `lbfgs` for the optimum of a head, where rates are 0 and epochs is 1.
+    head_start: `keep`, `fresh`, or what the logits of the head that it finds are scaled by.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -44,6 +46,9 @@ class Stage:
     accumulate: int = 1
     average: Averaging | None = None
     l2_sp: float = 0.0
+    is_pooled: bool = False
+    solver: str = "adamw"
+    head_start: str | float = "keep"
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:
@@ -122,10 +127,11 @@ def frozen_blocks(trained: Sequence[DepthGroup]) -> int:
 def peak_rates(section: StageSection, trained: Sequence[DepthGroup], deepest: int) -> dict[str, float]:
     """The learning rate of each trained group: the head's multiplied, the body's decayed with distance from the head.
 
+    A stage that is solved has none: 0.
     Method: discriminative fine-tuning (ULMFiT, Howard and Ruder 2018); rate x layer_decay ** blocks above.
     """
     return {
-        group.name: section.learning_rate
+        group.name: (section.learning_rate or 0.0)
         * (section.head_multiplier if group.name == "head" else section.layer_decay ** (deepest - 1 - group.depth))
         for group in trained
     }

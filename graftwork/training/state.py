@@ -16,10 +16,9 @@ from torch import Tensor, nn, optim
 
 from graftwork.errors import TrainingError
 from graftwork.faults import fault
-from graftwork.fingerprint import from_json, to_json
+from graftwork.fingerprint import folder_digest, from_json, to_json
 from graftwork.storage import Store
 from graftwork.training.averaging import WeightAverage
-from graftwork.training.bundle import folder_digest
 from graftwork.training.contract import ResumeContract, check_contract
 from graftwork.training.lease import Lease
 from graftwork.training.loop import Report, StageLoop, StageProgress, trained_tensors

@@ -82,7 +82,7 @@ def encoder(store: Store, tiny_checkpoint: Path) -> FrozenEncoder:
     key = f"checkpoint/{'c' * 64}"
     with store.writing(key) as folder:
         shutil.copytree(tiny_checkpoint, folder, dirs_exist_ok=True)
-    return FrozenEncoder(key, "mean", 32)
+    return FrozenEncoder(key, "mean", 32, "float32")
 
 
 @pytest.fixture

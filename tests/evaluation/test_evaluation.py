@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from graftwork.evaluation.predictions import open_predictions
 from graftwork.models import serving
 from graftwork.storage import Store
 
+ROWS = 240
 BASELINES = ("majority", "tfidf", "frozen-head")
 Evaluate = Callable[..., Evaluation]
 Publish = Callable[[pd.DataFrame], DatasetManifest]
@@ -34,7 +36,8 @@ from graftwork.evaluation.evaluation import Contender, evaluate
 from graftwork.storage import Store
 store = Store(Path(sys.argv[1]))
 candidate = Contender("b1", "r1", sys.argv[2], None, lambda: 1 / 0)
-evaluate(store, candidate, {}, open_manifest(store, sys.argv[2]), encoder=FrozenEncoder(sys.argv[3], "mean", 32),
+encoder = FrozenEncoder(sys.argv[3], "mean", 32, "float32")
+evaluate(store, candidate, {}, open_manifest(store, sys.argv[2]), encoder=encoder,
          baselines=("majority", "tfidf", "frozen-head"), slices=["source"], samples=200)
 print(*({"torch", "pandas", "sklearn", "scipy", "pyarrow"} & set(sys.modules)))
 """
@@ -86,6 +89,23 @@ def test_baselines_are_rivals_in_earnest(run: Evaluate, manifest: DatasetManifes
     assert found["majority"]["accuracy"].value == pytest.approx(manifest.sides["holdout"][largest] / 80)
     assert found["tfidf"]["accuracy"].value == 1
     assert found["frozen-head"]["accuracy"].value > 0.95
+
+
+def test_it_tells_how_far_it_is(
+    store: Store, manifest: DatasetManifest, candidate: Contender, encoder: FrozenEncoder
+) -> None:
+    """Who is predicted, in order, and rows up to all of them; features that are kept are not computed again."""
+    told: list[tuple[str, int, int]] = []
+    chosen: dict[str, Any] = {"encoder": encoder, "baselines": BASELINES, "samples": 100}
+    evaluate(store, candidate, {}, manifest, **chosen, on_progress=lambda *event: told.append(event))
+    assert list(dict.fromkeys(name for name, _, _ in told)) == ["candidate", *BASELINES]
+    assert ("candidate", 80, 80) in told and told[-1] == ("frozen-head", ROWS, ROWS)
+    store.remove(store.keys("evaluation")[0])
+    for key in store.keys("predictions"):
+        store.remove(key)
+    told.clear()
+    evaluate(store, candidate, {}, manifest, **chosen, on_progress=lambda *event: told.append(event))
+    assert told[-1] == ("frozen-head", 0, 80)
 
 
 def test_a_second_evaluation_loads_nothing(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from flows.cli import main
 from graftwork.promotion.history import Nomination, follow
@@ -18,6 +19,7 @@ from graftwork.registry.versions import ListedVersion, ModelVersion
 # What a user has to know about each command: its arguments and options.
 COMMANDS = {
     "init": ["--data", "--text", "--label", "--checkpoint", "--output", "--threshold", "--name"],
+    "choose": ["RECIPE", "--checkpoint", "--set", "--limit-rows", "--json"],
     "plan": ["RECIPE", "--set", "--limit-rows", "--json"],
     "run": ["RECIPE", "--set", "--limit-rows", "--restart", "--accept-drift", "--json"],
     "lock": ["RECIPE", "--json"],
@@ -28,6 +30,38 @@ COMMANDS = {
     "history": ["MODEL", "--json"],
     "promote": ["MODEL", "VERSION", "--reason", "--json"],
     "rollback": ["MODEL", "--reason", "--json"],
+}
+INTERVAL = {
+    "type": "object",
+    "required": ["value", "low", "high"],
+    "properties": {bound: {"type": "number"} for bound in ("value", "low", "high")},
+}
+CANDIDATE = {
+    "source": {"type": "string"},
+    "architecture": {"type": "string"},
+    "licence": {"type": "string"},
+    "pooling": {"enum": ["mean", "cls", "max"]},
+    "max_tokens": {"type": ["integer", "null"]},
+    "parameters": {"type": "integer", "minimum": 1},
+    "size_bytes": {"type": "integer", "minimum": 1},
+    "row_ms": {"type": "number", "exclusiveMinimum": 0},
+    "strength": {"type": "number"},
+    "accuracy": INTERVAL,
+    "log_loss": INTERVAL,
+    "best_against": {"type": ["object", "null"], "properties": {"difference": INTERVAL, "level": {"type": "number"}}},
+    "is_distinguishable": {"type": "boolean"},
+}
+CHOICE_SCHEMA = {
+    "type": "object",
+    "required": ["rows", "candidates", "refused"],
+    "additionalProperties": False,
+    "properties": {
+        "rows": {"required": ["train", "validation"]},
+        "candidates": {
+            "items": {"required": sorted(CANDIDATE), "properties": CANDIDATE, "additionalProperties": False}
+        },
+        "refused": {"items": {"required": ["source", "problem"]}},
+    },
 }
 RECIPE = """\
 name: reviews
@@ -207,7 +241,7 @@ def test_ctrl_c_pauses(graftwork, monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["plan", "recipe.yaml"], ["lock", "recipe.yaml"], ["models"], ["history", "nosuch"]],
+    [["plan", "recipe.yaml"], ["choose", "recipe.yaml"], ["lock", "recipe.yaml"], ["models"], ["history", "nosuch"]],
     ids=" ".join,
 )
 def test_json_is_one_document(graftwork, arguments):
@@ -243,6 +277,19 @@ def test_plan_tells_of_adapters(graftwork):
     """Their kind, rank and number."""
     _, table, _ = graftwork("plan", "recipe.yaml", "--set", "stages={preset: lora, lora: {rank: 4, blocks: 'top:1'}}")
     assert "stage lora: LoRA of rank 4 beside 6 layers" in table
+
+
+def test_choose_compares_checkpoints(graftwork):
+    """A row for each, and why one is missing; as JSON, an object for each with all that a script would sort by."""
+    shutil.copytree(graftwork.folder / "checkpoint", graftwork.folder / "twin")
+    arguments = ["choose", "recipe.yaml", "--checkpoint", "file://twin", "--checkpoint", "file://nosuch"]
+    code, table, err = graftwork(*arguments)
+    assert (code, err) == (0, "")
+    assert "not distinguishable" in table and "file://checkpoint" in table and "apache-2.0" in table
+    assert "–  file://nosuch: there is no such folder" in table
+    found = json.loads(graftwork(*arguments, "--json")[1])
+    Draft202012Validator(CHOICE_SCHEMA).validate(found)
+    assert [each["source"] for each in found["candidates"]] == ["file://checkpoint", "file://twin"]
 
 
 def test_schema_knows_what_a_recipe_needs(graftwork):

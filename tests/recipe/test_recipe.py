@@ -76,6 +76,16 @@ def test_the_example_loads_from_a_clean_clone():
             "replay, scratch_every would change nothing",
         ),
         ("policy:", "start: {from: champion, replay: 0}\npolicy:", "12:25", "greater than 0, found 0"),
+        ("learning_rate: 2e-5", "solver: adamw", "11:5", r"stages\.1\.learning_rate is missing"),
+        ("train: all, epochs", "train: all, solver: lbfgs, epochs", "11:5", r"just the head \(train: head\)"),
+        (
+            "train: all",
+            "train: head, solver: lbfgs",
+            "11:5",
+            "lbfgs finds the optimum and takes no epochs, learning_rate",
+        ),
+        ("epochs: 1", "epochs: 1, head_start: 2.0", "11:41", "expected keep, fresh, or a factor between 0 and 1"),
+        ("train: all", "train: [top:1], head_start: fresh", "11:5", "head_start is for a stage that trains the head"),
     ],
 )
 def test_a_fault_is_told_with_its_place(project, text, before, after, place, message):
@@ -85,6 +95,23 @@ def test_a_fault_is_told_with_its_place(project, text, before, after, place, mes
     assert caught.value.exit_code == 2
     assert any(p.where == f"{project / 'recipe.yaml'}:{place}" for p in caught.value.problems), str(caught.value)
     assert caught.match(message)
+
+
+def test_a_solved_head_needs_no_rate(project, text):
+    """Neither rate nor epochs; a head with hidden layers, or smoothed labels, can't be solved for."""
+    start, end = text.index("stages:"), text.index("policy:")
+    solved = (
+        text[:start] + "stages: [{name: probe, train: head, solver: lbfgs, class_weights: balanced}]\n" + text[end:]
+    )
+    recipe = load(project, solved)
+    assert (recipe.stages[0].epochs, recipe.stages[0].learning_rate) == (None, None)
+    with pytest.raises(RecipeError, match=r"9:1: stages: solver lbfgs of probe is for a head without hidden layers"):
+        load(project, solved, "head.layers=[8]")
+    with pytest.raises(RecipeError, match="lbfgs of late is for pooling that learns nothing"):
+        late = "start={from: champion, stages: [{name: late, train: head, solver: lbfgs}]}"
+        load(project, text, "input.pooling=attention", late)
+    with pytest.raises(RecipeError, match="takes no label_smoothing"):
+        load(project, solved, "stages.0.label_smoothing=0.1")
 
 
 def test_all_faults_are_told_at_once(project, text):
@@ -279,7 +306,7 @@ LORA = st.fixed_dictionaries(
     trained=st.one_of(
         st.fixed_dictionaries(
             {"train": st.sampled_from([("head",), ("top:3", "head"), ("all",)])},
-            optional={"layer_decay": st.floats(0.1, 1), "l2_sp": st.floats(0, 10)},
+            optional={"layer_decay": st.floats(0.1, 1), "l2_sp": st.floats(0, 10), "head_start": st.just(0.5)},
         ),
         st.fixed_dictionaries({"train": st.sampled_from([("lora",), ("head", "lora")])}, optional={"lora": LORA}),
     ),

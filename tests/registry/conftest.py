@@ -20,7 +20,7 @@ from graftwork.database import Database
 from graftwork.evaluation.evaluation import Evaluation
 from graftwork.evaluation.metrics import Interval
 from graftwork.faults import VARIABLE
-from graftwork.fingerprint import to_json
+from graftwork.fingerprint import folder_digest, to_json
 from graftwork.models import serving
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.serving import ServingConfig, TextClassifier, make_body
@@ -31,15 +31,7 @@ from graftwork.registry.tracking import log_training
 from graftwork.registry.versions import ModelVersion
 from graftwork.settings import Settings
 from graftwork.storage import Store
-from graftwork.training.bundle import (
-    BUNDLE_RECORD,
-    MODEL,
-    EpochMetrics,
-    ServingBundle,
-    StageResult,
-    StepMetrics,
-    folder_digest,
-)
+from graftwork.training.bundle import BUNDLE_RECORD, MODEL, EpochMetrics, ServingBundle, StageResult, StepMetrics
 from graftwork.training.plan import TrainingPlan
 from graftwork.training.stages import Stage
 from graftwork.workspace import Workspace

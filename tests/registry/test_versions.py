@@ -12,7 +12,7 @@ import yaml
 
 from graftwork.data.manifest import DatasetManifest
 from graftwork.errors import RegistryError
-from graftwork.fingerprint import to_json, walk_files
+from graftwork.fingerprint import folder_digest, to_json, walk_files
 from graftwork.promotion.gate import Verdict
 from graftwork.registry.client import reach_mlflow
 from graftwork.registry.registration import record_verdict
@@ -26,7 +26,7 @@ from graftwork.registry.versions import (
     read_bundle,
     resolve_version,
 )
-from graftwork.training.bundle import MODEL, ServingBundle, folder_digest
+from graftwork.training.bundle import MODEL, ServingBundle
 from graftwork.workspace import Workspace
 
 Register = Callable[[], ModelVersion]

@@ -29,6 +29,7 @@ def test_durations_read_as_people_say_them(seconds: float, expected: str) -> Non
 
 
 def test_equal_rates_are_said_once() -> None:
-    """One rate, or the lowest and the highest."""
+    """One rate, or the lowest and the highest; a stage that is solved has none."""
     assert peak_rates({"head": 2e-4, "block.5": 2e-4}) == "2.0e-04"
     assert peak_rates({"head": 2e-3, "block.5": 2e-4}) == "2.0e-04 to 2.0e-03"
+    assert peak_rates({"head": 0.0}) == "solved"

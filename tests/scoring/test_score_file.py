@@ -10,14 +10,14 @@ from pyarrow import parquet
 
 from graftwork.database import Database
 from graftwork.errors import DataError, RegistryError
-from graftwork.fingerprint import to_json
+from graftwork.fingerprint import folder_digest, to_json
 from graftwork.models.serving import ServingModel
 from graftwork.registry.client import reach_mlflow
 from graftwork.registry.versions import BUNDLE, BUNDLE_KEY
 from graftwork.scoring import score_file
 from graftwork.settings import Settings
 from graftwork.storage import Store
-from graftwork.training.bundle import BUNDLE_RECORD, MODEL, ServingBundle, folder_digest
+from graftwork.training.bundle import BUNDLE_RECORD, MODEL, ServingBundle
 from graftwork.workspace import Workspace
 
 

@@ -52,6 +52,10 @@ RUNS = {
         "stages={preset: full, augment: {word_dropout: 0.2}, accumulate: 2, average: {ema: 0.9, after: 0.2}, "
         "l2_sp: 0.1, schedule: one-cycle}",
     ],
+    "solved": [
+        "stages.0={name: probe, train: head, solver: lbfgs}",
+        "stages.1={name: top, train: [head, top:1], epochs: 2, learning_rate: 1e-3, head_start: 0.5}",
+    ],
     "ruined": ["stages.1.epochs=3", "stages.1.learning_rate=0.05", "stages.1.schedule=constant"],
 }
 ATTEMPTS = 50

@@ -29,7 +29,8 @@ def encoder(tiny_checkpoint: Path) -> TextEncoder:
 def examples(encoder: TextEncoder) -> Examples:
     """Texts of which words are dropped; their labels are their places."""
     dropout = WordDropout(0.4, word_numbers(encoder, TEXTS), BLANK)
-    return Examples(encoder.encode(TEXTS), np.arange(len(TEXTS)), encoder, (dropout,))
+    rows = encoder.encode(TEXTS)
+    return Examples(rows, np.arange(len(TEXTS)), encoder, [len(row) for row in rows], (dropout,))
 
 
 @settings(deadline=None)

@@ -13,10 +13,11 @@ import psutil
 import pytest
 
 from graftwork.errors import Paused, TrainingError
+from graftwork.fingerprint import folder_digest
 from graftwork.models import serving
 from graftwork.storage import Store
 from graftwork.training import launch
-from graftwork.training.bundle import MODEL, find_bundle, folder_digest
+from graftwork.training.bundle import MODEL, find_bundle
 from graftwork.training.plan import ResolvedRun
 from graftwork.workspace import Workspace
 

@@ -66,7 +66,8 @@ def examples(tiny_checkpoint: Path) -> Examples:
         " ".join(["the film is", *generator.choice([BAD, GOOD][index % 2], size=1 + index % 4)]) for index in range(80)
     ]
     encoder = TextEncoder(tiny_checkpoint, 16)
-    return Examples(encoder.encode(texts), np.arange(80) % 2, encoder)
+    rows = encoder.encode(texts)
+    return Examples(rows, np.arange(80) % 2, encoder, [len(row) for row in rows])
 
 
 def groups_of(model: TextClassifier) -> tuple[DepthGroup, ...]:

@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from graftwork.fingerprint import file_digest
+from graftwork.models import prefix_cache
 from graftwork.models.prefix import cut_at
-from graftwork.models.serving import WEIGHTS, ServingConfig, TextClassifier, TextEncoder
+from graftwork.models.prefix_cache import KIND, SHARD, Arithmetic, PrefixCache
+from graftwork.models.serving import WEIGHTS, Pooling, ServingConfig, TextClassifier, TextEncoder, infer
 from graftwork.models.text import load_pretrained
 from graftwork.storage import Store
-from graftwork.training import prefix_cache
 from graftwork.training.bundle import MODEL
 from graftwork.training.engine import run_stages
 from graftwork.training.plan import ResolvedRun
-from graftwork.training.prefix_cache import KIND, SHARD, Arithmetic, PrefixCache
 from graftwork.workspace import Workspace
 
 ARITHMETIC = Arithmetic("float32", ("here",))
@@ -57,6 +58,22 @@ class Asked:
 
     def count(self, done: int, total: int) -> None:
         self.computed = done
+
+
+def test_pooled_rows_are_the_features(
+    model: TextClassifier, encoder: TextEncoder, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One vector a row, what the model itself pools from it, under a prefix of its own for each way of pooling."""
+    rows, computed = encoder.encode(TEXTS), list[int]()
+    cache = PrefixCache(store, 1 << 30, ARITHMETIC)
+    for pooling in ("mean", "cls", "mean"):
+        model.pool = Pooling(pooling, 32)
+        vectors = torch.cat(cache.vectors(model, encoder, rows, lambda done, total: computed.append(done)))
+        torch.testing.assert_close(vectors, infer(model, model.features, encoder, rows), atol=1e-6, rtol=1e-5)
+    assert computed[-1] == len(TEXTS) and len(store.keys(KIND)) == 2
+    monkeypatch.setattr(prefix_cache, "BATCH_TOKENS", 64)
+    small = PrefixCache(Store(tmp_path / "small"), 1 << 30, ARITHMETIC)
+    assert torch.equal(torch.cat(small.vectors(model, encoder, rows, lambda done, total: None)), vectors)
 
 
 def test_only_new_rows_are_computed(model: TextClassifier, encoder: TextEncoder, store: Store) -> None:
@@ -170,10 +187,8 @@ def test_a_warm_cache_changes_no_bit(resolve: Callable[..., ResolvedRun], worksp
 
 def test_training_on_the_cache_is_training(resolve: Callable[..., ResolvedRun], workspace: Workspace) -> None:
     """Frozen tensors are the checkpoint's to the bit, trained ones what they are without it but for rounding."""
-    from safetensors.torch import load_file
-
     run = resolve()
-    assert [stage.cut for stage in run.plan.stages] == [3, 2]
+    assert [(stage.cut, stage.is_pooled) for stage in run.plan.stages] == [(3, True), (2, False)]
     cut, whole = (load_file(train(each, workspace)[0]) for each in (run, resolve("train.prefix_cache=false")))
     frozen = load_file(workspace.store.root / run.lock.key / WEIGHTS)
     for name, tensor in cut.items():
@@ -182,3 +197,21 @@ def test_training_on_the_cache_is_training(resolve: Callable[..., ResolvedRun], 
             assert name.startswith("head.") or name.endswith("key.bias") or not torch.equal(tensor, frozen[name[5:]])
         else:
             assert torch.equal(tensor, frozen[name[5:]])
+
+
+def test_a_head_is_trained_on_vectors_as_on_tokens(resolve: Callable[..., ResolvedRun], workspace: Workspace) -> None:
+    """The same batches and the same dropout: weights and losses differ by rounding, 1e-5 at most."""
+    stages = "stages=[{name: head, train: head, epochs: 3, learning_rate: 1e-2}]"
+    ends, curves = [], []
+    for run in (resolve(stages), resolve(stages, "train.prefix_cache=false")):
+        bundle = run_stages(run, workspace, lambda event: None, lambda: False)
+        ends.append(load_file(workspace.store.root / bundle.key / MODEL / WEIGHTS))
+        curves.append([(step.step, step.loss) for step in bundle.stages[0].steps])
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(tensor, ends[1][name], atol=1e-5, rtol=1e-5)
+    assert curves[0] == [(step, pytest.approx(loss, abs=1e-5)) for step, loss in curves[1]]
+    assert (
+        not resolve(stages, "input.pooling=attention").plan.stages[0].is_pooled
+    )  # what pools is trained with the head
+    kept = [load_file(workspace.store.root / key / SHARD)["states"].shape for key in workspace.store.keys(KIND)]
+    assert kept == [(run.plan.rows["train"] + run.plan.rows["validation"], 32)]

@@ -1,8 +1,9 @@
 """Activations at the boundary between what is frozen and what is trained: computed once for each row, then kept.
 
-They are padded to canonical lengths when they are computed, so that a row's activations depend on its tokens alone and
-not on the rows beside it. Shards lie in the store as `activations/<prefix digest><shard digest>`. The prefix digest
-covers the frozen tensors themselves and all else that decides bits, so that new data pays for new rows only.
+Where the whole body is frozen, that is one pooled vector for each row. Rows are padded to canonical lengths when they
+are computed, so that what a row gives depends on its tokens alone and not on the rows beside it. Shards lie in the
+store as `activations/<prefix digest><shard digest>`. The prefix digest covers the frozen tensors themselves and all
+else that decides bits, so that new data pays for new rows only.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from graftwork.fingerprint import digest
-from graftwork.models.serving import BATCH_TOKENS, LENGTHS, TextEncoder, hidden_size, inference_batches
+from graftwork.fingerprint import digest, folder_digest
+from graftwork.models.serving import (
+    BATCH_TOKENS,
+    LENGTHS,
+    TextClassifier,
+    TextEncoder,
+    hidden_size,
+    inference_batches,
+)
+from graftwork.models.text import attention_of, device_name
 from graftwork.storage import Store
-from graftwork.training.bundle import folder_digest
 
 VERSION = 1
 KIND = "activations"
@@ -51,6 +60,17 @@ class ActivationRows:
 
 
 @dataclass(frozen=True)
+class VectorRows:
+    """Pooled vectors, each (1, width), in the place of token ids: nothing is padded."""
+
+    max_tokens: int = 1
+
+    def pad(self, rows: Sequence[Tensor], _length: int) -> tuple[Tensor, Tensor]:
+        """Vectors, (rows, width), and a mask that means nothing, (rows, 1)."""
+        return torch.cat(list(rows)), torch.ones(len(rows), 1, dtype=torch.long)
+
+
+@dataclass(frozen=True)
 class Arithmetic:
     """How activations are computed. environment: what of the machine and the libraries decides their bits."""
 
@@ -65,6 +85,32 @@ class Arithmetic:
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(device.type, dtype=self.dtype)
+
+
+def arithmetic_of(model: TextClassifier, precision: str) -> Arithmetic:
+    """The arithmetic of this process, by the model's device and attention kernel."""
+    environment = (
+        torch.__version__,
+        version("transformers"),
+        device_name(next(model.parameters()).device),
+        torch.backends.cpu.get_cpu_capability(),
+        str(torch.get_num_threads()),
+        attention_of(model),
+    )
+    return Arithmetic(precision, environment)
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """An encoder, or its lower blocks, and what is kept of it.
+
+    pooling: of its activations into one vector a row; None if each token's are kept. compute: ids and mask, both
+    (batch, tokens), to (batch, tokens, width), or (batch, 1, width) where it pools.
+    """
+
+    body: nn.Module
+    pooling: str | None
+    compute: Callable[[Tensor, Tensor], Tensor]
 
 
 class PrefixCache:
@@ -87,14 +133,44 @@ class PrefixCache:
 
         on_progress is told how many rows of how many are computed; it may raise to stop, and finished shards stay.
         """
-        prefix = prefix_digest(lower, encoder.max_tokens, self.arithmetic)
+
+        def compute(ids: Tensor, mask: Tensor) -> Tensor:
+            return lower(input_ids=ids, attention_mask=mask).last_hidden_state.to(self.arithmetic.dtype)
+
+        return self._rows(FrozenPart(lower, None, compute), encoder, rows, on_progress)
+
+    def vectors(
+        self,
+        model: TextClassifier,
+        encoder: TextEncoder,
+        rows: Sequence[Sequence[int]],
+        on_progress: Callable[[int, int], None],
+    ) -> list[Tensor]:
+        """The pooled vector of each row of token ids, (1, width) float32, where pooling learns nothing.
+
+        Else as `activations`.
+        """
+
+        def compute(ids: Tensor, mask: Tensor) -> Tensor:
+            return model.features(ids, mask).float().unsqueeze(1)
+
+        return self._rows(FrozenPart(model.body, model.pool.kind, compute), encoder, rows, on_progress)
+
+    def _rows(
+        self,
+        part: FrozenPart,
+        encoder: TextEncoder,
+        rows: Sequence[Sequence[int]],
+        on_progress: Callable[[int, int], None],
+    ) -> list[Tensor]:
+        prefix = prefix_digest(part, encoder.max_tokens, self.arithmetic)
         names = [_row_name(row) for row in rows]
         found = self._open_shards(prefix)
         missing = {name: row for name, row in zip(names, rows, strict=True) if name not in found}
         done = 0
-        for shard in _shards(missing, hidden_size(lower) * self.arithmetic.dtype.itemsize):
+        for shard in _shards(missing, hidden_size(part.body) * self.arithmetic.dtype.itemsize):
             tell = partial(_add, on_progress, done, len(missing))
-            self._publish(prefix, list(shard), _compute(lower, encoder, list(shard.values()), self.arithmetic, tell))
+            self._publish(prefix, list(shard), _compute(part, encoder, list(shard.values()), self.arithmetic, tell))
             done += len(shard)
         if missing:
             found = self._open_shards(prefix)
@@ -138,15 +214,16 @@ class PrefixCache:
             excess -= sizes[key]
 
 
-def prefix_digest(lower: nn.Module, max_tokens: int, arithmetic: Arithmetic) -> str:
-    """The digest of the part below itself, tensor by tensor, and of all else that decides what it gives."""
+def prefix_digest(part: FrozenPart, max_tokens: int, arithmetic: Arithmetic) -> str:
+    """The digest of the frozen part itself, tensor by tensor, and of all else that decides what it gives."""
     hashed = {
         name: hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()).hexdigest()
-        for name, tensor in lower.state_dict().items()
+        for name, tensor in part.body.state_dict().items()
     }
-    config: Any = lower.config
+    config: Any = part.body.config
     facts = {"version": VERSION, "lengths": LENGTHS, "max_tokens": max_tokens, "precision": arithmetic.precision}
-    return digest(facts | {"tensors": hashed, "config": config.to_json_string(), "environment": arithmetic.environment})
+    facts |= {"pooling": part.pooling, "environment": arithmetic.environment}
+    return digest(facts | {"tensors": hashed, "config": config.to_json_string()})
 
 
 def _add(on_progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
@@ -154,29 +231,28 @@ def _add(on_progress: Callable[[int, int], None], before: int, total: int, done:
 
 
 def _compute(
-    lower: nn.Module,
+    part: FrozenPart,
     encoder: TextEncoder,
     rows: Sequence[Sequence[int]],
     arithmetic: Arithmetic,
     on_progress: Callable[[int], None],
 ) -> list[Tensor]:
-    lower.eval()
-    device = next(lower.parameters()).device
+    part.body.eval()
+    device = next(part.body.parameters()).device
     results: list[Tensor] = [torch.empty(0)] * len(rows)
     done = 0
     with torch.inference_mode(), arithmetic.autocast(device):
         for length, indices in inference_batches(rows, BATCH_TOKENS, encoder.max_tokens):
             ids, mask = encoder.pad([rows[index] for index in indices], length)
-            states = lower(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
-            for index, state in zip(indices, states.to(arithmetic.dtype).cpu(), strict=True):
-                results[index] = state[: len(rows[index])]
+            for index, state in zip(indices, part.compute(ids.to(device), mask.to(device)).cpu(), strict=True):
+                results[index] = state[: len(rows[index])]  # all there is of a pooled row
             done += len(indices)
             on_progress(done)
     return results
 
 
 def _shards(rows: Mapping[bytes, Sequence[int]], token_bytes: int) -> Iterator[dict[bytes, Sequence[int]]]:
-    """The rows in parts whose activations have about SHARD_BYTES."""
+    """The rows in parts whose activations, pooled or not, have about SHARD_BYTES: what a stop loses at most."""
     shard: dict[bytes, Sequence[int]] = {}
     size = 0
     for name, row in rows.items():

@@ -1,0 +1,53 @@
+"""An untouched checkpoint: texts in, pooled vectors out, each computed once and kept by the prefix cache."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from graftwork.models.prefix_cache import PrefixCache, arithmetic_of
+from graftwork.models.serving import ServingConfig, Text, TextClassifier, TextEncoder, infer, pick_device
+from graftwork.models.text import load_body
+from graftwork.storage import Store
+
+TIMED_ROWS, WARM_ROWS = 256, 16
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """A loaded checkpoint. model: its head has no meaning."""
+
+    model: TextClassifier
+    encoder: TextEncoder
+    cache: PrefixCache
+
+    def vectors(self, texts: Sequence[Text], on_progress: Callable[[int, int], None]) -> np.ndarray:
+        """(texts, width) float32; on_progress is told how many of how many had to be computed so far."""
+        rows = self.cache.vectors(self.model, self.encoder, self.encoder.encode(texts), on_progress)
+        return torch.cat(rows).numpy()
+
+    def time_row(self, texts: Sequence[Text]) -> float:
+        """Seconds that the vector of a text takes, measured on a part of them; nothing is taken from the cache."""
+        rows = self.encoder.encode(texts[:: -(-len(texts) // TIMED_ROWS)])
+        with self.cache.arithmetic.autocast(next(self.model.parameters()).device):
+            infer(self.model, self.model.features, self.encoder, rows[:WARM_ROWS])
+            started = time.perf_counter()
+            infer(self.model, self.model.features, self.encoder, rows)
+        return (time.perf_counter() - started) / len(rows)
+
+
+def load_frozen(
+    folder: Path, *, pooling: str, max_tokens: int, precision: str, store: Store, cache_bytes: int
+) -> FrozenModel:
+    """The checkpoint in a verified folder, its vectors kept in the store. Raises CheckpointError if it is not whole.
+
+    Where pooling is by attention the mean is taken: that is what it is until it has learnt something.
+    """
+    known = "mean" if pooling == "attention" else pooling
+    config = ServingConfig(("-",), ("text",), known, max_tokens)
+    model = TextClassifier(load_body(folder), config).to(pick_device())
+    cache = PrefixCache(store, cache_bytes, arithmetic_of(model, precision))
+    return FrozenModel(model, TextEncoder(folder, max_tokens), cache)
