@@ -273,6 +273,15 @@ def test_plan_tells_the_options_of_a_stage(graftwork):
     assert "stage head:" not in graftwork("plan", "recipe.yaml")[1]
 
 
+def test_plan_tells_of_a_solved_head(graftwork):
+    """That it has no rate, what it is computed on, and with which head the next stage begins."""
+    solved = "{name: probe, train: head, solver: lbfgs}"
+    top = "{name: top, train: [head, 'top:1'], epochs: 1, learning_rate: 1e-4, head_start: fresh}"
+    _, table, _ = graftwork("plan", "recipe.yaml", "--set", f"stages=[{solved}, {top}]")
+    assert "pooled vectors" in table and "solved" in table
+    assert "stage top: a fresh head" in table
+
+
 def test_plan_tells_of_adapters(graftwork):
     """Their kind, rank and number."""
     _, table, _ = graftwork("plan", "recipe.yaml", "--set", "stages={preset: lora, lora: {rank: 4, blocks: 'top:1'}}")
