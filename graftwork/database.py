@@ -181,7 +181,9 @@ def _named(engine: Engine) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        hint = "free some space" if is_full(error) else "start it, or correct GRAFTWORK_DB"
+        # An I/O error is how SQLite says that a full disk has no room for the index of its log.
+        is_disk = is_full(error) or "disk I/O error" in str(error.orig)
+        hint = "free some space on its disk" if is_disk else "start it, or correct GRAFTWORK_DB"
         raise ServiceUnavailable(Problem(f"the database does not work: {error.orig}", _name(engine), hint)) from error
     except DatabaseError as error:
         if "not a database" not in str(error.orig):

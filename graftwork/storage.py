@@ -44,7 +44,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with _full_told(aside):
+        with _full_told(path, aside):
             yield aside
             _sync(aside)
             aside.replace(path)
@@ -125,7 +125,7 @@ class Store:
         """
         folder = self.root / STAGING / f"{this_owner()}:{uuid.uuid4().hex[:12]}"
         try:
-            with _full_told(folder):
+            with _full_told(self.root, folder):
                 make_folder(folder.parent)
                 folder.mkdir()
                 yield folder
@@ -220,23 +220,23 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _full_told(aside: Path) -> Iterator[None]:
-    """Raises StoreFull where the disk is found full while `aside`, a file or a folder, is written."""
+def _full_told(where: Path, aside: Path) -> Iterator[None]:
+    """Raises StoreFull if the disk is found full while `aside`, a file or a folder, is written for `where`."""
     try:
         yield
     except Exception as error:
         if not is_full(error):
             raise
-        raise StoreFull(_no_room(aside, getattr(error, "filename", None))) from error
+        raise StoreFull(_no_room(where, aside)) from error
 
 
-def _no_room(aside: Path, named: str | None) -> Problem:
-    """named: the file that the error names. What was written aside is given back, so that it counts as free."""
+def _no_room(where: Path, aside: Path) -> Problem:
+    """What was written aside is given back, so that it counts as free. (The error itself may name a file it read.)"""
     files = walk_files(aside) if aside.is_dir() else [path for path in (aside,) if path.exists()]
     disk = next(folder for folder in aside.parents if folder.exists())
     free = sum(path.stat().st_size for path in files) + shutil.disk_usage(disk).free
     return Problem(
         f"no room on the disk: {free:,} bytes are free, and more are needed",
-        where=str(named or aside),
+        where=str(where),
         hint="free some space and run again; nothing that was stored is lost",
     )
