@@ -29,6 +29,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 
 from graftwork.errors import Problem, RecipeError, ServiceUnavailable
+from graftwork.storage import is_full, make_folder
 
 REVISION = "0001"  # the newest migration; a test compares it with Alembic's own view
 BUSY_TIMEOUT_S = 30
@@ -151,7 +152,7 @@ def _connectable(url: URL) -> Engine:
     try:
         if url.get_backend_name() != "sqlite":
             return create_engine(url, pool_pre_ping=True)
-        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(url.database or "").parent)
         engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
     except ModuleNotFoundError as error:
         hint = "pip install 'graftwork[postgres]'"
@@ -180,7 +181,9 @@ def _named(engine: Engine) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        hint = "start it, or correct GRAFTWORK_DB"
+        # An I/O error is how SQLite says that a full disk has no room for the index of its log.
+        is_disk = is_full(error) or "disk I/O error" in str(error.orig)
+        hint = "free some space on its disk" if is_disk else "start it, or correct GRAFTWORK_DB"
         raise ServiceUnavailable(Problem(f"the database does not work: {error.orig}", _name(engine), hint)) from error
     except DatabaseError as error:
         if "not a database" not in str(error.orig):

@@ -9,7 +9,6 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +19,7 @@ from graftwork.data.contracts import MISSING
 from graftwork.data.export import WRITERS
 from graftwork.errors import SHOWN_PROBLEMS, DataError, Problem, RecipeError, raise_if, shorten
 from graftwork.fingerprint import file_digest
+from graftwork.storage import whole_file
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -79,15 +79,19 @@ def score_rows(
     """Write the predictions of a loaded model for every row, whole or not at all; the number of rows.
 
     Every row is looked at before the first is predicted. Raises DataError with the first rows that have no text, or
-    can't be read.
+    can't be read, StoreFull if the disk is full.
     """
     raise_if(_column_problems(served, file, prefix), DataError)
     digest = file_digest(file.path)
     total = _check_rows(file, served.columns)
-    with _whole_or_not(output) as aside:
-        WRITERS[output.suffix.lower()](aside, _predicted(served, file, prefix, total, on_progress))
-        if file_digest(file.path) != digest:
-            raise DataError(Problem("the file changed while it was read", str(file.path), "run again when it is whole"))
+    try:
+        with whole_file(output) as aside:
+            WRITERS[output.suffix.lower()](aside, _predicted(served, file, prefix, total, on_progress))
+            if file_digest(file.path) != digest:
+                hint = "run again when it is whole"
+                raise DataError(Problem("the file changed while it was read", str(file.path), hint))
+    except OSError as error:
+        raise RecipeError(Problem(f"can't be written: {error.strerror}", str(output))) from error
     return total
 
 
@@ -167,18 +171,3 @@ def _predicted(
             table = table.append_column(name, pyarrow.array(values))
         yield table
         done += table.num_rows
-
-
-@contextmanager
-def _whole_or_not(output: Path) -> Iterator[Path]:
-    """A path to write to; it becomes the output when the block ends well, and until then what is there stays."""
-    aside = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        yield aside
-        with aside.open("rb") as stream:
-            os.fsync(stream.fileno())
-        aside.replace(output)
-    except OSError as error:
-        raise RecipeError(Problem(f"can't be written: {error.strerror}", str(output))) from error
-    finally:
-        aside.unlink(missing_ok=True)

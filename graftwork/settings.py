@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from graftwork.errors import Problem, RecipeError
+from graftwork.storage import make_folder
 
 HOME_NAME = ".graftwork"
 # How often threads that wait for each other look before they sleep. OpenMP's own 300,000 times made training on two
@@ -78,7 +79,7 @@ def use_home(project: Path) -> Path:
     home = Path(os.environ.get("GRAFTWORK_HOME") or project / HOME_NAME)
     os.environ["GRAFTWORK_HOME"] = str(home)
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_folder(home)
     except OSError as error:
         raise RecipeError(f"{home}: can't be made: {error.strerror}") from error
     return home

@@ -1,7 +1,9 @@
 """The store: folders addressed by the digest of what they were computed from.
 
 A step asks for its key before it works; a hit is verified, then reused. How a write becomes whole stays in here: it is
-made aside, each file and folder is fsynced, then one rename puts it in place. Readers see all of it or nothing.
+made aside, each file and folder is fsynced, then one rename puts it in place, and the folder that it is named in is
+fsynced, too. Readers see all of it or nothing, and a power cut takes nothing back. The few files that lie outside of
+the store are written so by `whole_file`.
 """
 
 import errno
@@ -20,18 +22,49 @@ from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, walk_files
 from graftwork.owners import is_alive, this_owner
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 MANIFEST = "MANIFEST.json"
 STAGING = "staging"
 REJECTED = "rejected"
-MIB = 1 << 20
 
 log = logging.getLogger(__name__)
 
 
 class StoreFull(GraftworkError):
-    """The disk has no room for what was to be published; nothing was changed."""
+    """The disk has no room for what was to be written; what was there before is as it was."""
 
     exit_code = 5
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place to write a file that becomes `path` if the block ends well; until then what is there stays.
+
+    Raises StoreFull if the disk is full.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with _full_told(path, aside):
+            yield aside
+            _sync(aside)
+            aside.replace(path)
+            _sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder, and those above it that are missing, so that a power cut leaves them there."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _sync(folder.parent)
+
+
+def is_full(error: Exception) -> bool:
+    """True for a full disk, also as safetensors or a database tells it: by an error of its own, in words."""
+    words = ("database or disk is full", *map(os.strerror, FULL))
+    return getattr(error, "errno", None) in FULL or any(text in str(error) for text in words)
 
 
 @dataclass(frozen=True)
@@ -91,13 +124,11 @@ class Store:
         Raises StoreFull if the disk is full.
         """
         folder = self.root / STAGING / f"{this_owner()}:{uuid.uuid4().hex[:12]}"
-        folder.mkdir(parents=True)
         try:
-            yield folder
-        except Exception as error:
-            if not _is_full(error):
-                raise
-            raise StoreFull(_no_room(folder, error)) from error
+            with _full_told(self.root, folder):
+                make_folder(folder.parent)
+                folder.mkdir()
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -112,7 +143,7 @@ class Store:
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         fault("store.before_fsync")
         _sync_tree(folder)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(place.parent)
         fault("store.before_rename")
         try:
             folder.rename(place)
@@ -188,16 +219,24 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _is_full(error: Exception) -> bool:
-    """True for a full disk, also as safetensors tells it: by an error of its own, in words."""
-    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+@contextmanager
+def _full_told(where: Path, aside: Path) -> Iterator[None]:
+    """Raises StoreFull if the disk is found full while `aside`, a file or a folder, is written for `where`."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full(error):
+            raise
+        raise StoreFull(_no_room(where, aside)) from error
 
 
-def _no_room(folder: Path, error: Exception) -> Problem:
-    free = shutil.disk_usage(folder).free / MIB
-    written = sum(path.stat().st_size for path in walk_files(folder)) / MIB
+def _no_room(where: Path, aside: Path) -> Problem:
+    """What was written aside is given back, so that it counts as free. (The error itself may name a file it read.)"""
+    files = walk_files(aside) if aside.is_dir() else [path for path in (aside,) if path.exists()]
+    disk = next(folder for folder in aside.parents if folder.exists())
+    free = sum(path.stat().st_size for path in files) + shutil.disk_usage(disk).free
     return Problem(
-        f"no room on the disk: {written:.0f} MiB were written when it was full, {free:.0f} MiB are free",
-        where=str(getattr(error, "filename", None) or folder),
+        f"no room on the disk: {free:,} bytes are free, and more are needed",
+        where=str(where),
         hint="free some space and run again; nothing that was stored is lost",
     )

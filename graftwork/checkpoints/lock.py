@@ -1,6 +1,5 @@
 """The lock of a checkpoint: which bytes, from where, under which licence. It lies beside the recipe."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import ClassVar
 
 from graftwork.errors import CheckpointError, GraftworkError, Problem
 from graftwork.fingerprint import digest, file_digest, from_json, to_json
+from graftwork.storage import whole_file
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,12 @@ def read_lock(path: Path) -> CheckpointLock | None:
 
 
 def write_lock(path: Path, lock: CheckpointLock) -> None:
-    """Write the lockfile, whole or not at all."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    """Write the lockfile, whole or not at all. Raises CheckpointError, or StoreFull for a full disk."""
     try:
-        aside.write_text(to_json(lock), encoding="utf-8")
-        aside.replace(path)
+        with whole_file(path) as aside:
+            aside.write_text(to_json(lock), encoding="utf-8")
     except OSError as error:
         raise CheckpointError(Problem(f"can't be written: {error.strerror}", str(path))) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def list_files(folder: Path, names: tuple[str, ...]) -> tuple[CheckpointFile, ...]:

@@ -4,8 +4,6 @@ Files are first copied aside, then checked there, so that what was checked is wh
 holds under its lock was checked when it came in; from then on its digests are compared.
 """
 
-import errno
-import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -28,7 +26,7 @@ from graftwork.checkpoints.tokenizer import check_tokenizer
 from graftwork.errors import CheckpointError, Problem, raise_if
 from graftwork.fingerprint import digest, walk_files
 from graftwork.recipe import Recipe
-from graftwork.storage import Store
+from graftwork.storage import Store, is_full, whole_file
 from graftwork.workspace import Workspace
 
 LOCK = "lock.json"  # of a candidate, in the store
@@ -137,7 +135,7 @@ def _gathered(reference: Reference, root: Path, workspace: Workspace) -> Iterato
         try:
             _gather(reference, root, workspace.settings.mirror, folder)
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if is_full(error):
                 raise
             raise CheckpointError(Problem(f"can't be copied: {error.strerror}", str(error.filename))) from error
         shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub library's notes on its downloads
@@ -209,6 +207,5 @@ def _rewrite(recipe: Path, before: str, after: str) -> None:
     text = recipe.read_text(encoding="utf-8")
     if text.count(before) != 1:
         raise CheckpointError(Problem(f"write it yourself: checkpoint.source: {after!r}", str(recipe)))
-    aside = recipe.with_name(f"{recipe.name}.{os.getpid()}")
-    aside.write_text(text.replace(before, after), encoding="utf-8")
-    aside.replace(recipe)
+    with whole_file(recipe) as aside:
+        aside.write_text(text.replace(before, after), encoding="utf-8")

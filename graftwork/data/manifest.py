@@ -20,7 +20,7 @@ from graftwork.database import Database, manifests, now
 from graftwork.errors import DataError, Problem, raise_if
 from graftwork.fingerprint import digest, from_json
 from graftwork.recipe import Recipe
-from graftwork.storage import Store
+from graftwork.storage import Store, make_folder, whole_file
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -185,8 +185,9 @@ def _check_tolerance(manifest: DatasetManifest, recipe: Recipe, workspace: Works
     excess = find_excess(manifest, recipe.data.quarantine_tolerance)
     if excess:
         report = quarantine_report(workspace, manifest.lineage, manifest.input_digest)
-        report.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(workspace.store.root / manifest.key / QUARANTINE, report)
+        make_folder(report.parent)
+        with whole_file(report) as aside:
+            shutil.copyfile(workspace.store.root / manifest.key / QUARANTINE, aside)
         raise quarantine_error(report, excess)
 
 

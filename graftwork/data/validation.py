@@ -17,7 +17,7 @@ from graftwork.data.tables import read_memory, rows_digest, write_memory, write_
 from graftwork.errors import DataError, raise_if
 from graftwork.fingerprint import to_json
 from graftwork.recipe import Recipe
-from graftwork.storage import Store
+from graftwork.storage import Store, make_folder, whole_file
 from graftwork.workspace import Workspace
 
 
@@ -133,8 +133,9 @@ def _refuse_excess(manifest: DatasetManifest, accepted: Acceptance, tolerance: f
     excess = find_excess(manifest, tolerance)
     if excess is not None:
         report = quarantine_report(workspace, manifest.lineage, manifest.input_digest)
-        report.parent.mkdir(parents=True, exist_ok=True)
-        write_quarantine(report, accepted.rejected)
+        make_folder(report.parent)
+        with whole_file(report) as aside:
+            write_quarantine(aside, accepted.rejected)
         raise quarantine_error(report, excess)
 
 

@@ -1,12 +1,11 @@
 """The files of a report, kept in the store: made once for a verdict, found again by a run that changed nothing."""
 
-import os
 import shutil
 from pathlib import Path
 
 from graftwork.fingerprint import digest, to_json
 from graftwork.report.facts import ReportFacts
-from graftwork.storage import Store
+from graftwork.storage import Store, make_folder, whole_file
 
 REPORT_VERSION = 1  # raised by hand when a page made again would tell more
 PAGE = "report.html"
@@ -29,10 +28,10 @@ def store_report(store: Store, facts: ReportFacts) -> Path:
 
 def copy_page(folder: Path, target: Path) -> Path:
     """The report's page at a place with a name that a person can remember, replaced as a whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copyfile(folder / PAGE, aside)
-    return aside.replace(target)
+    make_folder(target.parent)
+    with whole_file(target) as aside:
+        shutil.copyfile(folder / PAGE, aside)
+    return target
 
 
 def _essence(facts: ReportFacts) -> list[object]:

@@ -86,10 +86,7 @@ class StateKeeper:
             self.store.publish(self._key("state", digest), folder)
         if self.store.open(self._key("state", digest)) is None:
             raise TrainingError(f"{self.store.root}: a state that was just saved reads back as something else")
-        fault("state.before_head")
-        self.lease.advance(digest)
-        fault("state.after_head")
-        self._remove_all_but(digest, state.best)
+        self._advance(digest, state.best)
         self._saved = time.monotonic()
         self._cost = self._saved - started
         event = {"event": "saved", "stage": loop.stage.name, "step": progress.step, "seconds": self._cost}
@@ -128,10 +125,8 @@ class StateKeeper:
         self.report(event | {"drift": list(self.drift)})
 
     def forget(self) -> None:
-        """Remove every state: the stage is to start again, or the run is done."""
-        if self.lease.state is not None:
-            self.lease.advance(None)
-        self._remove_all_but(None, None)
+        """Remove every state: the stage is to start again, or the run is done. Raises Replaced."""
+        self._advance(None, None)
 
     def _keep_best(self, loop: StageLoop) -> str | None:
         """The digest of the best weights, which are written once for each epoch that was the best."""
@@ -158,12 +153,17 @@ class StateKeeper:
             self.report({"event": "lost", "kind": kind})
         return folder
 
-    def _remove_all_but(self, state: str | None, best: str | None) -> None:
+    def _advance(self, state: str | None, best: str | None) -> None:
+        """Make this the state that counts, with these best weights, and remove the ones before it."""
         kept = {self._key("state", state or ""), self._key("weights", best or "")}
-        for kind in ("state", "weights"):
-            for key in self.store.keys(kind, prefix=self.lease.run_id):
-                if key not in kept:
-                    self.store.remove(key)
+        # Listed while the run is still ours: a process that then sleeps may wake to a successor's states.
+        found = [key for kind in ("state", "weights") for key in self.store.keys(kind, prefix=self.lease.run_id)]
+        fault("state.before_head")
+        self.lease.advance(state)
+        fault("state.after_head")
+        for key in found:
+            if key not in kept:
+                self.store.remove(key)
 
 
 def gather_tensors(model: nn.Module, optimizer: optim.Optimizer, average: WeightAverage) -> dict[str, Tensor]:

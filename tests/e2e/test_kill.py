@@ -3,18 +3,23 @@
 Only the command itself is killed. Its server and its training process have to end by themselves.
 """
 
+import json
 import os
 import random
 import signal
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from projects import processes_below
 
 from graftwork.storage import Store
+from graftwork.training.state import RECORD
 
 if TYPE_CHECKING:
     from projects import Project
@@ -28,6 +33,7 @@ ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}  # of Prefect's state ty
 SEED = 20261121
 # Ten moments of an unbroken run, one in each tenth of it, as shares of its duration; the last seconds are its clean-up.
 MOMENTS = [0.95 * (tenth + random.Random(SEED + tenth).random()) / 10 for tenth in range(10)]
+LONG_STAGE = ("--set=stages.1.epochs=20",)  # some seconds, so that there is a middle
 # In the order in which a run passes them, with the exit code of the command: stages are trained in a child.
 FAULTS = {
     "training.stage_switch": TRAINING_FAILED,
@@ -74,6 +80,24 @@ def test_stopped_by_a_signal(project):
     assert "stage top: reused" in log
 
 
+def test_goes_on_at_the_saved_step(new_project):
+    """Flow and training killed in the middle of a stage: it goes on at what was saved, and no curve shows a seam."""
+    unbroken = new_project()
+    summary = unbroken.run(*LONG_STAGE)
+    project = new_project()
+    process = project.start_run(*LONG_STAGE, GRAFTWORK_SAVE_SHARE="0.2")
+    read_until(process, "stage upper: 2 of 2 begins")
+    while saved_step(project, index=1) == 0:
+        assert process.poll() is None, "it was over before it had saved"
+    kill_whole(process)
+    wait_until_alone(project)
+    step = saved_step(project, index=1)
+    resumed, log = project.run_and_log(*LONG_STAGE)
+    assert f"stage upper: goes on at step {step} of " in log
+    check(project, resumed, summary)
+    assert curves(project) == curves(unbroken)
+
+
 def kill_a_first_run(new_project: Callable[[], "Project"], after_s: float) -> "Project":
     """A project whose first run was killed then; sooner if this machine is faster now than when it was measured."""
     while True:
@@ -90,6 +114,40 @@ def kill_after(process: Any, seconds: float) -> bool:
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     return process.returncode == KILLED
+
+
+def kill_whole(process: Any) -> None:
+    """Kill the command and all that it started, at once."""
+    command = psutil.Process(process.pid)
+    for each in (command, *command.children(recursive=True)):
+        each.kill()
+    process.communicate()
+
+
+def saved_step(project: "Project", index: int) -> int:
+    """The step at which the training of that stage would go on now; 0 if none of it is saved."""
+    with closing(sqlite3.connect(f"file:{project.home / 'graftwork.db'}?mode=ro", uri=True)) as database:
+        heads = database.execute("SELECT run_id || state_digest FROM run_heads WHERE state_digest IS NOT NULL")
+        names = [name for (name,) in heads]
+    try:
+        states = [json.loads((project.home / "store/state" / name / RECORD).read_text()) for name in names]
+    except FileNotFoundError:  # the next one was just saved
+        return saved_step(project, index)
+    return max((state["progress"]["step"] for state in states if state["index"] == index), default=0)
+
+
+def curves(project: "Project") -> Any:
+    """Each stage's metrics as MLflow shows them: step and value of each point, by name."""
+    with project.mlflow() as client:
+        runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+        return {
+            (run.data.tags["graftwork.stage"], key): [
+                (point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)
+            ]
+            for run in runs
+            for key in run.data.metrics
+            if run.data.tags["graftwork.stage"]
+        }
 
 
 def read_until(process: Any, words: str) -> str:

@@ -2,7 +2,9 @@
 
     python tests/support/torture.py --kills 200 [--seed 1]
 
-Each attempt is a process of its own, forked from one that has torch imported already, and dies by SIGKILL.
+Each attempt is a process of its own, forked from one that has torch imported already, and dies by SIGKILL. Points that
+no attempt died at yet come first, and so do kinds of runs: 25 kills reach them all, and what was not reached is a
+failure. Of the runs after that, some save as often as by default: by the clock.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +62,9 @@ RUNS = {
     "ruined": ["stages.1.epochs=3", "stages.1.learning_rate=0.05", "stages.1.schedule=constant"],
 }
 ATTEMPTS = 50
+DEATHS = 5  # of one run, at most; what comes then may live
+EVERY_STEP, BY_THE_CLOCK = "after every step", "by the clock"
+Events = list[dict[str, Any]]
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOADED = [
     "torch",
@@ -70,15 +76,33 @@ PRELOADED = [
 ]
 
 
+@dataclass(frozen=True)
+class Loss:
+    """What a kill cost. saving: how. steps: done again by the next attempt. since_save: done since the last save."""
+
+    saving: str
+    steps: int
+    since_save: int
+
+
 @dataclass
 class Tally:
-    """kills: how often each point ended an attempt. lost: steps between a kill and the step that was gone on from."""
+    """kills, killed: how often each point ended an attempt, and each kind of run was killed."""
 
     kills: Counter[str] = field(default_factory=Counter)
-    lost: list[int] = field(default_factory=list)
+    killed: Counter[str] = field(default_factory=Counter)
+    losses: list[Loss] = field(default_factory=list)
     runs: int = 0
     different: list[str] = field(default_factory=list)
     torn: int = 0
+
+    def failures(self, kinds: Collection[str]) -> list[str]:
+        """What is not as promised, or was not tried; kinds: of runs."""
+        missed = [f"no kill at {point}" for point in sorted(POINTS.keys() - self.kills.keys())]
+        missed += [f"no kill of a run {kind!r}" for kind in sorted(set(kinds) - self.killed.keys())]
+        lost = [f"{loss} is more than was done since the save" for loss in self.losses if loss.steps > loss.since_save]
+        torn = [f"torn or damaged files were met {self.torn} times"] * bool(self.torn)
+        return [*missed, *lost, *torn, *(f"{run} ended otherwise than unbroken" for run in self.different)]
 
 
 def torture(runs: dict[str, ResolvedRun], home: Path, kills: int, seed: int) -> Tally:
@@ -86,10 +110,12 @@ def torture(runs: dict[str, ResolvedRun], home: Path, kills: int, seed: int) -> 
     CONTEXT.set_forkserver_preload(PRELOADED)
     generator, tally = random.Random(seed), Tally()
     unbroken = {name: _unbroken(run, _copy(home, name)) for name, run in runs.items()}
+    deaths = min(DEATHS, max(1, kills // len(runs)))
     while tally.kills.total() < kills:
-        name = generator.choice(sorted(runs))
+        name = generator.choice(sorted(runs.keys() - tally.killed.keys() or runs))
         place = _copy(home, f"{name}-{tally.runs}")
-        _kill_until_done(runs[name], place, generator, tally, kills)
+        victim = Victim(name, runs[name], place, _draw_saving(generator, tally))
+        _kill_until_done(victim, generator, tally, min(deaths, kills - tally.kills.total()))
         found = find_bundle(Store(place / "store"), runs[name].plan.bundle_key)
         if found is None or facts(found) != unbroken[name]:
             tally.different.append(f"{name} at {place}")
@@ -110,32 +136,64 @@ def make_runs(folder: Path) -> tuple[dict[str, ResolvedRun], Path]:
     return runs, folder / "home"
 
 
-def _kill_until_done(run: ResolvedRun, home: Path, generator: random.Random, tally: Tally, kills: int) -> None:
-    """Attempts until one ends well; those before die at points that are drawn, the last few may live."""
-    died_at = None
-    for attempt in range(ATTEMPTS):
-        point = generator.choice(sorted(POINTS))
-        fault = f"{point}:{generator.randint(1, POINTS[point])}"
-        if attempt > 4 or tally.kills.total() >= kills:
-            fault = ""
-        code, events = _attempt(run, home, fault)
-        resumed = [event["step"] for event in events if event["event"] == "resumed"]
-        if died_at is not None and resumed:
-            tally.lost.append(died_at - resumed[0])
+@dataclass
+class Victim:
+    """A run that is killed. done, saved: the last step done, and the last one saved, with their stages."""
+
+    kind: str
+    run: ResolvedRun
+    home: Path
+    saving: str
+    done: tuple[str, int] = ("", 0)
+    saved: tuple[str, int] = ("", 0)
+
+    def loss(self, events: Events) -> Loss | None:
+        """What the last kill cost, by the events of the attempt after it; None if it was in no stage's middle."""
+        stage, done = self.done
+        if not done or any(event["event"] == "reused" and event["stage"] == stage for event in events):
+            return None
+        begins = [event["step"] for event in events if event["event"] == "resumed" and event["stage"] == stage]
+        saved = self.saved[1] if self.saved[0] == stage else 0
+        return Loss(self.saving, done - (begins[0] if begins else 0), done - saved)
+
+    def follow(self, events: Events) -> None:
+        """Take down how far an attempt came."""
+        for event in events:
+            if event["event"] in {"step", "saved", "resumed"}:
+                self.done = (event["stage"], event["step"])
+            if event["event"] in {"saved", "resumed"}:
+                self.saved = self.done
+
+
+def _draw_saving(generator: random.Random, tally: Tally) -> str:
+    """By the clock, some points are hardly ever passed."""
+    is_all_hit = POINTS.keys() <= tally.kills.keys()
+    return generator.choice((EVERY_STEP, BY_THE_CLOCK)) if is_all_hit else EVERY_STEP
+
+
+def _kill_until_done(victim: Victim, generator: random.Random, tally: Tally, deaths: int) -> None:
+    """Attempts until one ends well; those before die at points that are drawn, after so many deaths they may live."""
+    for _ in range(ATTEMPTS):
+        point = generator.choice(sorted(POINTS.keys() - tally.kills.keys() or POINTS))
+        fault = f"{point}:{generator.randint(1, POINTS[point])}" if deaths else ""
+        code, events = _attempt(victim.run, victim.home, fault, victim.saving)
+        loss = victim.loss(events)
+        tally.losses += [loss] if loss else []
         tally.torn += sum(event["event"] == "lost" for event in events)
-        tally.torn += (home / "store/rejected").exists()
+        tally.torn += (victim.home / "store/rejected").exists()
         if code == 0:
             return
         if code != -signal.SIGKILL:
-            raise AssertionError(f"exit code {code}\n{events}\n{(home / 'error').read_text()}")
+            raise AssertionError(f"exit code {code}\n{events}\n{(victim.home / 'error').read_text()}")
         tally.kills[point] += 1
-        steps = [event["step"] for event in events if event["event"] in {"step", "saved", "resumed"}]
-        died_at = steps[-1] if steps else None
-    raise AssertionError(f"run {run.run_id} did not end in {ATTEMPTS} attempts")
+        tally.killed[victim.kind] += 1
+        victim.follow(events)
+        deaths -= 1
+    raise AssertionError(f"run {victim.run.run_id} did not end in {ATTEMPTS} attempts")
 
 
 def _unbroken(run: ResolvedRun, home: Path) -> Any:
-    code, events = _attempt(run, home, "")
+    code, events = _attempt(run, home, "", BY_THE_CLOCK)
     assert code == 0, events
     bundle = find_bundle(Store(home / "store"), run.plan.bundle_key)
     assert bundle is not None
@@ -146,8 +204,8 @@ def _copy(home: Path, name: str) -> Path:
     return Path(shutil.copytree(home, home.with_name(f"{home.name}-{name}")))
 
 
-def _attempt(run: ResolvedRun, home: Path, fault: str) -> tuple[int | None, list[dict[str, Any]]]:
-    process = CONTEXT.Process(target=_train, args=(run.run_id, str(home), fault))
+def _attempt(run: ResolvedRun, home: Path, fault: str, saving: str) -> tuple[int | None, Events]:
+    process = CONTEXT.Process(target=_train, args=(run.run_id, str(home), fault, saving))
     process.start()
     process.join(120)
     assert process.exitcode is not None, "it hangs"
@@ -156,17 +214,20 @@ def _attempt(run: ResolvedRun, home: Path, fault: str) -> tuple[int | None, list
     return process.exitcode, [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def _train(run_id: str, home: str, fault: str) -> None:
-    os.environ |= {"GRAFTWORK_HOME": home, "GRAFTWORK_FAULT": fault, "GRAFTWORK_SAVE_SHARE": "1000"}
+def _train(run_id: str, home: str, fault: str, saving: str) -> None:
+    os.environ |= {"GRAFTWORK_HOME": home, "GRAFTWORK_FAULT": fault}
+    if saving == EVERY_STEP:
+        os.environ["GRAFTWORK_SAVE_SHARE"] = "1000"
     sys.stderr = Path(home, "error").open("w")  # noqa: SIM115 - until the process ends
     import torch
 
-    from graftwork.training import loop
+    from graftwork.training import loop, state
     from graftwork.training.engine import run_stages
     from graftwork.training.plan import open_run
 
     torch.set_num_threads(1)
     loop.REPORT_EVERY_S = 0.0  # every step, so that steps lost can be counted
+    state.FIRST_COST_S = 0.001  # the run is over before the clock allows as much as is assumed otherwise
     workspace = Workspace.open(Settings(home=Path(home)))
     workspace.store.sweep()
     with Path(home, "events").open("w", buffering=1) as events:
@@ -185,12 +246,15 @@ def main() -> None:
         runs, home = make_runs(Path(folder))
         tally = torture(runs, home, options.kills, options.seed)
         print(f"{tally.kills.total()} kills in {tally.runs} runs, {time.monotonic() - started:.0f} s")
-        for point, number in sorted(tally.kills.items()):
-            print(f"  {point:28}{number:5}")
-        print(f"runs that ended otherwise than unbroken: {len(tally.different)}")
-        print(f"torn or damaged files met: {tally.torn}")
-        print(f"steps lost by a kill, saving after every step: at most {max(tally.lost, default=0)}")
-    sys.exit(bool(tally.different or tally.torn))
+        for name in (*sorted(POINTS), *sorted(runs)):
+            print(f"  {name:28}{(tally.kills | tally.killed)[name]:5}")
+        for saving in (EVERY_STEP, BY_THE_CLOCK):
+            losses = [loss for loss in tally.losses if loss.saving == saving]
+            lost, since = (max((getattr(loss, name) for loss in losses), default=0) for name in ("steps", "since_save"))
+            print(f"saving {saving}, {len(losses)} kills: at most {lost} steps lost, {since} done since the last save")
+        failures = tally.failures(runs)
+        print("\n".join(failures) or "every run ended as an unbroken one, to the bit; nothing was torn")
+    sys.exit(bool(failures))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 import torch
+from sqlalchemy import update
 from tiny import facts
 
+from graftwork.database import run_heads
 from graftwork.errors import Paused
 from graftwork.storage import Store, StoreFull
 from graftwork.training import engine, state
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.contract import ResumeContract, ResumeRefused, code_digest
 from graftwork.training.engine import ResumeWish, run_stages
+from graftwork.training.lease import Replaced, hold
 from graftwork.training.loop import StageLoop
 from graftwork.training.plan import ResolvedRun
 from graftwork.training.state import StateKeeper
@@ -332,6 +335,43 @@ def test_a_full_disk_leaves_the_state_before(
         training.go(stop_after=2)
     assert training.states() == before
     assert facts(training.finish()) == facts(unbroken)
+
+
+@pytest.mark.parametrize("point", ["state.before_head", "state.after_head"])
+def test_a_replaced_one_takes_nothing_from_its_successor(
+    training: Training, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """It slept while another process took the run over and saved; what it does when it wakes leaves that alone."""
+    database, store = training.workspace.database, training.workspace.store
+    successor = f"state/{training.run.run_id}5ced"
+
+    def sleep(passed: str) -> None:
+        if passed == point and not store.find(successor):
+            with store.writing(successor) as folder:
+                (folder / state.RECORD).write_text("the successor's")
+            with database.begin() as connection:
+                taken = {"owner": "elsewhere:1:1.0", "fence": run_heads.c.fence + 1, "state_digest": "5ced"}
+                connection.execute(update(run_heads).values(taken))
+
+    training.go(stop_after=3)
+    monkeypatch.setattr(state, "fault", sleep)
+    with pytest.raises((Replaced, Paused)):
+        run_stages(training.run, training.workspace, lambda event: None, lambda: True)
+    assert store.open(successor) is not None
+
+
+def test_one_that_is_replaced_before_it_forgets_forgets_nothing(training: Training) -> None:
+    """Also if it never saved, so that there was nothing of its own to forget."""
+    store = training.workspace.store
+    with hold(training.workspace.database, training.run.run_id, 60, str) as lease:
+        keeper: Any = StateKeeper(store, lease, None, print, share=1)  # type: ignore[arg-type]
+        with training.workspace.database.begin() as connection:
+            connection.execute(update(run_heads).values(fence=run_heads.c.fence + 1))
+        with store.writing(f"state/{training.run.run_id}5ced") as folder:
+            (folder / state.RECORD).write_text("the successor's")
+        with pytest.raises(Replaced):
+            keeper.forget()
+    assert store.keys("state") == [f"state/{training.run.run_id}5ced"]
 
 
 def test_saving_waits_until_its_share_of_the_time_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
