@@ -7,9 +7,10 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from graftwork.errors import Problem, RecipeError
@@ -33,6 +34,9 @@ class Settings(BaseSettings):
     store: Path | None = None
     db: str | None = None
     mirror: Path | None = Field(default=None, description="Folder of mirrored hub checkpoints for air-gapped runs.")
+    processes: PositiveInt | Literal["auto"] = Field(
+        default=1, description="Processes that train a run; auto: a GPU each."
+    )
     save_share: float = Field(default=0.02, gt=0, description="Share of the training time that saving state may take.")
     lease_seconds: float = Field(default=60.0, gt=0, description="A run whose process shows no life so long is free.")
     cache_bytes: int = Field(

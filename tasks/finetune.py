@@ -79,7 +79,8 @@ class TrainingProgress:
     def on_prefix(self, event: dict[str, Any]) -> None:
         self.stage_started = time.monotonic()  # steps begin after this: their speed says how long they take
         if event["rows"] == event["of"]:
-            log.info("stage %s: what is frozen was computed for %d new rows", event["stage"], event["of"])
+            who = "" if event["shares"] == 1 else f", the first of {event['shares']} shares"
+            log.info("stage %s: what is frozen was computed for %d new rows%s", event["stage"], event["of"], who)
         elif self.stage_started - self.logged >= LOG_EVERY_S:
             self.logged = self.stage_started
             log.info("stage %s: computing what is frozen, row %d of %d", event["stage"], event["rows"], event["of"])

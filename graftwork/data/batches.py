@@ -25,6 +25,19 @@ def epoch_batches(lengths: Sequence[int], batch_tokens: int, seed: Sequence[int]
     return [batches[index] for index in generator.permutation(len(batches))]
 
 
+def deal(rows: Sequence[int], lengths: Sequence[int], processes: int) -> list[list[int]]:
+    """Each process's share of the rows: every row once, in the order they came in, about as many tokens for each.
+
+    lengths: tokens of each of these rows. Shares differ by at most the longest row; some are empty where rows are few.
+    Method: longest first, each to whoever has least (Graham 1969).
+    """
+    owners, held = [0] * len(rows), [0] * processes
+    for place in sorted(range(len(rows)), key=lambda place: -lengths[place]):
+        owners[place] = held.index(min(held))
+        held[owners[place]] += lengths[place]
+    return [[row for row, owner in zip(rows, owners, strict=True) if owner == rank] for rank in range(processes)]
+
+
 def _cut(rows: np.ndarray, size: np.ndarray, batch_tokens: int) -> list[list[int]]:
     """Rows, short ones first, cut into batches under the token budget."""
     batches: list[list[int]] = []

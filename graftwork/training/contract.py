@@ -53,8 +53,8 @@ class ResumeContract:
         return {name: f"{_short(old)} -> {_short(new)}" for name, (old, new) in pairs.items() if old != new}
 
 
-def contract_of(plan: TrainingPlan, device: torch.device, attention: str) -> ResumeContract:
-    """The contract that this process, training this plan, fulfils."""
+def contract_of(plan: TrainingPlan, device: torch.device, attention: str, processes: int) -> ResumeContract:
+    """The contract that so many processes like this one, training this plan, fulfil."""
     return ResumeContract(
         manifest=plan.manifest,
         plan=digest([stage.key for stage in plan.stages]),
@@ -68,7 +68,7 @@ def contract_of(plan: TrainingPlan, device: torch.device, attention: str) -> Res
         cpu=torch.backends.cpu.get_cpu_capability(),
         precision=plan.precision,
         threads=torch.get_num_threads(),
-        processes=1,
+        processes=processes,
         attention=attention,
     )
 

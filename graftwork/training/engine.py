@@ -1,8 +1,10 @@
 """All stages of a run, each taken from the store where it is there already; at the end, the serving bundle."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,12 +37,22 @@ from graftwork.training.bundle import (
 from graftwork.training.contract import contract_of
 from graftwork.training.dropout import quicken_dropout
 from graftwork.training.lease import hold
-from graftwork.training.loop import Examples, Padder, Report, StageContext, StageData, StageProgress, train_stage
+from graftwork.training.loop import (
+    Examples,
+    Keeper,
+    Padder,
+    Report,
+    StageContext,
+    StageData,
+    StageProgress,
+    train_stage,
+)
 from graftwork.training.plan import ResolvedRun, TrainingPlan
+from graftwork.training.replicas import ALONE, Replicas
 from graftwork.training.solver import solve_stage
 from graftwork.training.stages import Stage, stage_groups
 from graftwork.training.start import WarmStart, rows_since
-from graftwork.training.state import StateKeeper
+from graftwork.training.state import FollowingKeeper, StateKeeper
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -76,6 +88,7 @@ def run_stages(
     report: Report,
     should_stop: Callable[[], bool],
     wish: ResumeWish = ResumeWish(),
+    replicas: Replicas = ALONE,
 ) -> ServingBundle:
     """Train the stages that are not in the store yet, the first of them from the step where it was left; then bundle.
 
@@ -91,27 +104,19 @@ def run_stages(
         checkpoint = open_checkpoint(store, run.lock)
         results = _finished_stages(run.plan, store, report)
         model = _load_model(run.plan, checkpoint, store, results)
-        contract = contract_of(run.plan, pick_device(), attention_of(model))
+        contract = contract_of(run.plan, pick_device(), attention_of(model), replicas.size)
         keeper = StateKeeper(store, lease, contract, report, share=settings.save_share, accepted=wish.accept_drift)
         if wish.restart:
             keeper.forget()
         remaining = run.plan.stages[len(results) :]
+        replicas.tell(str(len(results)))
         if remaining:
-            encoder = TextEncoder(checkpoint, run.plan.max_tokens)
-            rows = {side: _rows_to_see(run, store, side) for side in ("train", "validation")}
-            train, validation = (_examples(run, seen, encoder) for seen in rows.values())
-            cache = PrefixCache(store, settings.cache_bytes, arithmetic_of(model, run.plan.precision))
+            training = _prepare(run, checkpoint, model, store, settings.cache_bytes, replicas)
         for index, stage in enumerate(remaining, start=len(results)):
             report({"event": "stage", "stage": stage.name, "index": index, "stages": len(run.plan.stages)})
             keeper.begin(index, stage.name)
             adapters = _attach_adapters(run, index, model)
-            context = _context(run.plan, index, report, should_stop, keeper)
-            augmentations = _augmentations(stage, run, rows["train"], encoder)
-            data = StageData(replace(train, augmentations=augmentations), validation, model.forward)
-            if stage.cut:
-                data = _cut_data(model, stage, data, cache, encoder, context)
-            carry_out = solve_stage if stage.solver == "lbfgs" else train_stage
-            progress = carry_out(model, stage, stage_groups(run.plan.groups, stage.adapters), data, context)
+            progress = training.run_stage(index, keeper, report, should_stop)
             lease.advance(lease.state)  # or be told that the run is another process's
             results.append(_publish_stage(store, stage, model, adapters, progress, keeper.drift))
             fault("training.stage_switch")
@@ -119,24 +124,73 @@ def run_stages(
         return _publish_bundle(run, store, checkpoint, model, tuple(results))
 
 
+def follow_stages(run: ResolvedRun, store: Store, replicas: Replicas) -> None:
+    """Train the stages that the leader trains, beside it, and leave the rest to it."""
+    checkpoint = open_checkpoint(store, run.lock)
+    model = _load_model(run.plan, checkpoint, store, [])
+    everything = sys.maxsize  # to keep the cache small is left to the leader, too
+    training = _prepare(run, checkpoint, model, store, everything, replicas)
+    for index in range(int(replicas.tell()), len(run.plan.stages)):
+        adapters = _attach_adapters(run, index, model)
+        training.run_stage(index, FollowingKeeper(), report=lambda _: None, should_stop=lambda: False)
+        if adapters is not None:
+            adapters.merge()
+
+
 def serving_config(plan: TrainingPlan) -> ServingConfig:
     """The part of the plan that serving needs."""
     return ServingConfig(plan.classes, plan.columns, plan.pooling, plan.max_tokens, plan.hidden_layers, plan.dropout)
 
 
-def _context(
-    plan: TrainingPlan, index: int, report: Report, should_stop: Callable[[], bool], keeper: StateKeeper
-) -> StageContext:
-    return StageContext(
-        index=index,
-        seed=plan.seed,
-        batch_tokens=plan.batch_tokens,
-        precision=plan.precision,
-        device=pick_device(),
-        report=report,
-        should_stop=should_stop,
-        keeper=keeper,
-    )
+@dataclass(frozen=True)
+class Training:
+    """What each process that trains a run has, whichever stage it trains. rows: of the sides, as they are stored."""
+
+    run: ResolvedRun
+    model: TextClassifier
+    encoder: TextEncoder
+    rows: "dict[str, pandas.DataFrame]"
+    examples: dict[str, Examples]
+    cache: PrefixCache
+    replicas: Replicas
+
+    def run_stage(self, index: int, keeper: Keeper, report: Report, should_stop: Callable[[], bool]) -> StageProgress:
+        """Carry the stage out on the model that the leader has, from where its keeper says."""
+        self.replicas.copy_leader(self.model.state_dict().values())
+        plan, stage = self.run.plan, self.run.plan.stages[index]
+        context = StageContext(
+            index=index,
+            seed=plan.seed,
+            batch_tokens=plan.batch_tokens,
+            precision=plan.precision,
+            device=pick_device(),
+            report=report,
+            should_stop=should_stop,
+            keeper=keeper,
+            replicas=self.replicas,
+        )
+        augmentations = _augmentations(stage, self.run, self.rows["train"], self.encoder)
+        train = replace(self.examples["train"], augmentations=augmentations)
+        data = StageData(train, self.examples["validation"], self.model.forward)
+        if stage.cut:
+            data = _cut_data(self.model, stage, data, self.cache, self.encoder, context)
+        carry_out = solve_stage if stage.solver == "lbfgs" else train_stage
+        return carry_out(self.model, stage, stage_groups(plan.groups, stage.adapters), data, context)
+
+
+def _prepare(
+    run: ResolvedRun,
+    checkpoint: Path,
+    model: TextClassifier,
+    store: Store,
+    cache_bytes: int,
+    replicas: Replicas,
+) -> Training:
+    encoder = TextEncoder(checkpoint, run.plan.max_tokens)
+    rows = {side: _rows_to_see(run, store, side) for side in ("train", "validation")}
+    examples = {side: _examples(run, seen, encoder) for side, seen in rows.items()}
+    cache = PrefixCache(store, cache_bytes, arithmetic_of(model, run.plan.precision))
+    return Training(run, model, encoder, rows, examples, cache, replicas)
 
 
 def _finished_stages(plan: TrainingPlan, store: Store, report: Report) -> list[StageResult]:
@@ -221,22 +275,30 @@ def _cut_data(
 ) -> StageData:
     """The same rows as the frozen part gives them, from the cache, and the part above it."""
 
-    def tell(done: int, total: int) -> None:
-        context.report({"event": "prefix", "stage": stage.name, "rows": done, "of": total})
+    tokens, replicas = [*data.train.rows, *data.validation.rows], context.replicas
+
+    def stop_if_asked() -> None:
         if context.should_stop():
             raise Paused(f"stopped before stage {stage.name!r} began: run again to go on")
 
-    tokens = [*data.train.rows, *data.validation.rows]
+    def tell(done: int, total: int) -> None:
+        context.report({"event": "prefix", "stage": stage.name, "rows": done, "of": total, "shares": replicas.size})
+        stop_if_asked()
+
     border = len(data.train.rows)
     upper: torch.nn.Module
     padder: Padder
     if stage.is_pooled:
         upper, padder = HeadAlone(model.head), VectorRows()
-        rows = cache.vectors(model, encoder, tokens, tell)
+        compute = partial(cache.vectors, model, encoder)
     else:
         cut = cut_at(model, stage.cut)
         upper, padder = cut.upper, ActivationRows(hidden_size(model.body), encoder.max_tokens, cache.arithmetic.dtype)
-        rows = cache.activations(cut.lower, encoder, tokens, tell)
+        compute = partial(cache.activations, cut.lower, encoder)
+    if replicas.size > 1:  # each process computes a share, and finds the others' in the store
+        compute(tokens[replicas.rank :: replicas.size], tell)
+        replicas.wait(stop_if_asked)
+    rows = compute(tokens, tell)
     return StageData(
         train=replace(data.train, rows=rows[:border], encoder=padder),
         validation=replace(data.validation, rows=rows[border:], encoder=padder),

@@ -59,31 +59,14 @@ def train_stages(
 
 
 def _run_process(arguments: Sequence[str], on_progress: Callable[[dict[str, Any]], None]) -> None:
-    problems: list[Problem] = []
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log, _process(arguments, log) as process:
-        for event in _events(process):
-            if event["event"] == "error":
-                problems = [Problem(**problem) for problem in event["problems"]]
-            else:
-                on_progress(event)
-        code = process.wait()
-        if code != 0:
-            raise _failure(code, problems, _tail(log))
+        await_end(process, log, on_progress)
 
 
 @contextmanager
 def _process(arguments: Sequence[str], log: TextIO) -> Iterator[subprocess.Popen[str]]:
-    """The running child. It has a session of its own, so that Ctrl-C reaches it through us, and is asked once."""
-    process = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", "graftwork.training.process", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        encoding="utf-8",
-        env=PATIENT_THREADS | os.environ,
-        start_new_session=True,
-    )
+    """The running child; if the block ends before it does, it is asked to stop, once, and then killed."""
+    process = start_process(arguments, log)
     try:
         yield process
     finally:
@@ -96,6 +79,41 @@ def _process(arguments: Sequence[str], log: TextIO) -> Iterator[subprocess.Popen
                 process.wait()
 
 
+def start_process(arguments: Sequence[str], log: TextIO) -> subprocess.Popen[str]:
+    """A training process that ends with this one. It has a session of its own, so that Ctrl-C reaches it through us."""
+    return subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-m", "graftwork.training.process", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        encoding="utf-8",
+        env=PATIENT_THREADS | os.environ,
+        start_new_session=True,
+    )
+
+
+def await_end(
+    process: subprocess.Popen[str],
+    log: TextIO,
+    on_progress: Callable[[dict[str, Any]], None],
+    name: str = "the training process",
+) -> None:
+    """Pass the process's events on until it ends. log: its standard error.
+
+    Raises the error that it told of, or else TrainingError with how it ended.
+    """
+    problems: list[Problem] = []
+    for event in _events(process):
+        if event["event"] == "error":
+            problems = [Problem(**problem) for problem in event["problems"]]
+        else:
+            on_progress(event)
+    code = process.wait()
+    if code != 0:
+        raise _failure(name, code, problems, _tail(log))
+
+
 def _events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
     assert process.stdout is not None
     for line in process.stdout:
@@ -103,16 +121,16 @@ def _events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _failure(code: int, problems: list[Problem], log: str) -> GraftworkError:
+def _failure(name: str, code: int, problems: list[Problem], log: str) -> GraftworkError:
     """What an exit code means to the person who must act."""
     if problems:
         return ERRORS.get(code, TrainingError)(*problems)
     if code == -signal.SIGKILL:
         hint = "most often out of memory: lower train.batch_tokens or input.max_tokens, or train fewer depth groups"
-        return TrainingError(Problem("the training process was killed (SIGKILL)", hint=hint))
+        return TrainingError(Problem(f"{name} was killed (SIGKILL)", hint=hint))
     if code < 0:
-        return TrainingError(f"the training process died of {signal.Signals(-code).name}\n{log}")
-    return TrainingError(f"the training process ended with exit code {code}{os.linesep}{log}")
+        return TrainingError(f"{name} died of {signal.Signals(-code).name}\n{log}")
+    return TrainingError(f"{name} ended with exit code {code}{os.linesep}{log}")
 
 
 def _tail(log: TextIO) -> str:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from graftwork.training.optimizer import (
     set_modes,
     set_rates,
 )
+from graftwork.training.replicas import ALONE, Replicas
 from graftwork.training.stages import Stage
 
 CURVE_POINTS = 100
@@ -109,6 +110,7 @@ class StageContext:
     report: Report
     should_stop: Callable[[], bool]
     keeper: Keeper
+    replicas: Replicas = ALONE
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "float32":
@@ -127,6 +129,7 @@ class StageProgress:
     losses, epoch_seconds: of the epoch in progress. seconds: of the stage, over all processes that worked on it.
     """
 
+    SCHEMA: ClassVar[int] = 1
     step: int = 0
     losses: list[float] = field(default_factory=list)
     epochs: list[EpochMetrics] = field(default_factory=list)
@@ -178,9 +181,12 @@ def validate(
     model: TextClassifier, data: StageData, context: StageContext, on_progress: Callable[[int], None] | None = None
 ) -> tuple[float, float]:
     """Mean log-loss and accuracy on the validation rows; on_progress is told how many rows are done."""
-    known = data.validation
+    known, replicas = data.validation, context.replicas
+    mine = replicas.share(range(len(known.rows)), known.lengths)
+    rows = [known.rows[row] for row in mine or [0]]
     with context.autocast():
-        logits = infer(model, data.forward, known.encoder, known.rows, on_progress=on_progress).double()
+        logits = infer(model, data.forward, known.encoder, rows, on_progress=on_progress)
+    logits = replicas.gather(logits, mine, len(known.rows)).double()
     labels = torch.from_numpy(known.labels)
     loss = nn.functional.cross_entropy(logits, labels).item()
     return loss, (logits.argmax(1) == labels).double().mean().item()
@@ -261,12 +267,15 @@ class StageLoop:
         fault("training.epoch_end")
 
     def run_step(self, batches: Sequence[Batch]) -> float:
-        """One optimiser step on all rows of these batches; their mean loss."""
+        """One optimiser step on all rows of these batches; their mean loss. Each process computes its share of it."""
+        replicas = self.context.replicas
         # Randomness is a function of the place, so that a state needs no generator's state.
-        torch.manual_seed(seed_of(self.context.seed, self.context.index, self.progress.step))
-        weights = [float(self.row_weights[batch].sum()) for batch in batches]
-        shares = [weight / sum(weights) for weight in weights]
-        value = sum(self.add_gradient(batch, share) for batch, share in zip(batches, shares, strict=True))
+        torch.manual_seed(seed_of(self.context.seed, self.context.index, self.progress.step, *replicas.noise))
+        total = sum(float(self.row_weights[batch].sum()) for batch in batches)
+        value = sum(self.add_gradient(batch, total) for batch in batches)
+        value = replicas.add_up(value, self.model.parameters())
+        if not np.isfinite(value):
+            raise TrainingError(_diverged(self.stage, self.progress.step, value))
         add_pull(self.model, self.start, self.stage.l2_sp)
         if self.stage.clip_norm:
             clip_gradients(self.optimizer, self.stage.clip_norm)
@@ -277,17 +286,20 @@ class StageLoop:
         self.progress.step += 1
         return value
 
-    def add_gradient(self, batch: Batch, share: float) -> float:
-        """Add the gradient of the batch's mean loss, of which the step's has this share; the loss, by its share."""
-        epoch = self.context.epoch(len(self.progress.epochs) + 1)
-        inputs, mask, labels = self.data.train.batch(batch, epoch, self.context.device)
+    def add_gradient(self, batch: Batch, total: float) -> float:
+        """Add the gradient of what this process's rows of the batch are of the step's mean loss; that part of the loss.
+
+        total: what all rows of the step weigh.
+        """
+        train, epoch = self.data.train, self.context.epoch(len(self.progress.epochs) + 1)
+        rows = self.context.replicas.share(batch, [train.lengths[row] for row in batch])
+        share = float(self.row_weights[rows].sum()) / total
+        # A process without rows takes one at no weight: what has a gradient in one must have it in all.
+        inputs, mask, labels = train.batch(rows or batch[:1], epoch, self.context.device)
         with self.context.autocast():
             loss = share * self.criterion(self.data.forward(inputs, mask).float(), labels)
-        value = loss.item()
-        if not np.isfinite(value):
-            raise TrainingError(_diverged(self.stage, self.progress.step, value))
         loss.backward()
-        return value
+        return loss.item()
 
     def keep_best(self, metrics: EpochMetrics) -> None:
         best = self.progress.best_epoch

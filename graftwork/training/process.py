@@ -1,7 +1,8 @@
 """The training process: `python -m graftwork.training.process RUN_ID`.
 
 It needs the store and the run's head in the database: no Prefect, no MLflow. It writes one JSON object a line to
-standard output, ends with its parent, and on SIGTERM saves after the step and ends with exit code 75.
+standard output, ends with its parent, and on SIGTERM saves after the step and ends with exit code 75. Where several
+processes train a run, it is their leader, and starts the others as its followers.
 """
 
 import argparse
@@ -16,13 +17,15 @@ from typing import Any
 from graftwork.errors import GraftworkError
 from graftwork.lifeline import end_with_parent
 
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
 
 class StopRequest:
     """Set by the first SIGTERM or SIGINT; the second ends the process at once."""
 
     def __init__(self) -> None:
         self.is_set = False
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: object) -> None:
@@ -37,30 +40,67 @@ def report(event: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def tell(error: GraftworkError) -> int:
+    """Tell the parent of an error; the exit code for it."""
+    report({"event": "error", "problems": [vars(problem) for problem in error.problems]})
+    return error.exit_code
+
+
 def main(arguments: Sequence[str]) -> int:
     """Train the run; the exit code says how it ended (see `graftwork.errors`)."""
     parser = argparse.ArgumentParser(prog="graftwork.training.process")
     parser.add_argument("--restart", action="store_true")
     parser.add_argument("--accept-drift", action="append", default=[])
+    parser.add_argument("--follow", help="rank, size and port: train beside the leader that listens there")
     parser.add_argument("run_id")
     asked = parser.parse_args(arguments)
     end_with_parent()
-    request = StopRequest()
     try:
-        from graftwork.training.engine import ResumeWish, run_stages
-        from graftwork.training.plan import open_run
-        from graftwork.workspace import Workspace
-
-        workspace = Workspace.open()
-        wish = ResumeWish(asked.restart, tuple(asked.accept_drift))
-        run_stages(open_run(workspace.store, asked.run_id), workspace, report, lambda: request.is_set, wish)
+        if asked.follow:
+            follow(asked.run_id, *map(int, asked.follow.split(",")))
+        else:
+            lead(asked.run_id, asked.restart, asked.accept_drift)
     except GraftworkError as error:
-        report({"event": "error", "problems": [vars(problem) for problem in error.problems]})
-        return error.exit_code
+        return tell(error)
     except Exception:  # noqa: BLE001 - whatever it is, the parent must be told by the exit code
         traceback.print_exc()
         return 1
     return 0
+
+
+def lead(run_id: str, restart: bool, accept_drift: Sequence[str]) -> None:
+    """Train the run, with as many followers as the settings want; they load while this process does."""
+    request = StopRequest()
+    from graftwork.settings import Settings
+    from graftwork.training.followers import count_processes, leading
+
+    with leading(run_id, count_processes(Settings().processes), tell) as place:
+        from graftwork.training.engine import ResumeWish, run_stages
+        from graftwork.training.plan import open_run
+        from graftwork.training.replicas import gathered
+        from graftwork.workspace import Workspace
+
+        workspace = Workspace.open()
+        run, wish = open_run(workspace.store, run_id), ResumeWish(restart, tuple(accept_drift))
+        with gathered(place) as replicas:
+            run_stages(run, workspace, report, lambda: request.is_set, wish, replicas)
+
+
+def follow(run_id: str, rank: int, size: int, port: int) -> None:
+    """Train beside the leader; whoever asks us to stop asks it, too, and it stops for all."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    from graftwork.settings import Settings
+    from graftwork.storage import Store
+    from graftwork.training.engine import follow_stages
+    from graftwork.training.followers import Place
+    from graftwork.training.plan import open_run
+    from graftwork.training.replicas import gathered
+
+    store = Store(Settings().store_root)
+    run = open_run(store, run_id)
+    with gathered(Place(rank, size, port)) as replicas:
+        follow_stages(run, store, replicas)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ A state is a folder of the store, `state/<run id><digest>`; it counts from when 
 state before it is removed only then. Best weights are kept once, beside it, as `weights/<run id><digest>`.
 """
 
+import json
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, optim
 
@@ -20,6 +22,7 @@ from graftwork.fingerprint import folder_digest, from_json, to_json
 from graftwork.storage import Store
 from graftwork.training.averaging import WeightAverage
 from graftwork.training.contract import ResumeContract, check_contract
+from graftwork.training.followers import LEADER
 from graftwork.training.lease import Lease
 from graftwork.training.loop import Report, StageLoop, StageProgress, trained_tensors
 
@@ -108,7 +111,14 @@ class StateKeeper:
             self._found = (state, folder)
 
     def restore(self, loop: StageLoop) -> None:
-        """Put the loop where the state that `begin` found was; if it found none, leave it at its first step."""
+        """Put the loop where the state that `begin` found was, and those of the followers where this one then is.
+
+        If none was found, it stays at its first step.
+        """
+        self._restore(loop)
+        share_progress(loop)
+
+    def _restore(self, loop: StageLoop) -> None:
         if self._found is None:
             return
         state, folder = self._found
@@ -164,6 +174,38 @@ class StateKeeper:
         for key in found:
             if key not in kept:
                 self.store.remove(key)
+
+
+class FollowingKeeper:
+    """Keeps nothing: what a follower has, its leader has, too, and keeps."""
+
+    def is_due(self) -> bool:
+        return False
+
+    def save(self, loop: StageLoop) -> None:
+        """The leader does."""
+
+    def restore(self, loop: StageLoop) -> None:
+        """Put the loop where the leader's is."""
+        share_progress(loop)
+
+
+def share_progress(loop: StageLoop) -> None:
+    """Put each follower's loop where the leader's is, but for the weights of the best epoch, which the leader keeps."""
+    replicas = loop.context.replicas
+    if replicas.size == 1:
+        return
+    tensors = gather_tensors(loop.model, loop.optimizer, loop.average)
+    forms = {name: (str(tensor.dtype).removeprefix("torch."), tensor.shape) for name, tensor in tensors.items()}
+    forms, progress = json.loads(replicas.tell(json.dumps([forms, to_json(loop.progress)])))
+    if replicas.rank == LEADER:
+        replicas.copy_leader(tensors.values())
+        return
+    device = loop.context.device
+    tensors = {name: torch.empty(size, dtype=getattr(torch, t), device=device) for name, (t, size) in forms.items()}
+    replicas.copy_leader(tensors.values())
+    scatter_tensors(tensors, loop.model, loop.optimizer, loop.average)
+    loop.progress = from_json(StageProgress, progress)
 
 
 def gather_tensors(model: nn.Module, optimizer: optim.Optimizer, average: WeightAverage) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftwork.data.batches import epoch_batches
+from graftwork.data.batches import deal, epoch_batches
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=0, max_size=300)
 
@@ -36,3 +36,15 @@ def test_batches_hold_rows_of_like_length() -> None:
     batches = epoch_batches(lengths, 400, (7, 0, 1))
     padded = sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
     assert padded < 1.1 * sum(lengths)
+
+
+@given(lengths=LENGTHS, processes=st.integers(1, 9))
+def test_rows_are_dealt_out_once_and_evenly(lengths: list[int], processes: int) -> None:
+    """Each row is in one share, in its order; no two shares differ by more than the longest row."""
+    rows = [1000 + place for place in range(len(lengths))]
+    shares = deal(rows, lengths, processes)
+    assert sorted(row for share in shares for row in share) == rows
+    assert all(share == sorted(share) for share in shares)
+    tokens = [sum(lengths[row - 1000] for row in share) for share in shares]
+    assert len(shares) == processes
+    assert max(tokens) - min(tokens) <= max(lengths, default=0)
