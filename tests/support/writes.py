@@ -22,7 +22,7 @@ from graftwork.database import Database, manifests, run_heads
 from graftwork.errors import DataError, Paused
 from graftwork.evaluation.baselines import FrozenEncoder
 from graftwork.evaluation.evaluation import Contender, evaluate
-from graftwork.fingerprint import from_json
+from graftwork.fingerprint import folder_digest, from_json
 from graftwork.models import serving
 from graftwork.models.catalog import FAMILIES
 from graftwork.policy import Policy
@@ -34,7 +34,7 @@ from graftwork.scoring import score_rows
 from graftwork.settings import Settings
 from graftwork.storage import Store
 from graftwork.training import loop
-from graftwork.training.bundle import MODEL, ServingBundle, find_bundle, folder_digest
+from graftwork.training.bundle import MODEL, ServingBundle, find_bundle
 from graftwork.training.engine import run_stages
 from graftwork.training.plan import ResolvedRun, open_run, plan_run
 from graftwork.training.state import RECORD, TrainingState
@@ -268,7 +268,7 @@ def evaluate_bundle(place: Place) -> ReportFacts:
     assert bundle is not None
     model = place.store.root / bundle.key / MODEL
     candidate = Contender(bundle.digest, bundle.recipe_digest, bundle.manifest, None, lambda: model)
-    encoder = FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens)
+    encoder = FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision)
     baselines = run.policy.baselines
     evaluation = evaluate(place.store, candidate, {}, run.manifest, encoder=encoder, baselines=baselines, samples=50)
     verdict = judge(evaluation, run.policy, place.store, look=1)
