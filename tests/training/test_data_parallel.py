@@ -27,7 +27,6 @@ from graftwork.training.plan import ResolvedRun
 from graftwork.training.replicas import ALONE, Replicas
 from graftwork.workspace import Workspace
 
-LONG = "stages.1.epochs=400"
 # float32 sums in another order; measured: 2e-7.
 TOLERANCE = 1e-5
 
@@ -55,7 +54,12 @@ class Project:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Project:
     """The second stage trains less than the first: followers must have the first one's weights of what it does not."""
-    stages = ("stages.0.train=[head, 'top:1']", "stages.0.epochs=3", "stages.1.train=[head]")
+    stages = (
+        "stages.0.train=[head, 'top:1']",
+        "stages.0.epochs=3",
+        "stages.0.average={ema: 0.9}",
+        "stages.1.train=[head]",
+    )
     return Project(tmp_path_factory.mktemp("team"), tiny_checkpoint, *stages)
 
 
@@ -71,8 +75,17 @@ def unbroken(project: Project) -> ServingBundle:
 @pytest.mark.parametrize(
     "changes",
     [
-        ("train.batch_tokens=27", "train.prefix_cache=false", "stages.1.class_weights=balanced"),
-        ("train.batch_tokens=9", "stages.1.epochs=1"),
+        (
+            "train.batch_tokens=27",
+            "train.prefix_cache=false",
+            "stages.1.class_weights=balanced",
+            "stages.1.accumulate=2",
+        ),
+        (
+            "train.batch_tokens=9",
+            "stages.0={name: low, train: [head, lora], epochs: 1, learning_rate: 1e-3}",
+            "stages.1={name: head, train: [head], solver: lbfgs}",
+        ),
     ],
 )
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, tiny_checkpoint: Path, changes: tuple[str, ...]) -> None:
@@ -162,13 +175,13 @@ def processes_of(run_id: str) -> list[psutil.Process]:
 
 
 def launch_until(home: Path, run: ResolvedRun, act: Callable[[list[psutil.Process]], None]) -> None:
-    """Train by the launcher; in the first stage's fifth step `act` is given the processes. They are gone afterwards."""
+    """Train by the launcher; once a state is saved, `act` is given the processes. They are gone afterwards."""
     processes: list[psutil.Process] = []
 
     def follow(event: dict[str, Any]) -> None:
         if event["event"] == "stage":
             processes[:] = processes_of(run.run_id)
-        if event["event"] == "saved" and event["step"] == 5:
+        if event["event"] == "saved" and event["first"]:
             act(processes)
 
     try:
