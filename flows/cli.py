@@ -52,6 +52,14 @@ LimitRows = Annotated[
     int | None,
     Parameter("--limit-rows", help="A quick try on this many rows; it neither registers nor promotes."),
 ]
+Probe = Annotated[
+    bool,
+    Parameter(
+        "--probe",
+        negative="",
+        help="Measure a few steps of each stage, too: how long the run will take and how much memory, and what fits.",
+    ),
+]
 Restart = Annotated[
     bool,
     Parameter("--restart", negative="", help="Begin a stage that was left in its middle again, from its first step."),
@@ -121,16 +129,20 @@ def choose(
 
 
 @app.command(group=MAKE)
-def plan(recipe: Path, *, set_: Set = (), limit_rows: LimitRows = None, json: Json = False) -> None:
+def plan(
+    recipe: Path, *, set_: Set = (), limit_rows: LimitRows = None, probe: Probe = False, json: Json = False
+) -> None:
     """Show what a run would do, and what of it is there already; nothing is trained.
 
-    The data is validated and the checkpoint verified, as the run would.
+    The data is validated and the checkpoint verified, as the run would. With --probe, a process like the one that
+    trains does a little of each stage and forgets it. If the recipe does not fit into the memory that is free, smaller
+    ones are tried until one does; it is printed as what to say after --set. The run prints what it took beside it.
     """
     from flows import console
     from graftwork import api
 
-    with _project(recipe) as settings:
-        facts = api.plan(recipe, set_, limit_rows)
+    with _project(recipe) as settings, console.progress("probed stages") as on_progress:
+        facts = api.plan(recipe, set_, limit_rows, probe=probe, on_progress=on_progress)
     _print(json, facts.as_json(), *console.plan_lines(facts, settings))
 
 

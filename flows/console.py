@@ -1,5 +1,6 @@
 """Tables for the terminal."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from graftwork.data.quarantine import QUARANTINE
 from graftwork.evaluation.metrics import Interval
-from graftwork.phrases import duration, peak_rates, trained_groups
+from graftwork.phrases import duration, memory, peak_rates, trained_groups
 from graftwork.promotion.history import LedgerEntry
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from graftwork.data.manifest import DatasetManifest
     from graftwork.registry.versions import ListedVersion
     from graftwork.settings import Settings
+    from graftwork.training.estimate import Estimate
+    from graftwork.training.plan import TrainingPlan
     from graftwork.training.stages import Stage
 
 VERDICT_STYLE = {"promote": "bold green", "keep": "bold yellow", "inconclusive": "bold blue"}
@@ -68,6 +71,7 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
     )
     start = f"start       {plan.start.sentence}"
     options = [Text(f"stage {stage.name}: {said}") for stage in plan.stages if (said := ", ".join(_options(stage)))]
+    estimate = [] if planned.estimate is None else _estimate_lines(planned.estimate, plan, settings)
     return [
         _data_table(planned.manifest),
         *_set_aside(planned.manifest, settings),
@@ -75,6 +79,7 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
         Text(start),
         stages,
         *options,
+        *estimate,
     ]
 
 
@@ -192,6 +197,36 @@ def _lead(candidate: "Candidate") -> str:
     return f"{100 * by.low:.1f}–{100 * by.high:.1f} points"
 
 
+def _estimate_lines(estimate: "Estimate", plan: "TrainingPlan", settings: "Settings") -> Iterator[RenderableType]:
+    """What each stage will take, and whether it fits; if not, what would."""
+    table = _table("estimate", "steps", "a step", "rows computed once", "in", "time", "memory")
+    for stage in estimate.stages:
+        computed = (f"{stage.rows:,}", duration(stage.prefix_seconds)) if stage.rows else ("", "")
+        cells = (f"{stage.steps:,}", f"{stage.step_seconds * 1000:.0f} ms", *computed)
+        table.add_row(stage.stage, *cells, duration(stage.seconds), memory(stage.peak_bytes))
+    if len(estimate.stages) > 1:
+        table.add_row("all", *[""] * 4, duration(estimate.seconds), memory(estimate.peak_bytes), style="bold")
+    if estimate.stages:
+        yield table
+    if any(stage.patience for stage in plan.stages):
+        yield Text("every epoch is counted; patience may end a stage before")
+    if settings.processes != 1:
+        yield Text("measured in one process: several, as GRAFTWORK_PROCESSES asks for, share the steps")
+    free = memory(estimate.free_bytes)
+    if estimate.fits:
+        yield Text(f"it fits: {free} are free")
+        return
+    needed = max((stage.needed_bytes for stage in estimate.stages), default=0)
+    why = f"{memory(needed)} are needed" if needed > estimate.free_bytes else "it ran out of memory"
+    yield Text(f"it does not fit: {why}, {free} are free", style="bold red")
+    proposal = estimate.proposal
+    if proposal is None:
+        yield Text("nothing smaller that was tried does: take a smaller checkpoint, shorter texts, or another machine")
+        return
+    changes = " ".join(f"--set {shlex.quote(override)}" for override in proposal.overrides)
+    yield Text(f"this does: {changes}  ({duration(proposal.seconds)}, {memory(proposal.peak_bytes)})")
+
+
 def _data_table(manifest: "DatasetManifest") -> Table:
     table = _table("data", "read", "kept", "quarantined", "duplicates", *manifest.sides)
     for name, files in groupby(manifest.sources, key=lambda file: file.source):
@@ -222,14 +257,20 @@ def _computed_once(stage: "Stage") -> str:
 
 
 def _stage_table(summary: "RunSummary") -> Table:
-    table = _table("stage", "trained", "epochs", "time", "val. loss", "val. accuracy")
+    estimated = summary.estimated
+    beside = ("estimated",) if estimated else ()
+    table = _table("stage", "trained", "epochs", "time", *beside, "memory", *beside, "val. loss", "val. accuracy")
     for stage, result in zip(summary.run.plan.stages, summary.bundle.stages, strict=True):
-        best = result.best
+        best, before = result.best, estimated.get(stage.key)
+        costs = [duration(result.seconds), memory(result.peak_bytes)]
+        if estimated:
+            told = [duration(before.seconds), memory(before.peak_bytes)] if before else [MISSING] * 2
+            costs = [cost for pair in zip(costs, told, strict=True) for cost in pair]
         table.add_row(
             stage.name,
             trained_groups(stage.rates),
             f"{len(result.epochs)}, best {result.best_epoch}",
-            duration(result.seconds),
+            *costs,
             f"{best.validation_loss:.3f}",
             f"{best.validation_accuracy:.3f}",
         )

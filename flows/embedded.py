@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flows.server import prefect_api, wait_until_ready
@@ -11,6 +12,7 @@ from graftwork.policy import load_policy
 from graftwork.recipe import load_recipe
 from graftwork.registry.tracking import close_dead_runs as close_dead_mlflow_runs
 from graftwork.settings import Settings
+from graftwork.training.estimate import find_estimate
 from graftwork.workspace import Workspace
 
 FLUSH_WITHIN_S = 5.0
@@ -44,7 +46,8 @@ def run(
         close_dead_runs()
         try:
             with owned():
-                return finetune(str(recipe), tuple(overrides), limit_rows, restart, tuple(accept_drift))
+                summary = finetune(str(recipe), tuple(overrides), limit_rows, restart, tuple(accept_drift))
+                return replace(summary, estimate=find_estimate(workspace.store, summary.run.run_id))
         finally:
             APILogWorker.drain_all(timeout=FLUSH_WITHIN_S)
 

@@ -9,12 +9,13 @@ from graftwork.promotion.gate import Verdict
 from graftwork.promotion.history import LedgerEntry
 from graftwork.registry.versions import ModelVersion
 from graftwork.training.bundle import ServingBundle
+from graftwork.training.estimate import Estimate, StageEstimate
 from graftwork.training.plan import ResolvedRun
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A limited run has no version, no ledger entry and no report."""
+    """A limited run has no version, no ledger entry and no report. estimate: what it was to take, if it was probed."""
 
     run: ResolvedRun
     bundle: ServingBundle
@@ -23,6 +24,12 @@ class RunSummary:
     version: ModelVersion | None = None
     entry: LedgerEntry | None = None
     report: Path | None = None
+    estimate: Estimate | None = None
+
+    @property
+    def estimated(self) -> dict[str, StageEstimate]:
+        """What each stage was to take, by the key of its result."""
+        return {stage.key: stage for stage in self.estimate.stages} if self.estimate else {}
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: what a script would ask for."""
@@ -31,6 +38,8 @@ class RunSummary:
             {
                 "stage": stage.stage,
                 "seconds": stage.seconds,
+                "peak_bytes": stage.peak_bytes,
+                "estimated": _cost(self.estimated.get(stage.key)),
                 "best_epoch": stage.best_epoch,
                 "validation_loss": stage.best.validation_loss,
                 "validation_accuracy": stage.best.validation_accuracy,
@@ -51,3 +60,7 @@ class RunSummary:
             "alias": self.entry.alias if self.entry else None,
             "report": str(self.report) if self.report else None,
         }
+
+
+def _cost(estimate: StageEstimate | None) -> dict[str, float] | None:
+    return {"seconds": estimate.seconds, "peak_bytes": estimate.peak_bytes} if estimate else None

@@ -13,6 +13,7 @@ from graftwork.data.manifest import DatasetManifest
 from graftwork.policy import load_policy
 from graftwork.promotion.history import LedgerEntry
 from graftwork.recipe import load_recipe
+from graftwork.training.estimate import Estimate
 from graftwork.training.plan import TrainingPlan
 from graftwork.workspace import Workspace
 
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """What a run would do. is_stored: for each stage and for the bundle, whether it is there already."""
+    """What a run would do. is_stored: for each stage and for the bundle, whether it is there already.
+
+    estimate: what it will take, if that was measured.
+    """
 
     manifest: DatasetManifest
     lock: CheckpointLock
     plan: TrainingPlan
     is_stored: dict[str, bool]
+    estimate: Estimate | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -37,6 +42,7 @@ class PlannedRun:
             "checkpoint": asdict(self.lock) | {"digest": self.lock.digest},
             "plan": asdict(self.plan) | {"parameters": self.plan.parameters},
             "is_stored": self.is_stored,
+            "estimate": asdict(self.estimate) if self.estimate else None,
         }
 
 
@@ -71,23 +77,40 @@ def predict(
     return score_file(Workspace.open(), model, data, output, prefix=prefix, on_progress=on_progress)
 
 
-def plan(recipe: Path, overrides: Sequence[str] = (), limit_rows: int | None = None) -> PlannedRun:
-    """Validate the data, verify the checkpoint, and resolve the stages; nothing is trained."""
+def plan(
+    recipe: Path,
+    overrides: Sequence[str] = (),
+    limit_rows: int | None = None,
+    *,
+    probe: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PlannedRun:
+    """Validate the data, verify the checkpoint, and resolve the stages; nothing is trained.
+
+    probe: measure a little of each stage that is not there yet, for the estimate; on_progress is told stages done and
+    stages in all.
+    """
     from graftwork.checkpoints.retrieve import open_checkpoint, retrieve_checkpoint
     from graftwork.data.manifest import validate_data
     from graftwork.models.catalog import FAMILIES
-    from graftwork.registry.starts import find_start
-    from graftwork.training.plan import plan_training
+    from graftwork.registry.starts import fetch_start, find_start
+    from graftwork.training.launch import probe_run
+    from graftwork.training.plan import plan_run, plan_training
 
     workspace = Workspace.open()
     loaded = load_recipe(recipe, overrides, limit_rows)
-    load_policy(loaded.root / loaded.policy)  # the run will want it
+    policy = load_policy(loaded.root / loaded.policy)  # the run will want it
     manifest = validate_data(loaded, workspace)
     lock = retrieve_checkpoint(loaded, workspace, FAMILIES)
     start = find_start(workspace, loaded, manifest, lock)
     planned = plan_training(loaded, manifest, lock, open_checkpoint(workspace.store, lock), start)
     stored = {stage.name: workspace.store.find(stage.key) for stage in planned.stages}
-    return PlannedRun(manifest, lock, planned, stored | {"bundle": workspace.store.find(planned.bundle_key)})
+    estimate = None
+    if probe and not all(stored.values()):
+        run = plan_run(loaded, manifest, lock, policy, workspace.store, start)
+        fetch_start(workspace, planned)
+        estimate = probe_run(run, workspace.store, on_progress)
+    return PlannedRun(manifest, lock, planned, stored | {"bundle": workspace.store.find(planned.bundle_key)}, estimate)
 
 
 def choose(

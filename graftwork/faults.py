@@ -20,6 +20,7 @@ POINTS = frozenset(
         "state.before_publish",
         "state.before_head",
         "state.after_head",
+        "probe.step",
         "evaluation.before_publish",
         "registry.after_create_logged_model",
         "registry.after_log_model",

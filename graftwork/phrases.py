@@ -14,6 +14,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def memory(size: float) -> str:
+    """Bytes as 812 MiB, 1.21 GiB."""
+    mib = size / (1 << 20)
+    return f"{mib:.0f} MiB" if mib < 1000 else f"{mib / 1024:.2f} GiB"
+
+
 def peak_rates(rates: Mapping[str, float]) -> str:
     """Peak learning rates of a stage, lowest and highest; a stage that is solved to its optimum has none."""
     low, high = min(rates.values()), max(rates.values())

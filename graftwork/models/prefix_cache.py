@@ -137,7 +137,7 @@ class PrefixCache:
         def compute(ids: Tensor, mask: Tensor) -> Tensor:
             return lower(input_ids=ids, attention_mask=mask).last_hidden_state.to(self.arithmetic.dtype)
 
-        return self._rows(FrozenPart(lower, None, compute), encoder, rows, on_progress)
+        return self.rows(FrozenPart(lower, None, compute), encoder, rows, on_progress)
 
     def vectors(
         self,
@@ -154,17 +154,18 @@ class PrefixCache:
         def compute(ids: Tensor, mask: Tensor) -> Tensor:
             return model.features(ids, mask).float().unsqueeze(1)
 
-        return self._rows(FrozenPart(model.body, model.pool.kind, compute), encoder, rows, on_progress)
+        return self.rows(FrozenPart(model.body, model.pool.kind, compute), encoder, rows, on_progress)
 
-    def _rows(
+    def rows(
         self,
         part: FrozenPart,
         encoder: TextEncoder,
         rows: Sequence[Sequence[int]],
         on_progress: Callable[[int, int], None],
     ) -> list[Tensor]:
+        """What the frozen part gives for each row; else as `activations`."""
         prefix = prefix_digest(part, encoder.max_tokens, self.arithmetic)
-        names = [_row_name(row) for row in rows]
+        names = [row_name(row) for row in rows]
         found = self._open_shards(prefix)
         missing = {name: row for name, row in zip(names, rows, strict=True) if name not in found}
         done = 0
@@ -176,6 +177,10 @@ class PrefixCache:
             found = self._open_shards(prefix)
             self._evict(prefix)
         return [found[name] for name in names]
+
+    def names(self, prefix: str) -> set[bytes]:
+        """The names of the rows that are there."""
+        return set(self._open_shards(prefix))
 
     def _open_shards(self, prefix: str) -> dict[bytes, Tensor]:
         """The rows of all whole shards, mapped from their files; a damaged shard is as good as none."""
@@ -226,6 +231,11 @@ def prefix_digest(part: FrozenPart, max_tokens: int, arithmetic: Arithmetic) -> 
     return digest(facts | {"tensors": hashed, "config": config.to_json_string()})
 
 
+def row_name(row: Sequence[int]) -> bytes:
+    """What a row is found by: a digest of its token ids."""
+    return hashlib.sha256(np.asarray(row, np.int32).tobytes()).digest()[:NAME_BYTES]
+
+
 def _add(on_progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
     on_progress(before + done, total)
 
@@ -263,10 +273,6 @@ def _shards(rows: Mapping[bytes, Sequence[int]], token_bytes: int) -> Iterator[d
             shard, size = {}, 0
     if shard:
         yield shard
-
-
-def _row_name(row: Sequence[int]) -> bytes:
-    return hashlib.sha256(np.asarray(row, np.int32).tobytes()).digest()[:NAME_BYTES]
 
 
 def _size(folder: Path) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graftwork.data.manifest import DatasetManifest
     from graftwork.evaluation.evaluation import Evaluation
     from graftwork.training.bundle import StageResult
+    from graftwork.training.estimate import StageEstimate
     from graftwork.training.plan import TrainingPlan
     from graftwork.training.stages import Stage
 
@@ -37,13 +38,18 @@ def log_training(workspace: Workspace, run_id: str, plan: "TrainingPlan", stages
 
     May be called after every stage, and again after a crash: it goes on where the last call ended.
     """
+    from graftwork.training.estimate import find_estimate
+
+    estimate = find_estimate(workspace.store, run_id)
+    estimated = {stage.key: stage for stage in estimate.stages} if estimate else {}
     with reach_mlflow(workspace.settings) as client:
         experiment = experiment_of(client, workspace.settings, plan.name)
         parent = _open_run(client, experiment, run_id, "", run_id, plan_tags(plan))
         log_once(client, parent, [], plan_params(plan))
         # By place: a stage that was reused may have had another name in the recipe that it was trained for.
         for stage, result in zip(plan.stages, stages, strict=False):
-            _log_stage(client, experiment, run_id, parent, stage, result)
+            tags = {"mlflow.parentRunId": parent} | stage_tags(result, estimated.get(stage.key))
+            _log_stage(client, experiment, run_id, tags, stage, result)
         return parent
 
 
@@ -149,9 +155,13 @@ def find_run(client: "MlflowClient", experiment: str, run_id: str, stage: str = 
 
 
 def _log_stage(
-    client: "MlflowClient", experiment: str, run_id: str, parent: str, stage: "Stage", result: "StageResult"
+    client: "MlflowClient",
+    experiment: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    stage: "Stage",
+    result: "StageResult",
 ) -> None:
-    tags = {"mlflow.parentRunId": parent, "graftwork.weights": result.weights_digest}
     found = find_run(client, experiment, run_id, stage.name)
     if found is not None and found.info.status == "FINISHED":
         return
@@ -191,6 +201,15 @@ def stage_params(stage: "Stage") -> dict[str, object]:
     if stage.adapters is not None:
         facts |= {f"lora.{name}": getattr(stage.adapters, name) for name in ("rank", "alpha", "dropout", "dora")}
     return facts | {"rates": json.dumps(stage.rates)}
+
+
+def stage_tags(result: "StageResult", estimate: "StageEstimate | None") -> dict[str, str]:
+    """The weights that a stage left, what it took, and what a probe had said that it would take."""
+    tags = {"graftwork.weights": result.weights_digest}
+    for prefix, cost in (("", result), ("estimated_", estimate)):
+        if cost is not None:
+            tags |= {f"graftwork.{prefix}{name}": str(round(getattr(cost, name))) for name in ("seconds", "peak_bytes")}
+    return tags
 
 
 def plan_tags(plan: "TrainingPlan") -> dict[str, str]:

@@ -41,7 +41,9 @@ class StepMetrics:
 class StageResult:
     """A finished stage. key: its folder in the store. best_epoch: the epoch whose weights it left, counted from 1.
 
-    drift: what changed in its environment between a save and a resume, and was accepted; else it is exact to the bit.
+    seconds: with those for what was computed once. peak_bytes: the most memory that training it took, of the GPU, else
+    of the machine. drift: what changed in its environment between a save and a resume, and was accepted; else it is
+    exact to the bit.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -52,6 +54,7 @@ class StageResult:
     steps: tuple[StepMetrics, ...]
     best_epoch: int
     seconds: float
+    peak_bytes: int
     drift: tuple[str, ...] = ()
 
     @property

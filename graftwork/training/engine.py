@@ -47,6 +47,7 @@ from graftwork.training.loop import (
     StageProgress,
     train_stage,
 )
+from graftwork.training.memory import reset_peak
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.replicas import ALONE, Replicas
 from graftwork.training.solver import solve_stage
@@ -102,8 +103,8 @@ def run_stages(
 
     with hold(workspace.database, run.run_id, settings.lease_seconds, tell_wait, should_stop) as lease:
         checkpoint = open_checkpoint(store, run.lock)
-        results = _finished_stages(run.plan, store, report)
-        model = _load_model(run.plan, checkpoint, store, results)
+        results = finished_stages(run.plan, store, report)
+        model = load_model(run.plan, checkpoint, store, results)
         contract = contract_of(run.plan, pick_device(), attention_of(model), replicas.size)
         keeper = StateKeeper(store, lease, contract, report, share=settings.save_share, accepted=wish.accept_drift)
         if wish.restart:
@@ -111,11 +112,13 @@ def run_stages(
         remaining = run.plan.stages[len(results) :]
         replicas.tell(str(len(results)))
         if remaining:
-            training = _prepare(run, checkpoint, model, store, settings.cache_bytes, replicas)
+            cache = PrefixCache(store, settings.cache_bytes, arithmetic_of(model, run.plan.precision))
+            training = Training(run, open_rows(run, store, checkpoint), model, cache, replicas)
         for index, stage in enumerate(remaining, start=len(results)):
             report({"event": "stage", "stage": stage.name, "index": index, "stages": len(run.plan.stages)})
             keeper.begin(index, stage.name)
-            adapters = _attach_adapters(run, index, model)
+            reset_peak(pick_device())
+            adapters = attach_adapters(run, index, model)
             progress = training.run_stage(index, keeper, report, should_stop)
             lease.advance(lease.state)  # or be told that the run is another process's
             results.append(_publish_stage(store, stage, model, adapters, progress, keeper.drift))
@@ -127,11 +130,12 @@ def run_stages(
 def follow_stages(run: ResolvedRun, store: Store, replicas: Replicas) -> None:
     """Train the stages that the leader trains, beside it, and leave the rest to it."""
     checkpoint = open_checkpoint(store, run.lock)
-    model = _load_model(run.plan, checkpoint, store, [])
+    model = load_model(run.plan, checkpoint, store, [])
     everything = sys.maxsize  # to keep the cache small is left to the leader, too
-    training = _prepare(run, checkpoint, model, store, everything, replicas)
+    cache = PrefixCache(store, everything, arithmetic_of(model, run.plan.precision))
+    training = Training(run, open_rows(run, store, checkpoint), model, cache, replicas)
     for index in range(int(replicas.tell()), len(run.plan.stages)):
-        adapters = _attach_adapters(run, index, model)
+        adapters = attach_adapters(run, index, model)
         training.run_stage(index, FollowingKeeper(), report=lambda _: None, should_stop=lambda: False)
         if adapters is not None:
             adapters.merge()
@@ -143,22 +147,40 @@ def serving_config(plan: TrainingPlan) -> ServingConfig:
 
 
 @dataclass(frozen=True)
+class RunRows:
+    """The rows that a run trains on and is validated on, as token ids, and the texts of the former."""
+
+    encoder: TextEncoder
+    train: Examples
+    validation: Examples
+    train_texts: list[Text]
+
+
+@dataclass(frozen=True)
 class Training:
-    """What each process that trains a run has, whichever stage it trains. rows: of the sides, as they are stored."""
+    """What each process that trains a run has, whichever stage it trains."""
 
     run: ResolvedRun
+    rows: RunRows
     model: TextClassifier
-    encoder: TextEncoder
-    rows: "dict[str, pandas.DataFrame]"
-    examples: dict[str, Examples]
     cache: PrefixCache
-    replicas: Replicas
+    replicas: Replicas = ALONE
 
     def run_stage(self, index: int, keeper: Keeper, report: Report, should_stop: Callable[[], bool]) -> StageProgress:
         """Carry the stage out on the model that the leader has, from where its keeper says."""
         self.replicas.copy_leader(self.model.state_dict().values())
         plan, stage = self.run.plan, self.run.plan.stages[index]
-        context = StageContext(
+        context = self.stage_context(index, keeper, report, should_stop)
+        carry_out = solve_stage if stage.solver == "lbfgs" else train_stage
+        groups = stage_groups(plan.groups, stage.adapters)
+        return carry_out(self.model, stage, groups, self.stage_data(context), context)
+
+    def stage_context(
+        self, index: int, keeper: Keeper, report: Report, should_stop: Callable[[], bool]
+    ) -> StageContext:
+        """What the stage of that place is given beside its data; its time begins."""
+        plan = self.run.plan
+        return StageContext(
             index=index,
             seed=plan.seed,
             batch_tokens=plan.batch_tokens,
@@ -169,31 +191,24 @@ class Training:
             keeper=keeper,
             replicas=self.replicas,
         )
-        augmentations = _augmentations(stage, self.run, self.rows["train"], self.encoder)
-        train = replace(self.examples["train"], augmentations=augmentations)
-        data = StageData(train, self.examples["validation"], self.model.forward)
-        if stage.cut:
-            data = _cut_data(self.model, stage, data, self.cache, self.encoder, context)
-        carry_out = solve_stage if stage.solver == "lbfgs" else train_stage
-        return carry_out(self.model, stage, stage_groups(plan.groups, stage.adapters), data, context)
+
+    def stage_data(self, context: StageContext) -> StageData:
+        """What the stage of the context's place is trained on: the rows, or what its frozen part makes of them."""
+        stage, encoder = self.run.plan.stages[context.index], self.rows.encoder
+        train = replace(self.rows.train, augmentations=_augmentations(stage, self.rows.train_texts, encoder))
+        data = StageData(train, self.rows.validation, self.model.forward)
+        return _cut_data(self.model, stage, data, self.cache, encoder, context) if stage.cut else data
 
 
-def _prepare(
-    run: ResolvedRun,
-    checkpoint: Path,
-    model: TextClassifier,
-    store: Store,
-    cache_bytes: int,
-    replicas: Replicas,
-) -> Training:
+def open_rows(run: ResolvedRun, store: Store, checkpoint: Path) -> RunRows:
+    """The rows of both sides, in the checkpoint's own token ids."""
     encoder = TextEncoder(checkpoint, run.plan.max_tokens)
-    rows = {side: _rows_to_see(run, store, side) for side in ("train", "validation")}
-    examples = {side: _examples(run, seen, encoder) for side, seen in rows.items()}
-    cache = PrefixCache(store, cache_bytes, arithmetic_of(model, run.plan.precision))
-    return Training(run, model, encoder, rows, examples, cache, replicas)
+    sides = [_rows_to_see(run, store, side) for side in ("train", "validation")]
+    train, validation = (_examples(run, rows, encoder) for rows in sides)
+    return RunRows(encoder, train, validation, _texts(run, sides[0]))
 
 
-def _finished_stages(plan: TrainingPlan, store: Store, report: Report) -> list[StageResult]:
+def finished_stages(plan: TrainingPlan, store: Store, report: Report) -> list[StageResult]:
     """The results of the first stages, as far as they are in the store without a gap."""
     results: list[StageResult] = []
     for stage in plan.stages:
@@ -205,7 +220,7 @@ def _finished_stages(plan: TrainingPlan, store: Store, report: Report) -> list[S
     return results
 
 
-def _load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: list[StageResult]) -> TextClassifier:
+def load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: list[StageResult]) -> TextClassifier:
     """What the last finished stage left; before that, the model to go on from, or the checkpoint with a new head."""
     model = load_pretrained(checkpoint, serving_config(plan), seed=plan.seed)
     if results:
@@ -242,17 +257,15 @@ def _texts(run: ResolvedRun, rows: "pandas.DataFrame") -> list[Text]:
     return list(rows["text"]) if len(run.plan.columns) == 1 else list(zip(rows["text"], rows["text_b"], strict=True))
 
 
-def _augmentations(
-    stage: Stage, run: ResolvedRun, rows: "pandas.DataFrame", encoder: TextEncoder
-) -> tuple[Augmentation, ...]:
+def _augmentations(stage: Stage, texts: list[Text], encoder: TextEncoder) -> tuple[Augmentation, ...]:
     """What the stage does to its training rows."""
     if not stage.augment:
         return ()
-    words = word_numbers(encoder, _texts(run, rows))
+    words = word_numbers(encoder, texts)
     return (WordDropout(stage.augment["word_dropout"], words, blank_token(encoder)),)
 
 
-def _attach_adapters(run: ResolvedRun, index: int, model: TextClassifier) -> AttachedAdapters | None:
+def attach_adapters(run: ResolvedRun, index: int, model: TextClassifier) -> AttachedAdapters | None:
     """The adapters that the stage trains, beside the body that the last stage which trained any of it left."""
     adapters = run.plan.stages[index].adapters
     if adapters is None:
@@ -328,6 +341,7 @@ def _publish_stage(
             steps=tuple(progress.steps),
             best_epoch=progress.best_epoch,
             seconds=progress.seconds,
+            peak_bytes=progress.peak_bytes,
             drift=drift,
         )
         (folder / STAGE_RECORD).write_text(to_json(result), encoding="utf-8")

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TextIO
 
 from graftwork.errors import (
@@ -22,13 +23,26 @@ from graftwork.errors import (
 from graftwork.settings import PATIENT_THREADS
 from graftwork.storage import Store
 from graftwork.training.bundle import ServingBundle, find_bundle
-from graftwork.training.plan import open_run
+from graftwork.training.estimate import Estimate, Outcome, StageEstimate, Trial, estimate_run, keep_estimate
+from graftwork.training.plan import ResolvedRun, open_run
 
 STOP_WITHIN_S = 20
 SHOWN_LOG = 2000
+# As Python, torch, CUDA, C++ and the kernel, asked for one more thread, say it on standard error.
+OUT_OF_MEMORY = (
+    "MemoryError",
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "Resource temporarily unavailable",
+)
 ERRORS: dict[int, type[GraftworkError]] = {
     error.exit_code: error for error in (DataError, CheckpointError, TrainingError, ServiceUnavailable, Paused)
 }
+
+
+class OutOfMemory(TrainingError):
+    """The training process asked for more memory than there is, or was killed, as systems do then."""
 
 
 def train_stages(
@@ -56,6 +70,37 @@ def train_stages(
     if bundle is None:
         raise TrainingError(f"run {run_id}: training ended well but left no bundle at {plan.bundle_key}")
     return bundle
+
+
+def probe_run(run: ResolvedRun, store: Store, on_progress: Callable[[int, int], None] | None = None) -> Estimate:
+    """What the run will take, measured in processes as those that train, and kept beside the run.
+
+    on_progress is told how many stages of how many are done; more than once where the recipe does not fit, and smaller
+    ones are tried. Raises as `train_stages` does, but not for want of memory.
+    """
+    estimate = estimate_run(run, partial(_probe, run.run_id, on_progress))
+    keep_estimate(store, estimate)
+    return estimate
+
+
+def _probe(run_id: str, on_progress: Callable[[int, int], None] | None, trial: Trial) -> Outcome:
+    free, stages = 0, list[StageEstimate]()
+
+    def collect(event: dict[str, Any]) -> None:
+        nonlocal free
+        kind = event.pop("event")
+        if kind == "free":
+            free = event["bytes"]
+        elif kind == "probed":
+            stages.append(StageEstimate(**event))
+        elif on_progress:
+            on_progress(event["done"], event["of"])
+
+    try:
+        _run_process([f"--probe={trial.batch_tokens},{trial.groups}", run_id], collect)
+    except OutOfMemory:
+        return Outcome(free, tuple(stages), is_whole=False)
+    return Outcome(free, tuple(stages), is_whole=True)
 
 
 def _run_process(arguments: Sequence[str], on_progress: Callable[[dict[str, Any]], None]) -> None:
@@ -125,9 +170,9 @@ def _failure(name: str, code: int, problems: list[Problem], log: str) -> Graftwo
     """What an exit code means to the person who must act."""
     if problems:
         return ERRORS.get(code, TrainingError)(*problems)
-    if code == -signal.SIGKILL:
-        hint = "most often out of memory: lower train.batch_tokens or input.max_tokens, or train fewer depth groups"
-        return TrainingError(Problem(f"{name} was killed (SIGKILL)", hint=hint))
+    if code == -signal.SIGKILL or any(words in log for words in OUT_OF_MEMORY):
+        how = "was killed (SIGKILL), most often for want of memory" if code == -signal.SIGKILL else "ran out of memory"
+        return OutOfMemory(Problem(f"{name} {how}", hint="`graftwork plan --probe` says what would fit"))
     if code < 0:
         return TrainingError(f"{name} died of {signal.Signals(-code).name}\n{log}")
     return TrainingError(f"{name} ended with exit code {code}{os.linesep}{log}")

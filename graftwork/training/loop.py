@@ -20,6 +20,7 @@ from graftwork.training.augmentation import Augmentation, row_generator
 from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import EpochMetrics, StepMetrics
 from graftwork.training.head import start_head
+from graftwork.training.memory import peak_bytes
 from graftwork.training.optimizer import (
     add_pull,
     build_optimizer,
@@ -100,7 +101,10 @@ class StageData:
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage is given beside itself: its place in the plan, the run's seed and arithmetic, and whom to tell."""
+    """What a stage is given beside itself: its place in the plan, the run's seed and arithmetic, and whom to tell.
+
+    began: when this process began with it, by the monotonic clock.
+    """
 
     index: int
     seed: int
@@ -111,6 +115,7 @@ class StageContext:
     should_stop: Callable[[], bool]
     keeper: Keeper
     replicas: Replicas = ALONE
+    began: float = field(default_factory=time.monotonic)
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "float32":
@@ -126,7 +131,8 @@ class StageContext:
 class StageProgress:
     """Where a stage stands, and what it measured so far.
 
-    losses, epoch_seconds: of the epoch in progress. seconds: of the stage, over all processes that worked on it.
+    losses, epoch_seconds: of the epoch in progress. seconds: of the stage, over all processes that worked on it, with
+    those before its first step. peak_bytes: the most memory that any of them took.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -137,6 +143,7 @@ class StageProgress:
     best_epoch: int = 0
     seconds: float = 0.0
     epoch_seconds: float = 0.0
+    peak_bytes: int = 0
 
 
 def train_stage(
@@ -151,9 +158,30 @@ def train_stage(
     Best is the epoch of least validation loss. Raises Paused if asked to stop, and the state is saved then;
     TrainingError if the loss is no number.
     """
+    loop = open_stage(model, stage, groups, data, context)
+    context.keeper.restore(loop)
+    loop.progress.seconds += loop.clock - context.began
+    try:
+        while not loop.is_over:
+            loop.run_epoch()
+    except Paused:
+        loop.save()
+        raise
+    model.load_state_dict(loop.best_weights, strict=False)
+    return loop.progress
+
+
+def open_stage(
+    model: TextClassifier,
+    stage: Stage,
+    groups: Sequence[DepthGroup],
+    data: StageData,
+    context: StageContext,
+) -> "StageLoop":
+    """The stage at its first step: its depth groups alone take gradients, in an optimiser of its own."""
     freeze(model, groups, stage.rates)
     start_head(model.head, stage.head_start, (context.seed, context.index))
-    loop = StageLoop(
+    return StageLoop(
         model=model,
         stage=stage,
         optimizer=build_optimizer(model, groups, stage.rates, stage.weight_decay),
@@ -166,15 +194,6 @@ def train_stage(
         batches=_plan_batches(stage, data.train, context),
         start=_body_weights(model) if stage.l2_sp else {},
     )
-    context.keeper.restore(loop)
-    try:
-        while not loop.is_over:
-            loop.run_epoch()
-    except Paused:
-        loop.save()
-        raise
-    model.load_state_dict(loop.best_weights, strict=False)
-    return loop.progress
 
 
 def validate(
@@ -257,7 +276,7 @@ class StageLoop:
             loss, accuracy = validate(self.model, self.data, self.context, lambda _: self.stop_if_asked())
             if not np.isfinite(loss):  # the last step broke the weights
                 raise TrainingError(_diverged(self.stage, progress.step, loss))
-            self.count_time()
+            self.count_cost()
             train_loss = float(np.mean(progress.losses))
             metrics = EpochMetrics(epoch + 1, progress.step, train_loss, loss, accuracy, progress.epoch_seconds)
             progress.epochs.append(metrics)
@@ -315,11 +334,12 @@ class StageLoop:
 
     def save(self) -> None:
         """Hand the state to the keeper."""
-        self.count_time()
+        self.count_cost()
         self.context.keeper.save(self)
 
-    def count_time(self) -> None:
-        """Add what has passed since the last call to the time of stage and epoch."""
+    def count_cost(self) -> None:
+        """Add what has passed since the last call to the time of stage and epoch, and note the memory taken so far."""
+        self.progress.peak_bytes = max(self.progress.peak_bytes, peak_bytes(self.context.device))
         now = time.monotonic()
         self.progress.seconds += now - self.clock
         self.progress.epoch_seconds += now - self.clock

@@ -2,7 +2,7 @@
 
 It needs the store and the run's head in the database: no Prefect, no MLflow. It writes one JSON object a line to
 standard output, ends with its parent, and on SIGTERM saves after the step and ends with exit code 75. Where several
-processes train a run, it is their leader, and starts the others as its followers.
+processes train a run, it is their leader, and starts the others as its followers. With `--probe` it only measures.
 """
 
 import argparse
@@ -47,17 +47,20 @@ def tell(error: GraftworkError) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train the run; the exit code says how it ended (see `graftwork.errors`)."""
+    """Train or probe the run; the exit code says how it ended (see `graftwork.errors`)."""
     parser = argparse.ArgumentParser(prog="graftwork.training.process")
     parser.add_argument("--restart", action="store_true")
     parser.add_argument("--accept-drift", action="append", default=[])
     parser.add_argument("--follow", help="rank, size and port: train beside the leader that listens there")
+    parser.add_argument("--probe", help="batch tokens and groups: measure a little of what training would do with them")
     parser.add_argument("run_id")
     asked = parser.parse_args(arguments)
     end_with_parent()
     try:
         if asked.follow:
             follow(asked.run_id, *map(int, asked.follow.split(",")))
+        elif asked.probe:
+            probe(asked.run_id, *map(int, asked.probe.split(",")))
         else:
             lead(asked.run_id, asked.restart, asked.accept_drift)
     except GraftworkError as error:
@@ -101,6 +104,19 @@ def follow(run_id: str, rank: int, size: int, port: int) -> None:
     run = open_run(store, run_id)
     with gathered(Place(rank, size, port)) as replicas:
         follow_stages(run, store, replicas)
+
+
+def probe(run_id: str, batch_tokens: int, groups: int) -> None:
+    """Measure what the run would take in one process."""
+    request = StopRequest()
+    from graftwork.training.estimate import Trial
+    from graftwork.training.plan import open_run
+    from graftwork.training.probe import probe_run
+    from graftwork.workspace import Workspace
+
+    workspace = Workspace.open()
+    run, trial = open_run(workspace.store, run_id), Trial(batch_tokens, groups)
+    probe_run(run, workspace, report, lambda: request.is_set, trial)
 
 
 if __name__ == "__main__":

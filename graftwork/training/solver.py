@@ -12,6 +12,7 @@ from graftwork.models.probe import STRENGTHS, LabelledVectors, Probe, best_probe
 from graftwork.models.serving import TextClassifier
 from graftwork.training.bundle import EpochMetrics
 from graftwork.training.loop import Examples, StageContext, StageData, StageProgress, validate
+from graftwork.training.memory import peak_bytes
 from graftwork.training.stages import Stage
 
 
@@ -37,10 +38,16 @@ def solve_stage(
         model.head[-1].weight.copy_(torch.from_numpy(best.weight))
         model.head[-1].bias.copy_(torch.from_numpy(best.bias))
     loss, accuracy = validate(model, data, context)
-    seconds = time.monotonic() - started
-    metrics = EpochMetrics(1, best.iterations, best.loss, loss, accuracy, seconds)
+    ended = time.monotonic()
+    metrics = EpochMetrics(1, best.iterations, best.loss, loss, accuracy, ended - started)
     context.report({"event": "epoch", "stage": stage.name, **asdict(metrics)})
-    return StageProgress(step=best.iterations, epochs=[metrics], best_epoch=1, seconds=seconds)
+    return StageProgress(
+        step=best.iterations,
+        epochs=[metrics],
+        best_epoch=1,
+        seconds=ended - context.began,
+        peak_bytes=peak_bytes(context.device),
+    )
 
 
 def _vectors(examples: Examples) -> LabelledVectors:

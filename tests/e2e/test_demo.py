@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from projects import RECIPE
+from projects import RECIPE, SMALL_STAGES
 
 from graftwork.storage import Store
 
@@ -235,6 +235,19 @@ def test_a_quick_try_registers_nothing(first_run):
     assert (summary["version"], summary["alias"], summary["report"]) == (None, None, None)
     assert summary["verdict"]["outcome"] in {"promote", "keep", "inconclusive"}
     assert (project.json("models", MODEL), project.json("history", MODEL)) == (versions, history)
+
+
+def test_what_was_estimated_stands_beside_what_it_took(first_run):
+    """For each stage, as JSON and in the table; a run that was not probed has no such columns."""
+    project, few = first_run.project, "--limit-rows=280"
+    estimate = project.json("plan", RECIPE, *SMALL_STAGES, few, "--probe")["estimate"]
+    summary = project.run(few)
+    assert (summary["run_id"], estimate["fits"]) == (estimate["run_id"], True)
+    expected = [{name: stage[name] for name in ("seconds", "peak_bytes")} for stage in estimate["stages"]]
+    assert [stage["estimated"] for stage in summary["stages"]] == expected
+    assert all(stage["seconds"] > 0 < stage["peak_bytes"] for stage in summary["stages"])
+    assert project.call("run", RECIPE, *SMALL_STAGES, few).stdout.count("estimated") == 2
+    assert first_run.summary["stages"][0]["estimated"] is None
 
 
 def test_a_mistake_found_on_the_way_is_told_once(project):

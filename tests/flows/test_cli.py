@@ -20,7 +20,7 @@ from graftwork.registry.versions import ListedVersion, ModelVersion
 COMMANDS = {
     "init": ["--data", "--text", "--label", "--checkpoint", "--output", "--threshold", "--name"],
     "choose": ["RECIPE", "--checkpoint", "--set", "--limit-rows", "--json"],
-    "plan": ["RECIPE", "--set", "--limit-rows", "--json"],
+    "plan": ["RECIPE", "--set", "--limit-rows", "--probe", "--json"],
     "run": ["RECIPE", "--set", "--limit-rows", "--restart", "--accept-drift", "--json"],
     "lock": ["RECIPE", "--json"],
     "stages": ["RECIPE", "--set"],
@@ -299,6 +299,25 @@ def test_choose_compares_checkpoints(graftwork):
     found = json.loads(graftwork(*arguments, "--json")[1])
     Draft202012Validator(CHOICE_SCHEMA).validate(found)
     assert [each["source"] for each in found["candidates"]] == ["file://checkpoint", "file://twin"]
+
+
+def test_a_probe_tells_what_a_run_will_take(graftwork):
+    """Time and memory of each stage, for a person and as JSON; without it, there is no estimate."""
+    assert json.loads(graftwork("plan", "recipe.yaml", "--json")[1])["estimate"] is None
+    code, out, err = graftwork("plan", "recipe.yaml", "--probe", "--json")
+    estimate = json.loads(out)["estimate"]
+    assert (code, estimate["fits"], estimate["proposal"]) == (0, True, None), err
+    (stage,) = estimate["stages"]
+    assert stage["stage"] == "head" and stage["seconds"] > 0
+    assert 0 < stage["peak_bytes"] < estimate["free_bytes"]
+
+
+def test_a_probe_that_is_killed_for_want_of_memory_says_so(graftwork, monkeypatch):
+    """As the system kills it: no traceback, no error, but the word that it does not fit."""
+    monkeypatch.setenv("GRAFTWORK_FAULT", "probe.step:1")
+    code, out, err = graftwork("plan", "recipe.yaml", "--probe", "--set", "train.batch_tokens=16")
+    assert (code, err) == (0, "")
+    assert "it does not fit: it ran out of memory" in out and "nothing smaller that was tried" in out
 
 
 def test_schema_knows_what_a_recipe_needs(graftwork):

@@ -67,7 +67,7 @@ def stage(name: str, points: int) -> StageResult:
     """A stage with so many points of its training curve and two epochs."""
     epochs = tuple(EpochMetrics(n, n * points // 2, 0.6 / n, 0.7 / n, 0.6 + n / 10, 1.5) for n in (1, 2))
     steps = tuple(StepMetrics(n + 1, 1 / (n + 1), 0.5) for n in range(points))
-    return StageResult(name, f"stage/{name}", "0" * 64, epochs, steps, best_epoch=2, seconds=3.0)
+    return StageResult(name, f"stage/{name}", "0" * 64, epochs, steps, best_epoch=2, seconds=3.0, peak_bytes=1 << 30)
 
 
 @pytest.fixture

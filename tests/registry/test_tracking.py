@@ -24,6 +24,7 @@ from graftwork.registry.tracking import (
 )
 from graftwork.settings import Settings
 from graftwork.training.bundle import ServingBundle
+from graftwork.training.estimate import Estimate, StageEstimate, keep_estimate
 from graftwork.training.plan import TrainingPlan
 from graftwork.workspace import Workspace
 
@@ -55,6 +56,23 @@ def test_a_stage_that_was_reused_goes_by_its_new_name(
     log_training(workspace, "run1", renamed, bundle.stages)
     with reach_mlflow(workspace.settings) as client:
         assert find_run(client, experiment_of(client, workspace.settings, plan.name), "run1", "first") is not None
+
+
+def test_what_was_estimated_stands_beside_what_it_took(
+    workspace: Workspace, plan: TrainingPlan, bundle: ServingBundle
+) -> None:
+    """As tags of the stage's run; a stage that was not probed has what it took."""
+    probed, other = plan.stages[:2]
+    stage = StageEstimate(probed.name, probed.key, 9, 0, 61.5, 0.0, 0.1, 5 << 30, 0, 64, 1.0)
+    keep_estimate(workspace.store, Estimate("run1", 9 << 30, (stage,), True, None))
+    log_training(workspace, "run1", plan, bundle.stages)
+    with reach_mlflow(workspace.settings) as client:
+        experiment = experiment_of(client, workspace.settings, plan.name)
+        tags = [find_run(client, experiment, "run1", name).data.tags for name in (probed.name, other.name)]
+    took = {"graftwork.seconds": "3", "graftwork.peak_bytes": str(1 << 30)}
+    expected = {"graftwork.estimated_seconds": "62", "graftwork.estimated_peak_bytes": str(5 << 30)}
+    assert tags[0].items() >= (took | expected).items()
+    assert tags[1].items() >= took.items() and not expected.keys() & tags[1].keys()
 
 
 def test_child_killed_while_it_was_logged_is_completed(

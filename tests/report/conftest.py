@@ -146,7 +146,7 @@ def make_result(name: str, steps: int, loss: float, epochs: int) -> StageResult:
         StepMetrics(step, loss * (0.6 + 0.4 * (1 - step / steps)) + 0.03 * ((step // 10) % 5 - 2) / 2, 1 - step / steps)
         for step in range(10, steps + 1, 10)
     )
-    return StageResult(name, f"stage/{name}", "f" * 64, ends, points, epochs, 43.0 * epochs)
+    return StageResult(name, f"stage/{name}", "f" * 64, ends, points, epochs, 43.0 * epochs, 1 << 30)
 
 
 def figures(accuracy: float, half: float = 0.018) -> dict[str, Interval]:

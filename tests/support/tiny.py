@@ -126,9 +126,9 @@ def resolve_run(
 
 
 def facts(bundle: ServingBundle) -> Any:
-    """All of a bundle but how long it took."""
+    """All of a bundle but how long it took, and how much memory."""
     stages = [
-        replace(stage, seconds=0, epochs=tuple(replace(epoch, seconds=0) for epoch in stage.epochs))
+        replace(stage, seconds=0, peak_bytes=0, epochs=tuple(replace(epoch, seconds=0) for epoch in stage.epochs))
         for stage in bundle.stages
     ]
     return replace(bundle, stages=tuple(stages))
