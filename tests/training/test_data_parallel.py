@@ -195,7 +195,9 @@ def test_a_killed_follower_is_told_and_gone_on_from_exactly(
     project: Project, unbroken: ServingBundle, in_two: Path
 ) -> None:
     """The leader, which waits for it, ends, and says which one was killed and of what most likely."""
-    with pytest.raises(TrainingError, match=r"training process 2 of 2 was killed \(SIGKILL\) \(most often out of mem"):
+    with pytest.raises(
+        TrainingError, match=r"training process 2 of 2 was killed \(SIGKILL\), most often for want of memory"
+    ):
         launch_until(in_two, project.run, lambda processes: processes[1].kill())
     assert project.train(in_two)[0] == 0
     assert facts(project.bundle(in_two)) == facts(unbroken)
