@@ -261,7 +261,7 @@ def _project(recipe: Path) -> Iterator["Settings"]:
     if not recipe.is_file():
         raise RecipeError(f"{recipe}: no such recipe; `graftwork init` writes one")
     use_home(find_root(recipe))
-    yield Settings()
+    yield Settings.read()
 
 
 def _print(as_json: bool, facts: Any, *lines: Any) -> None:

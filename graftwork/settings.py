@@ -6,17 +6,20 @@ Not here: what a run is to do (the recipe) or when it may be promoted (the polic
 import os
 import re
 from functools import cached_property
+from itertools import starmap
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from graftwork.errors import Problem, RecipeError
 from graftwork.storage import make_folder
 
 HOME_NAME = ".graftwork"
+PREFIX = "GRAFTWORK_"
 # How often threads that wait for each other look before they sleep. OpenMP's own 300,000 times made training on two
 # cores seven times slower while others used them, too; sleeping at once made it half as fast while nobody did.
 PATIENT_THREADS = {"GOMP_SPINCOUNT": "30000"}
@@ -28,7 +31,7 @@ CACHE_BYTES = 20 << 30
 class Settings(BaseSettings):
     """Read from GRAFTWORK_* and the servers' own variables; an unset one means the embedded default below `home`."""
 
-    model_config = SettingsConfigDict(env_prefix="GRAFTWORK_", env_ignore_empty=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
 
     home: Path = Field(default_factory=lambda: find_home(Path.cwd()))
     store: Path | None = None
@@ -44,6 +47,17 @@ class Settings(BaseSettings):
     )
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
+
+    @classmethod
+    def read(cls) -> "Settings":
+        """The settings that the environment asks for. Raises RecipeError with each variable that can't be read."""
+        try:
+            return cls()
+        except ValidationError as error:
+            wrong: dict[str, list[ErrorDetails]] = {}
+            for each in error.errors():
+                wrong.setdefault(str(each["loc"][0]), []).append(each)
+            raise RecipeError(*starmap(_unreadable, wrong.items())) from error
 
     @cached_property
     def store_root(self) -> Path:
@@ -67,6 +81,12 @@ class Settings(BaseSettings):
     @property
     def is_prefect_embedded(self) -> bool:
         return self.prefect_api_url is None
+
+
+def _unreadable(name: str, errors: list[ErrorDetails]) -> Problem:
+    """What is wrong with a variable; a field of two kinds has an error for each."""
+    expected = ", or ".join(each["msg"].lower() for each in errors)
+    return Problem(f"{expected}; found {errors[0]['input']!r}", f"{PREFIX}{name.upper()}")
 
 
 def find_home(start: Path) -> Path:

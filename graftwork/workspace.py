@@ -19,7 +19,7 @@ class Workspace:
     @classmethod
     def open(cls, settings: Settings | None = None) -> "Workspace":
         """The workspace that the settings (by default the environment's) name; its database is brought up to date."""
-        return _open(settings or Settings())
+        return _open(settings or Settings.read())
 
 
 @cache

@@ -209,14 +209,14 @@ class PrefixCache:
 
     def _evict(self, prefix: str) -> None:
         """Remove other prefixes' shards, the least recently used first, until the budget is kept."""
-        sizes = {key: _size(self.store.root / key) for key in self.store.keys(KIND)}
-        others = [key for key in sizes if not key.startswith(f"{KIND}/{prefix}")]
-        excess = sum(sizes.values()) - self.budget
-        for key in sorted(others, key=lambda key: (self.store.root / key).stat().st_mtime):
+        used = {key: _usage(self.store.root / key) for key in self.store.keys(KIND)}
+        excess = sum(size for _, size in used.values()) - self.budget
+        for key in sorted(used, key=lambda key: used[key]):
             if excess <= 0:
                 return
-            self.store.remove(key)
-            excess -= sizes[key]
+            if not key.startswith(f"{KIND}/{prefix}"):
+                self.store.remove(key)
+                excess -= used[key][1]
 
 
 def prefix_digest(part: FrozenPart, max_tokens: int, arithmetic: Arithmetic) -> str:
@@ -275,5 +275,9 @@ def _shards(rows: Mapping[bytes, Sequence[int]], token_bytes: int) -> Iterator[d
         yield shard
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+def _usage(folder: Path) -> tuple[float, int]:
+    """When a shard was last used, and its bytes; none if another process has just removed it."""
+    try:
+        return folder.stat().st_mtime, sum(path.stat().st_size for path in folder.iterdir())
+    except FileNotFoundError:
+        return 0.0, 0

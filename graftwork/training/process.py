@@ -77,7 +77,7 @@ def lead(run_id: str, restart: bool, accept_drift: Sequence[str]) -> None:
     from graftwork.settings import Settings
     from graftwork.training.followers import count_processes, leading
 
-    with leading(run_id, count_processes(Settings().processes), tell) as place:
+    with leading(run_id, count_processes(Settings.read().processes), tell) as place:
         from graftwork.training.engine import ResumeWish, run_stages
         from graftwork.training.plan import open_run
         from graftwork.training.replicas import gathered
@@ -100,7 +100,7 @@ def follow(run_id: str, rank: int, size: int, port: int) -> None:
     from graftwork.training.plan import open_run
     from graftwork.training.replicas import gathered
 
-    store = Store(Settings().store_root)
+    store = Store(Settings.read().store_root)
     run = open_run(store, run_id)
     with gathered(Place(rank, size, port)) as replicas:
         follow_stages(run, store, replicas)
