@@ -120,4 +120,8 @@ def probe(run_id: str, batch_tokens: int, groups: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not by sys.exit: as it shuts down, Python no longer heeds signals, and a second one would hide how this ended.
+    os._exit(exit_code)

@@ -46,12 +46,9 @@ FAULTS = {
 
 @pytest.mark.parametrize("pair", range(5))
 def test_killed_at_random_moments(first_run, new_project, pair):
-    """Killed late, and killed again early as it goes on: the third run ends like an unbroken one."""
+    """Killed early, and killed again late as it goes on: the third run ends like an unbroken one."""
     early, late = (share * first_run.seconds for share in (MOMENTS[pair], MOMENTS[-1 - pair]))
-    project = kill_a_first_run(new_project, late)
-    process = project.start_run()
-    assert kill_after(process, early), "the resumed run was over before it could be killed"
-    wait_until_alone(project)
+    project = kill_twice(new_project, early, late - early)
     check(project, project.run(), first_run.summary)
 
 
@@ -98,21 +95,22 @@ def test_goes_on_at_the_saved_step(new_project):
     assert curves(project) == curves(unbroken)
 
 
-def kill_a_first_run(new_project: Callable[[], "Project"], after_s: float) -> "Project":
-    """A project whose first run was killed then; sooner if this machine is faster now than when it was measured."""
+def kill_twice(new_project: Callable[[], "Project"], first_s: float, second_s: float) -> "Project":
+    """A project whose first two runs were killed then; sooner if this machine is faster than when it was measured."""
     while True:
         project = new_project()
-        if kill_after(project.start_run(), after_s):
-            wait_until_alone(project)
+        if all(kill_after(project, seconds) for seconds in (first_s, second_s)):
             return project
-        after_s *= 0.9
+        first_s, second_s = 0.85 * first_s, 0.85 * second_s
 
 
-def kill_after(process: Any, seconds: float) -> bool:
-    """Kill the command, and it alone; False if it ended before."""
+def kill_after(project: "Project", seconds: float) -> bool:
+    """Run, and kill the command, and it alone; False if it ended before."""
+    process = project.start_run()
     time.sleep(seconds)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
+    wait_until_alone(project)
     return process.returncode == KILLED
 
 
