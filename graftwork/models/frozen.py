@@ -10,7 +10,7 @@ import torch
 
 from graftwork.models.prefix_cache import PrefixCache, arithmetic_of
 from graftwork.models.serving import ServingConfig, Text, TextClassifier, TextEncoder, infer, pick_device
-from graftwork.models.text import load_body
+from graftwork.models.text import autocast, load_body
 from graftwork.storage import Store
 
 TIMED_ROWS, WARM_ROWS = 256, 16
@@ -32,7 +32,7 @@ class FrozenModel:
     def time_row(self, texts: Sequence[Text]) -> float:
         """Seconds that the vector of a text takes, measured on a part of them; nothing is taken from the cache."""
         rows = self.encoder.encode(texts[:: -(-len(texts) // TIMED_ROWS)])
-        with self.cache.arithmetic.autocast(next(self.model.parameters()).device):
+        with autocast(next(self.model.parameters()).device, self.cache.arithmetic.precision):
             infer(self.model, self.model.features, self.encoder, rows[:WARM_ROWS])
             started = time.perf_counter()
             infer(self.model, self.model.features, self.encoder, rows)

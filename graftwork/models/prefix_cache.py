@@ -9,7 +9,6 @@ else that decides bits, so that new data pays for new rows only.
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -31,7 +30,7 @@ from graftwork.models.serving import (
     hidden_size,
     inference_batches,
 )
-from graftwork.models.text import attention_of, device_name
+from graftwork.models.text import attention_of, autocast, device_name
 from graftwork.storage import Store
 
 VERSION = 1
@@ -80,11 +79,6 @@ class Arithmetic:
     @property
     def dtype(self) -> torch.dtype:
         return getattr(torch, self.precision)
-
-    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(device.type, dtype=self.dtype)
 
 
 def arithmetic_of(model: TextClassifier, precision: str) -> Arithmetic:
@@ -251,7 +245,7 @@ def _compute(
     device = next(part.body.parameters()).device
     results: list[Tensor] = [torch.empty(0)] * len(rows)
     done = 0
-    with torch.inference_mode(), arithmetic.autocast(device):
+    with torch.inference_mode(), autocast(device, arithmetic.precision):
         for length, indices in inference_batches(rows, BATCH_TOKENS, encoder.max_tokens):
             ids, mask = encoder.pad([rows[index] for index in indices], length)
             for index, state in zip(indices, part.compute(ids.to(device), mask.to(device)).cpu(), strict=True):

@@ -1,6 +1,8 @@
 """Text classifiers on pretrained encoders: loaded with every tensor accounted for."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,13 @@ def blank_token(encoder: TextEncoder) -> int:
 def device_name(device: torch.device) -> str:
     """The kind of the device, for a GPU its model: what decides the bits of its arithmetic."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Where computing is done in `precision`, a name of a torch dtype; weights stay float32."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, precision))
 
 
 def _number(words: Sequence[tuple[int | None, int | None]]) -> np.ndarray:

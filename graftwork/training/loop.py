@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -16,6 +15,7 @@ from graftwork.faults import fault
 from graftwork.fingerprint import seed_of
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.serving import TextClassifier, infer
+from graftwork.models.text import autocast
 from graftwork.training.augmentation import Augmentation, row_generator
 from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import EpochMetrics, StepMetrics
@@ -117,11 +117,6 @@ class StageContext:
     replicas: Replicas = ALONE
     began: float = field(default_factory=time.monotonic)
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
-
     def epoch(self, number: int) -> tuple[int, int, int]:
         """The numbers that name an epoch of the stage, counted from 1, in the run."""
         return self.seed, self.index, number
@@ -203,7 +198,7 @@ def validate(
     known, replicas = data.validation, context.replicas
     mine = replicas.share(range(len(known.rows)), known.lengths)
     rows = [known.rows[row] for row in mine or [0]]
-    with context.autocast():
+    with autocast(context.device, context.precision):
         logits = infer(model, data.forward, known.encoder, rows, on_progress=on_progress)
     logits = replicas.gather(logits, mine, len(known.rows)).double()
     labels = torch.from_numpy(known.labels)
@@ -315,7 +310,7 @@ class StageLoop:
         share = float(self.row_weights[rows].sum()) / total
         # A process without rows takes one at no weight: what has a gradient in one must have it in all.
         inputs, mask, labels = train.batch(rows or batch[:1], epoch, self.context.device)
-        with self.context.autocast():
+        with autocast(self.context.device, self.context.precision):
             loss = share * self.criterion(self.data.forward(inputs, mask).float(), labels)
         loss.backward()
         return loss.item()
