@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from graftwork.models.serving import (
     hidden_size,
     inference_batches,
 )
-from graftwork.models.text import attention_of, autocast, device_name
+from graftwork.models.text import attention_of, autocast, environment_facts
 from graftwork.storage import Store
 
 VERSION = 1
@@ -83,15 +82,8 @@ class Arithmetic:
 
 def arithmetic_of(model: TextClassifier, precision: str) -> Arithmetic:
     """The arithmetic of this process, by the model's device and attention kernel."""
-    environment = (
-        torch.__version__,
-        version("transformers"),
-        device_name(next(model.parameters()).device),
-        torch.backends.cpu.get_cpu_capability(),
-        str(torch.get_num_threads()),
-        attention_of(model),
-    )
-    return Arithmetic(precision, environment)
+    facts = environment_facts(next(model.parameters()).device, attention_of(model))
+    return Arithmetic(precision, tuple(map(str, facts.values())))
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,18 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def environment_facts(device: torch.device, attention: str) -> dict[str, Any]:
+    """What of the machine and the libraries decides the bits of a forward pass in this process."""
+    return {
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "device": device_name(device),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "attention": attention,
+    }
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Where computing is done in `precision`, a name of a torch dtype; weights stay float32."""
     if precision == "float32":

@@ -13,7 +13,7 @@ import torch
 import graftwork
 from graftwork.errors import Problem, TrainingError, raise_if
 from graftwork.fingerprint import digest, file_digest
-from graftwork.models.text import device_name
+from graftwork.models.text import environment_facts
 from graftwork.training.plan import TrainingPlan
 
 CODE = ("training", "models", "data/batches.py")
@@ -60,16 +60,11 @@ def contract_of(plan: TrainingPlan, device: torch.device, attention: str, proces
         plan=digest([stage.key for stage in plan.stages]),
         code=code_digest(),
         python=platform.python_version(),
-        torch=torch.__version__,
-        transformers=version("transformers"),
         peft=version("peft"),
         tokenizers=version("tokenizers"),
-        device=device_name(device),
-        cpu=torch.backends.cpu.get_cpu_capability(),
         precision=plan.precision,
-        threads=torch.get_num_threads(),
         processes=processes,
-        attention=attention,
+        **environment_facts(device, attention),
     )
 
 
