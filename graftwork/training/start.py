@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from graftwork.data.manifest import DatasetManifest, load_rows, open_manifest
 from graftwork.data.replay import ChosenRows, choose_rows
-from graftwork.fingerprint import digest
+from graftwork.fingerprint import seed_of
 from graftwork.storage import Store
 
 if TYPE_CHECKING:
@@ -92,4 +92,4 @@ def rows_since(store: Store, manifest: DatasetManifest, before: str, side: str, 
     """The rows of one side that a model that knows the manifest `before` (its digest) goes on with."""
     rows = load_rows(store, manifest, sides=(side,))
     known = load_rows(store, open_manifest(store, before), sides=(side,))
-    return choose_rows(rows, known, replay, seed=int(digest([seed, manifest.digest, before])[:15], 16))
+    return choose_rows(rows, known, replay, seed=seed_of(seed, manifest.digest, before))
