@@ -8,7 +8,7 @@ else that decides bits, so that new data pays for new rows only.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -152,26 +152,27 @@ class PrefixCache:
         """What the frozen part gives for each row; else as `activations`."""
         prefix = prefix_digest(part, encoder.max_tokens, self.arithmetic)
         names = [row_name(row) for row in rows]
-        found = self._open_shards(prefix)
+        found = self._open_shards(self.store.keys(KIND, prefix))
         missing = {name: row for name, row in zip(names, rows, strict=True) if name not in found}
-        done = 0
+        done, published = 0, []
         for shard in _shards(missing, hidden_size(part.body) * self.arithmetic.dtype.itemsize):
             tell = partial(_add, on_progress, done, len(missing))
-            self._publish(prefix, list(shard), _compute(part, encoder, list(shard.values()), self.arithmetic, tell))
+            states = _compute(part, encoder, list(shard.values()), self.arithmetic, tell)
+            published.append(self._publish(prefix, list(shard), states))
             done += len(shard)
         if missing:
-            found = self._open_shards(prefix)
+            found |= self._open_shards(published)
             self._evict(prefix)
         return [found[name] for name in names]
 
     def names(self, prefix: str) -> set[bytes]:
         """The names of the rows that are there."""
-        return set(self._open_shards(prefix))
+        return set(self._open_shards(self.store.keys(KIND, prefix)))
 
-    def _open_shards(self, prefix: str) -> dict[bytes, Tensor]:
-        """The rows of all whole shards, mapped from their files; a damaged shard is as good as none."""
+    def _open_shards(self, keys: Iterable[str]) -> dict[bytes, Tensor]:
+        """The rows of the whole ones among these shards, mapped from their files; a damaged one is as good as none."""
         found: dict[bytes, Tensor] = {}
-        for key in self.store.keys(KIND, prefix):
+        for key in keys:
             folder = self.store.open(key)
             if folder is None:
                 continue
@@ -182,7 +183,7 @@ class PrefixCache:
             found |= {n: shard["states"][a:b] for n, (a, b) in zip(names, pairwise(offsets), strict=True)}
         return found
 
-    def _publish(self, prefix: str, names: list[bytes], states: list[Tensor]) -> None:
+    def _publish(self, prefix: str, names: list[bytes], states: list[Tensor]) -> str:
         offsets = np.cumsum([0, *map(len, states)])
         with self.store.staging() as folder:
             tensors = {
@@ -191,7 +192,9 @@ class PrefixCache:
                 "states": torch.cat(states),
             }
             save_file(tensors, folder / SHARD)
-            self.store.publish(f"{KIND}/{prefix}{folder_digest(folder)}", folder)
+            key = f"{KIND}/{prefix}{folder_digest(folder)}"
+            self.store.publish(key, folder)
+        return key
 
     def _evict(self, prefix: str) -> None:
         """Remove other prefixes' shards, the least recently used first, until the budget is kept."""
