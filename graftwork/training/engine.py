@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.manifest import load_rows
 from graftwork.errors import Paused, Problem, TrainingError
+from graftwork.evaluation.predictions import texts_of
 from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of, to_json
 from graftwork.models import serving
@@ -204,8 +205,8 @@ def open_rows(run: ResolvedRun, store: Store, checkpoint: Path) -> RunRows:
     """The rows of both sides, in the checkpoint's own token ids."""
     encoder = TextEncoder(checkpoint, run.plan.max_tokens)
     sides = [_rows_to_see(run, store, side) for side in ("train", "validation")]
-    train, validation = (_examples(run, rows, encoder) for rows in sides)
-    return RunRows(encoder, train, validation, _texts(run, sides[0]))
+    train, validation = (_examples(rows, encoder) for rows in sides)
+    return RunRows(encoder, train, validation, texts_of(sides[0]))
 
 
 def finished_stages(plan: TrainingPlan, store: Store, report: Report) -> list[StageResult]:
@@ -247,14 +248,9 @@ def _rows_to_see(run: ResolvedRun, store: Store, side: str) -> "pandas.DataFrame
     return rows_since(store, run.manifest, warm.manifest, side, warm.replay, run.plan.seed).rows
 
 
-def _examples(run: ResolvedRun, rows: "pandas.DataFrame", encoder: TextEncoder) -> Examples:
-    ids = encoder.encode(_texts(run, rows))
+def _examples(rows: "pandas.DataFrame", encoder: TextEncoder) -> Examples:
+    ids = encoder.encode(texts_of(rows))
     return Examples(ids, rows["label"].to_numpy("int64", copy=True), encoder, [len(row) for row in ids])
-
-
-def _texts(run: ResolvedRun, rows: "pandas.DataFrame") -> list[Text]:
-    """What the model reads of each row: a text, or a pair of texts."""
-    return list(rows["text"]) if len(run.plan.columns) == 1 else list(zip(rows["text"], rows["text_b"], strict=True))
 
 
 def _augmentations(stage: Stage, texts: list[Text], encoder: TextEncoder) -> tuple[Augmentation, ...]:
