@@ -40,6 +40,8 @@ class Replicas:
 
     def share(self, rows: Sequence[int], lengths: Sequence[int]) -> list[int]:
         """The rows that are this process's; see `deal`."""
+        if self.size == 1:
+            return list(rows)
         return deal(rows, lengths, self.size)[self.rank]
 
     def add_up(self, loss: float, parameters: Iterable[nn.Parameter]) -> float:
