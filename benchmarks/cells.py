@@ -19,6 +19,7 @@ from benchmarks.machine import Machine, busy_seconds
 from benchmarks.workload import PreparedHome, Workload
 from graftwork.fingerprint import canonical_json
 from graftwork.settings import PATIENT_THREADS
+from graftwork.storage import whole_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,9 +132,9 @@ class Results:
         if (folder / PREDICTIONS).exists():
             shutil.copyfile(folder / PREDICTIONS, self._predictions(measurement.cell))
         found = self.read() | {measurement.cell: measurement}
-        aside = self.folder / f".{RECORDS}"
-        aside.write_text("".join(f"{canonical_json(found[cell])}\n" for cell in sorted(found)), encoding="utf-8")
-        aside.replace(self.folder / RECORDS)
+        lines = "".join(f"{canonical_json(found[cell])}\n" for cell in sorted(found))
+        with whole_file(self.folder / RECORDS) as aside:
+            aside.write_text(lines, encoding="utf-8")
 
     def predictions(self, cell: Cell) -> "pd.DataFrame":
         import pandas as pd
