@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks import ours, peers
+from benchmarks import ours, peers, retraining
 from benchmarks.bert import bert_base
 from benchmarks.cells import Arm, Cell, Measurement
 from benchmarks.workload import Size, Workload, both_reviews, full_stage, movie_reviews
@@ -17,6 +17,7 @@ TRAINER = "training/trainer"
 STEPS, TRAINER_STEPS = "steps/graftwork", "steps/trainer"
 PREDICTION, PIPELINE = "prediction/graftwork", "prediction/pipeline"
 COMMANDS = "commands/graftwork"
+RETRAINING = "retraining/graftwork"
 GPU, TRAINER_GPU = "gpu/graftwork", "gpu/trainer"
 
 
@@ -38,6 +39,7 @@ ARMS: Mapping[str, Arm] = {
     PREDICTION: Arm(ours.predict, code=ENGINE),
     PIPELINE: Arm(peers.predict),
     COMMANDS: Arm(ours.time_commands, code=PRODUCT),
+    RETRAINING: Arm(retraining.retrain, code=(*ENGINE, "graftwork/data/replay.py")),
     GPU: Arm(ours.train_steps, code=ENGINE),
     TRAINER_GPU: _peer(peers.train_steps, GPU_SETTINGS),
 }
@@ -68,6 +70,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "training": Experiment(both_reviews, (RUN, TRAINER), searched=tuple(SEARCHED)),
     "steps": Experiment(full_stage, (STEPS, TRAINER_STEPS)),
     "prediction": Experiment(both_reviews, (PREDICTION, PIPELINE)),
+    "retraining": Experiment(both_reviews, (RETRAINING,), rounds=3),
     "commands": Experiment(movie_reviews, (COMMANDS,), rounds=1),
     "gpu": Experiment(bert_base, (GPU, TRAINER_GPU), needs_gpu=True),
 }

@@ -1,5 +1,6 @@
 """RESULTS.md: every figure beside its peer's and its goal, made from the cells alone, machine by machine."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from benchmarks.experiments import (
     GPU,
     PIPELINE,
     PREDICTION,
+    RETRAINING,
     RUN,
     SEARCHED,
     STEPS,
@@ -146,7 +148,7 @@ def figures(results: Results) -> Iterator[Figure]:
     steps = Pairs.of(results, STEPS, TRAINER_STEPS)
     yield steps.figure("rows a second, full fine-tuning", Goal(1.75, 2, is_ceiling=False), _rate, "{:.1f}".format)
     yield _share_of_gemm(steps)
-    yield Figure("retraining after 5 % new rows", Goal(1 / 10, 1 / 20))
+    yield from _retraining([each for each in found.values() if each.cell.arm == RETRAINING])
     yield _saving(plain.ours)
     yield plain.figure("peak memory, the recipe", Goal(1), _peak, "{:,.0f} MiB".format)
     yield steps.figure("peak memory, full fine-tuning", Goal(1), _peak, "{:,.0f} MiB".format)
@@ -194,6 +196,31 @@ def _saving(runs: Sequence[Measurement]) -> Figure:
     shares = [100 * run.values["saving_s"] / run.values["seconds"] for run in runs]
     shown = f"{median(shares):.1f} % ({min(shares):.1f} to {max(shares):.1f})"
     return Figure(title, goal, ours=shown, verdict=goal.verdict(max(shares)), cells=tuple(runs))
+
+
+def _retraining(runs: Sequence[Measurement]) -> Iterator[Figure]:
+    """A landing against all from scratch in time, and all landings, one after the other, in accuracy."""
+    time, lost = (
+        "retraining after 5 % new rows, against from scratch",
+        "accuracy after ten landings, against from scratch",
+    )
+    cost, loss = Goal(1 / 10, 1 / 20), Goal(0.5, unit=" points less")
+    if not runs:
+        yield from (Figure(time, cost), Figure(lost, loss))
+        return
+    landings, scratch = [median(run.values["landings_s"]) for run in runs], [run.values["scratch_s"] for run in runs]
+    ratio = Spread.of_ratios(landings, scratch)
+    medians = duration(median(scratch)), duration(median(landings))
+    yield Figure(time, cost, *medians, _spread(ratio), cost.verdict(ratio.middle), tuple(runs))
+    judged, gained, missed = (sum(run.values[name] for run in runs) for name in ("judged", "only_warm", "only_scratch"))
+    warm, fresh = (
+        sum(run.values[name] * run.values["judged"] for run in runs) / judged
+        for name in ("warm_accuracy", "scratch_accuracy")
+    )
+    error = math.sqrt(gained + missed - (gained - missed) ** 2 / judged) / judged
+    difference = f"{100 * (warm - fresh):+.1f} points, standard error {100 * error:.1f}"
+    verdict = loss.verdict(100 * (fresh - warm))
+    yield Figure(lost, loss, f"{fresh:.3f}", f"{warm:.3f}", difference, verdict, tuple(runs))
 
 
 def _commands(measured: Measurement | None) -> Iterator[Figure]:

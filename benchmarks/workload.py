@@ -20,7 +20,8 @@ AMAZON = "data.sources.1.path"
 class Size:
     """How much is measured. rows: of the data, None for all. steps: optimiser steps, after `warmup` uncounted ones.
 
-    predicted: rows of a batch prediction. commands: counted calls of each command.
+    predicted: rows of a batch prediction. commands: counted calls of each command. landings: of new rows, one after the
+    other.
     """
 
     rows: int | None = None
@@ -28,11 +29,12 @@ class Size:
     steps: int = 100
     predicted: int = 10_000
     commands: int = 5
+    landings: int = 10
 
     @classmethod
     def limited(cls, rows: int) -> "Size":
         """Enough to see that everything works, and nothing to quote."""
-        return cls(rows=rows, warmup=1, steps=2, predicted=rows, commands=1)
+        return cls(rows=rows, warmup=1, steps=2, predicted=rows, commands=1, landings=1)
 
 
 @dataclass(frozen=True)
