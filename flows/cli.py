@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from graftwork.errors import GraftworkError, Paused, RecipeError
+from graftwork.errors import AuditError, GraftworkError, Paused, RecipeError, raise_if
 
 if TYPE_CHECKING:
     from graftwork.settings import Settings
@@ -28,7 +28,7 @@ A recipe (one YAML file) names data, a pretrained checkpoint, and the stages of 
 Any command takes `--debug`, which shows the traceback behind an error.
 
 Exit codes: 0 done (whatever the verdict), 1 our bug, 2 recipe or usage, 3 data, 4 checkpoint, 5 training,
-6 registry or promotion refused, 7 a service is away, 75 paused: run again to go on.
+6 registry or promotion refused, 7 a service is away, 8 an audit found something, 75 paused: run again to go on.
 """
 
 MAKE, USE, GOVERN = (
@@ -231,6 +231,21 @@ def history(model: str, *, json: Json = False) -> None:
 
     entries = api.history(model)
     _print(json, [vars(entry) for entry in entries], console.history_table(entries))
+
+
+@app.command(group=GOVERN)
+def audit(*, json: Json = False) -> None:
+    """Look for what is not as the ledger says; nothing is changed.
+
+    Found are entries that were altered, taken out or cut off, aliases that were moved by hand, and champions that were
+    deleted from the registry or are another bundle there. Exit code 8 if there is anything.
+    """
+    from graftwork import api
+
+    done = api.audit()
+    if json or not done.problems:
+        _print(json, asdict(done), f"all is as the ledger says: {done.entries} entries, {len(done.models)} models")
+    raise_if(done.problems, AuditError)
 
 
 @app.command(group=GOVERN)

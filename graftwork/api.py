@@ -19,6 +19,7 @@ from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
     from graftwork.choice import Choice
+    from graftwork.registry.audit import Audit
     from graftwork.registry.versions import ListedVersion
     from graftwork.scoring import Scored
 
@@ -103,11 +104,12 @@ def plan(
     manifest = validate_data(loaded, workspace)
     lock = retrieve_checkpoint(loaded, workspace, FAMILIES)
     start = find_start(workspace, loaded, manifest, lock)
-    planned = plan_training(loaded, manifest, lock, open_checkpoint(workspace.store, lock), start)
+    room = workspace.settings.cache_bytes
+    planned = plan_training(loaded, manifest, lock, open_checkpoint(workspace.store, lock), start, room)
     stored = {stage.name: workspace.store.find(stage.key) for stage in planned.stages}
     estimate = None
     if probe and not all(stored.values()):
-        run = plan_run(loaded, manifest, lock, policy, workspace.store, start)
+        run = plan_run(loaded, manifest, lock, policy, workspace.store, start, room)
         fetch_start(workspace, planned)
         estimate = probe_run(run, workspace.store, on_progress)
     return PlannedRun(manifest, lock, planned, stored | {"bundle": workspace.store.find(planned.bundle_key)}, estimate)
@@ -150,7 +152,14 @@ def history(model: str) -> tuple[LedgerEntry, ...]:
     """The ledger of a model's champion, oldest entry first."""
     from graftwork.promotion.ledger import Ledger
 
-    return Ledger(Workspace.open().database).entries(model)
+    return Ledger.of(Workspace.open()).entries(model)
+
+
+def audit() -> "Audit":
+    """The ledger against itself, its witness and the registry; nothing is changed."""
+    from graftwork.registry.audit import audit
+
+    return audit(Workspace.open())
 
 
 def promote(model: str, version: int, reason: str) -> LedgerEntry:

@@ -25,6 +25,9 @@ POINTS = frozenset(
         "registry.after_create_logged_model",
         "registry.after_log_model",
         "registry.after_create_version",
+        "landing.after_request",
+        "landing.after_start",
+        "promotion.before_witness",
         "promotion.after_ledger",
         "promotion.after_alias",
     }

@@ -52,7 +52,7 @@ def judge(run_id: str, bundle: ServingBundle, evaluation: Evaluation) -> Verdict
         if run.is_limited
         else take_look(workspace.database, bundle.name, evaluation.holdout_digest, bundle.digest, evaluation.digest)
     )
-    is_revoked = Ledger(workspace.database).is_revoked(bundle.name, bundle.digest)
+    is_revoked = Ledger.of(workspace).is_revoked(bundle.name, bundle.digest)
     verdict = gate.judge(evaluation, run.policy, workspace.store, look, is_revoked)
     log.info("verdict: %s. %s", verdict.outcome, verdict.reason)
     create_markdown_artifact(key="verdict", markdown=f"# {verdict.outcome}\n\n{verdict.reason}")

@@ -5,7 +5,7 @@ Nothing here touches the database: every question about a history is answered fr
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from graftwork.database import now
 from graftwork.errors import AuditError, Problem
@@ -39,6 +39,7 @@ class Nomination:
 class LedgerEntry:
     """One row of the ledger; the digests describe `to_version`. from_version: None for a model's first champion."""
 
+    SCHEMA: ClassVar[int] = 1
     model: str
     alias: str
     sequence: int
@@ -55,6 +56,11 @@ class LedgerEntry:
     created_at: str
     previous_hash: str
     hash: str
+
+    @property
+    def where(self) -> str:
+        """How messages name it."""
+        return f"{self.model}@{self.alias}, entry {self.sequence}"
 
 
 @dataclass(frozen=True)
@@ -124,12 +130,11 @@ def broken_links(history: Iterable[LedgerEntry]) -> Iterator[Problem]:
     """Where a history, in the order of its numbers, is not the chain that was written."""
     sequence, previous = 0, BEFORE_THE_FIRST
     for entry in history:
-        where = f"{entry.model}@{entry.alias}, entry {entry.sequence}"
         fields = asdict(entry)
         if fields.pop("hash") != digest(fields):
-            yield Problem("it was altered after it was written: its hash does not fit", where)
+            yield Problem("it was altered after it was written: its hash does not fit", entry.where)
         if entry.sequence != sequence + 1:
-            yield Problem(f"entries {sequence + 1} to {entry.sequence - 1} are missing before it", where)
+            yield Problem(f"entries {sequence + 1} to {entry.sequence - 1} are missing before it", entry.where)
         elif entry.previous_hash != previous:
-            yield Problem("it does not follow on the entry before it, which was replaced", where)
+            yield Problem("it does not follow on the entry before it, which was replaced", entry.where)
         sequence, previous = entry.sequence, entry.hash

@@ -5,8 +5,8 @@ stands now is read off the whole history, never stored beside it. Not here: MLfl
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from itertools import groupby
 
 from sqlalchemy import Connection, insert, select
@@ -25,17 +25,48 @@ from graftwork.promotion.history import (
     follow,
     replay,
 )
+from graftwork.promotion.witness import Witness
+from graftwork.workspace import Workspace
 
 MoveAlias = Callable[[str, str, int], None]  # model, alias, version
 
 log = logging.getLogger(__name__)
 
 
-class Ledger:
-    """The ledger table of a database."""
+@dataclass(frozen=True)
+class Misplaced:
+    """An alias that points elsewhere than the ledger says. found, due: versions, None for none.
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    is_cut_off: it is where the last entry moved it from, so that a crash may have come between.
+    """
+
+    model: str
+    alias: str
+    found: int | None
+    due: int | None
+    is_cut_off: bool
+
+    @property
+    def problem(self) -> Problem:
+        """What a person is told."""
+        by_hand = "it was moved by hand: record that with `graftwork promote --reason`, or move it back"
+        return Problem(
+            f"the registry has version {self.found or 'none'}, the ledger {self.due or 'none'}",
+            f"{self.model}@{self.alias}",
+            "a promotion was cut off: the next run or promotion finishes it" if self.is_cut_off else by_hand,
+        )
+
+
+class Ledger:
+    """The ledger table of a database, and the witness who sees what is entered."""
+
+    def __init__(self, database: Database, witness: Witness) -> None:
+        self.database, self.witness = database, witness
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> "Ledger":
+        """A workspace's ledger; its witness lies beside the store, where other processes find it, too."""
+        return cls(workspace.database, Witness(workspace.store.root / "ledger"))
 
     def entries(self, model: str, alias: str = CHAMPION) -> tuple[LedgerEntry, ...]:
         """The whole history of an alias, oldest first."""
@@ -70,10 +101,10 @@ class Ledger:
             history = _read(connection, model, alias)
             standing = replay(history)
             current = standing.champion
-            if current is not None and current.to_version == nomination.version:
-                return current
-            _check(model, nomination, standing, expected)
-            return _insert(connection, follow(history, model, alias, nomination, actor))
+            if current is None or current.to_version != nomination.version:
+                _check(model, nomination, standing, expected)
+                current = _insert(connection, follow(history, model, alias, nomination, actor))
+        return self._seen(history, current)
 
     def roll_back(self, model: str, *, leaving: int, actor: str, reason: str) -> LedgerEntry:
         """The new entry, from the champion to its predecessor; if the last entry did just that, that one.
@@ -83,20 +114,33 @@ class Ledger:
         """
         with self.database.begin(locking=table) as connection:
             history = _read(connection, model, CHAMPION)
-            if history and (history[-1].rule, history[-1].from_version) == ("rollback", leaving):
-                return history[-1]
-            target = _rollback_target(model, replay(history), leaving, reason)
-            grounds = (target.bundle_digest, target.recipe_digest, target.manifest_digest)
-            nomination = Nomination(target.to_version, *grounds, rule="rollback", reason=reason)
-            return _insert(connection, follow(history, model, CHAMPION, nomination, actor))
+            is_done = bool(history) and (history[-1].rule, history[-1].from_version) == ("rollback", leaving)
+            if is_done:
+                entry = history[-1]
+            else:
+                target = _rollback_target(model, replay(history), leaving, reason)
+                grounds = (target.bundle_digest, target.recipe_digest, target.manifest_digest)
+                nomination = Nomination(target.to_version, *grounds, rule="rollback", reason=reason)
+                entry = _insert(connection, follow(history, model, CHAMPION, nomination, actor))
+        return self._seen(history, entry)
 
-    def verify(self) -> tuple[Problem, ...]:
-        """What was edited, taken out or put in between. A cut tail leaves no trace here: compare with the aliases."""
+    def all_entries(self) -> tuple[LedgerEntry, ...]:
+        """Every entry of every model and alias, each history in its order."""
         with self.database.begin() as connection:
             rows = connection.execute(select(table).order_by(table.c.model, table.c.alias, table.c.sequence))
-            entries = [LedgerEntry(**row._mapping) for row in rows]
+            return tuple(LedgerEntry(**row._mapping) for row in rows)
+
+    def verify(self) -> tuple[Problem, ...]:
+        """What was edited, taken out, put in between or cut off, by the chain itself and by its witness."""
+        entries = self.all_entries()
         histories = groupby(entries, key=lambda entry: (entry.model, entry.alias))
-        return tuple(problem for _, history in histories for problem in broken_links(history))
+        broken = [problem for _, history in histories for problem in broken_links(history)]
+        return (*broken, *self.witness.contradictions(entries))
+
+    def _seen(self, history: Iterable[LedgerEntry], entry: LedgerEntry) -> LedgerEntry:
+        fault("promotion.before_witness")
+        self.witness.see((*history, entry))
+        return entry
 
 
 def promote(
@@ -140,19 +184,25 @@ def reconcile(ledger: Ledger, move_alias: MoveAlias, model: str, aliases: Mappin
     aliases: where they point in the registry. One that still points where the last entry moved it from is moved on.
     """
     problems = []
+    for misplaced in find_misplaced(ledger, model, aliases):
+        due = misplaced.due
+        if misplaced.is_cut_off and due is not None:
+            log.warning(
+                "%s@%s: a promotion was cut off, moving the alias on to version %d", model, misplaced.alias, due
+            )
+            move_alias(model, misplaced.alias, due)
+        else:
+            problems.append(misplaced.problem)
+    return tuple(problems)
+
+
+def find_misplaced(ledger: Ledger, model: str, aliases: Mapping[str, int]) -> Iterator[Misplaced]:
+    """The aliases that are not where the ledger says. aliases: where they point in the registry."""
     for alias in (CHAMPION, CHALLENGER):
         found, history = aliases.get(alias), ledger.entries(model, alias)
-        due = history[-1].to_version if history else None
-        if found == due:
-            continue
-        if due is not None and found == history[-1].from_version:
-            log.warning("%s@%s: a promotion was cut off, moving the alias on to version %d", model, alias, due)
-            move_alias(model, alias, due)
-            continue
-        problem = f"the registry has version {found or 'none'}, the ledger {due or 'none'}"
-        hint = "it was moved by hand: record that with `graftwork promote --reason`, or move it back"
-        problems.append(Problem(problem, f"{model}@{alias}", hint))
-    return tuple(problems)
+        due, before = (history[-1].to_version, history[-1].from_version) if history else (None, None)
+        if found != due:
+            yield Misplaced(model, alias, found, due, is_cut_off=due is not None and found == before)
 
 
 def _check(model: str, nomination: Nomination, standing: Standing, expected: int | None) -> None:

@@ -37,7 +37,7 @@ def nominate(
         evidence_digest=verdict.digest,
         policy_digest=verdict.policy,
     )
-    ledger, move = Ledger(workspace.database), partial(move_alias, workspace)
+    ledger, move = Ledger.of(workspace), partial(move_alias, workspace)
     for problem in reconcile(ledger, move, version.name, read_aliases(workspace, version.name)):
         log.warning("%s", problem)
     held = ledger.champion(version.name)
@@ -52,7 +52,7 @@ def promote_by_hand(workspace: Workspace, model: str, version: int, reason: str)
     """Make a version the champion because a person says so. Raises RegistryError if there is no such version."""
     bundle = read_bundle(workspace, resolve_version(workspace, f"{model}/{version}"))
     nomination = Nomination(version, bundle.digest, bundle.recipe_digest, bundle.manifest, "by hand", reason)
-    ledger = Ledger(workspace.database)
+    ledger = Ledger.of(workspace)
     champion = ledger.champion(model)
     expected = champion.to_version if champion else None
     return promote(ledger, partial(move_alias, workspace), model, nomination, actor=person(), expected=expected)
@@ -61,7 +61,7 @@ def promote_by_hand(workspace: Workspace, model: str, version: int, reason: str)
 def roll_back(workspace: Workspace, model: str, reason: str) -> LedgerEntry:
     """Put the previous champion back. Raises PromotionRefused if there is none."""
     serving = resolve_version(workspace, f"{model}@{CHAMPION}").version
-    ledger = Ledger(workspace.database)
+    ledger = Ledger.of(workspace)
     *_, last = (None, *ledger.entries(model))
     if last is not None and last.rule != "rollback" and last.from_version == serving:
         serving = last.to_version  # a promotion was cut off before it moved the alias: that one is to be left

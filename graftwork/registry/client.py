@@ -2,11 +2,11 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from graftwork.errors import GraftworkError, Problem, RegistryError, ServiceUnavailable, shorten
@@ -98,6 +98,18 @@ def _message(error: "MlflowException", settings: Settings) -> str:
     credentials, at, _ = urlsplit(settings.mlflow_uri).netloc.rpartition("@")
     message = str(error.message)
     return shorten(message.replace(credentials + at, "") if at else message, 300)  # MLflow quotes the whole URL
+
+
+def all_pages(search: Callable[..., Any]) -> list[Any]:
+    """Everything that a search of MLflow's client finds, which gives it in pages."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = search(page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 def experiment_of(client: "MlflowClient", settings: Settings, name: str) -> str:

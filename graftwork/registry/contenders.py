@@ -25,7 +25,7 @@ def references(workspace: Workspace, bundle: ServingBundle) -> dict[str, Contend
     For the bundle that is the champion itself these are the ones it replaced, so that a run that is run again finds
     the evaluation and the verdict it had.
     """
-    standing = Ledger(workspace.database).standing(bundle.name)
+    standing = Ledger.of(workspace).standing(bundle.name)
     if standing.champion is not None and standing.champion.bundle_digest == bundle.digest:
         standing = Standing(standing.reigns[:-1], standing.revoked)
     entries = {"champion": standing.champion, "anchor": standing.anchor}

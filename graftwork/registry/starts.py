@@ -60,7 +60,7 @@ def _look(workspace: Workspace, recipe: Recipe, manifest: DatasetManifest, lock:
     """The champion, if it can be gone on from and has something to learn; else why not."""
     if recipe.limit_rows is not None:
         return Start(reason="this is a quick try")
-    reigns = Ledger(workspace.database).standing(recipe.name).reigns
+    reigns = Ledger.of(workspace).standing(recipe.name).reigns
     # A champion that this recipe has made of this data is where the run ends, not where it starts.
     before = [each for each in reigns if (each.recipe_digest, each.manifest_digest) != (recipe.digest, manifest.digest)]
     if not before:

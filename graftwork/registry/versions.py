@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from graftwork.errors import Problem, RegistryError
 from graftwork.fingerprint import folder_digest, from_json
-from graftwork.registry.client import reach_mlflow
+from graftwork.registry.client import all_pages, reach_mlflow
 from graftwork.registry.tracking import holdout_metrics
 from graftwork.training.bundle import BUNDLE_RECORD, FETCHED, MODEL, ServingBundle, find_model
 from graftwork.workspace import Workspace
@@ -56,6 +56,14 @@ class ListedVersion:
     tags: dict[str, str]
 
 
+@dataclass(frozen=True)
+class RegisteredModel:
+    """What the registry says of a model now. aliases: where each points. bundles: digests by version, of ours alone."""
+
+    aliases: dict[str, int]
+    bundles: dict[int, str]
+
+
 def find_version(workspace: Workspace, name: str, bundle: str) -> ModelVersion | None:
     """The version that holds the bundle with this digest, the first one if there are several; None if there is none."""
     with reach_mlflow(workspace.settings) as client:
@@ -75,6 +83,18 @@ def read_aliases(workspace: Workspace, name: str) -> dict[str, int]:
     """Where each alias of the model points now; empty if the model is not registered."""
     with reach_mlflow(workspace.settings) as client:
         return _aliases(client, name)
+
+
+def read_registry(workspace: Workspace) -> dict[str, RegisteredModel]:
+    """Every registered model by its name."""
+    with reach_mlflow(workspace.settings) as client:
+        models = all_pages(client.search_registered_models)
+        bundles: dict[str, dict[int, str]] = {model.name: {} for model in models}
+        for version in all_pages(client.search_model_versions):
+            if BUNDLE in version.tags:
+                bundles[version.name][int(version.version)] = version.tags[BUNDLE]
+    aliases = {model.name: {alias: int(number) for alias, number in model.aliases.items()} for model in models}
+    return {name: RegisteredModel(aliases[name], bundles[name]) for name in bundles}
 
 
 def resolve_version(workspace: Workspace, reference: str) -> ModelVersion:
@@ -107,7 +127,7 @@ def _not_there(reference: str, name: str, versions: Sequence[str], aliases: Mapp
 def list_models(workspace: Workspace, name: str | None = None) -> list[ListedVersion]:
     """All versions of one model, or of every model, by name and newest first."""
     with reach_mlflow(workspace.settings) as client:
-        names = [name] if name else sorted(model.name for model in client.search_registered_models(max_results=1000))
+        names = [name] if name else sorted(model.name for model in all_pages(client.search_registered_models))
         return [listed for each in names for listed in _list(client, each)]
 
 

@@ -1,18 +1,20 @@
 """Writers who meet at the ledger and at a holdout, in each database that Graftwork supports."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from graftwork.database import Database
 from graftwork.errors import PromotionRefused
 from graftwork.promotion.ledger import Ledger, Nomination, promote
 from graftwork.promotion.looks import take_look
+from graftwork.promotion.witness import Witness
 
 WRITERS = 8
 
 
-def test_one_of_several_promotions_at_once_is_made(database: Database) -> None:
+def test_one_of_several_promotions_at_once_is_made(database: Database, tmp_path: Path) -> None:
     """Eight versions judged against the same champion: one follows on it, seven are refused, the chain is whole."""
-    ledger, moved = Ledger(database), []
+    ledger, moved = Ledger(database, Witness(tmp_path)), []
 
     def try_to_promote(version: int) -> bool:
         nomination = Nomination(version, f"b{version}", "r", "m", "baselines", "better")

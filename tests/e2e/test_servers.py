@@ -151,9 +151,10 @@ def test_a_run_from_a_laptop_is_in_the_shared_ledger_and_store(team: Team, lapto
     """PostgreSQL holds the promotion in a whole chain; home holds neither database nor store."""
     from graftwork.database import Database
     from graftwork.promotion.ledger import Ledger
+    from graftwork.promotion.witness import Witness
 
     database = Database.open(next(place for said, place in team.places.items() if said.startswith("postgresql")))
-    ledger = Ledger(database)
+    ledger = Ledger(database, Witness(Path(team.places["/srv/graftwork"], "store", "ledger")))
     (entry,) = ledger.entries(MODEL)
     assert (entry.to_version, entry.bundle_digest, ledger.verify()) == (1, laptop_run["bundle"], ())
     database.engine.dispose()

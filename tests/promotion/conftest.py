@@ -12,6 +12,7 @@ from graftwork.evaluation.evaluation import Evaluation, Reference
 from graftwork.evaluation.metrics import measure
 from graftwork.evaluation.predictions import group_codes, labels_of, open_predictions, predict_rows, probabilities_of
 from graftwork.promotion.ledger import Ledger
+from graftwork.promotion.witness import Witness
 from graftwork.storage import Store
 
 BASELINES = ("majority", "tfidf", "frozen-head")
@@ -24,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(Database.open(f"sqlite:///{tmp_path / 'graftwork.db'}"))
+    return Ledger(Database.open(f"sqlite:///{tmp_path / 'graftwork.db'}"), Witness(tmp_path / "ledger"))
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
+from graftwork.database import ledger as table
 from graftwork.errors import AuditError, PromotionRefused
-from graftwork.promotion.history import LedgerEntry, replay
+from graftwork.promotion.history import LedgerEntry, follow, replay
 from graftwork.promotion.ledger import Ledger, Nomination, promote, reconcile, rollback
 
 MODEL = "reviews"
@@ -23,7 +24,8 @@ import sys
 from pathlib import Path
 from graftwork.database import Database
 from graftwork.promotion.ledger import Ledger, Nomination, promote
-ledger = Ledger(Database.open(sys.argv[1]))
+from graftwork.promotion.witness import Witness
+ledger = Ledger(Database.open(sys.argv[1]), Witness(Path(sys.argv[3])))
 nomination = Nomination(2, "b2", "r", "m", "superiority", "better")
 promote(ledger, lambda model, alias, version: Path(sys.argv[2]).write_text(str(version)), "reviews", nomination,
         actor="ann", expected=1)
@@ -177,7 +179,7 @@ def test_a_killed_promotion_is_mended_by_the_next_call(
     """Killed between entry and alias, or after both: the entry is there once, and the alias ends where it says."""
     promoted(1, "baselines")
     url, alias = str(ledger.database.engine.url), tmp_path / "alias"
-    command = [sys.executable, "-c", PROMOTE_TWO, url, str(alias)]
+    command = [sys.executable, "-c", PROMOTE_TWO, url, str(alias), str(ledger.witness.folder)]
     killed = subprocess.run(command, env=os.environ | {"GRAFTWORK_FAULT": point}, check=False)
     assert killed.returncode == -signal.SIGKILL
     registry.aliases["champion"] = int(alias.read_text()) if alias.exists() else 1
@@ -226,8 +228,10 @@ def test_aliases_have_histories_of_their_own(ledger: Ledger, registry: Registry,
 MEDDLING = {
     "UPDATE ledger SET reason = 'none' WHERE sequence = 2": ["entry 2: it was altered"],
     "UPDATE ledger SET created_at = '2020' WHERE sequence = 3": ["entry 3: it was altered"],
-    "DELETE FROM ledger WHERE sequence = 2": ["entry 3: entries 2 to 2 are missing"],
-    "DELETE FROM ledger WHERE sequence = 1": ["entry 2: entries 1 to 1 are missing"],
+    "DELETE FROM ledger WHERE sequence = 2": ["entry 3: entries 2 to 2 are missing", "entry 2: it was taken out"],
+    "DELETE FROM ledger WHERE sequence = 1": ["entry 2: entries 1 to 1 are missing", "entry 1: it was taken out"],
+    "DELETE FROM ledger WHERE sequence = 3": ["entry 3: it was taken out"],
+    "DELETE FROM ledger": [f"entry {number}: it was taken out" for number in (1, 2, 3)],
     "UPDATE ledger SET previous_hash = hash WHERE sequence = 2": ["entry 2: it was altered", "entry 2: it does not"],
 }
 
@@ -258,8 +262,60 @@ def test_a_row_written_anew_with_a_fitting_hash_is_found(ledger: Ledger, promote
         connection.execute(text("DROP TRIGGER ledger_no_update"))
         change = text("UPDATE ledger SET actor = 'mallory', hash = :hash WHERE sequence = 2")
         connection.execute(change, {"hash": digest(fields)})
+    assert [problem.where for problem in ledger.verify()] == [f"{MODEL}@champion, entry {number}" for number in (3, 2)]
+
+
+def test_a_ledger_that_was_written_anew_is_found(ledger: Ledger, promoted: Promote) -> None:
+    """A whole chain with another actor and fitting hashes: only who saw the first one knows."""
+    for version in (1, 2, 3):
+        promoted(version, "by hand")
+    forged: list[LedgerEntry] = []
+    for entry in ledger.entries(MODEL):
+        grounds = {field.name: getattr(entry, field.name) for field in dataclasses.fields(Nomination)[1:]}
+        forged.append(follow(forged, MODEL, "champion", Nomination(entry.to_version, **grounds), "mallory"))
+    with ledger.database.begin() as connection:
+        connection.execute(text("DROP TRIGGER ledger_no_delete"))
+        connection.execute(text("DELETE FROM ledger"))
+        connection.execute(insert(table), [dataclasses.asdict(entry) for entry in forged])
+    found = [str(problem) for problem in ledger.verify()]
+    assert [problem.split(" (")[0] for problem in found] == [
+        f"{MODEL}@champion, entry {number}: another entry was put in its place" for number in (1, 2, 3)
+    ]
+    assert str(ledger.witness.folder) in found[0]
+
+
+def test_what_a_crash_kept_from_the_witness_is_shown_to_it(
+    ledger: Ledger, registry: Registry, promoted: Promote, tmp_path: Path
+) -> None:
+    """Killed between the entry and its witness: the same promotion again brings the file, and the alias."""
+    promoted(1, "baselines")
+    alias = tmp_path / "alias"
+    command = [sys.executable, "-c", PROMOTE_TWO, str(ledger.database.engine.url), str(alias)]
+    command.append(str(ledger.witness.folder))
+    killed = subprocess.run(command, env=os.environ | {"GRAFTWORK_FAULT": "promotion.before_witness"}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    first, second = ledger.entries(MODEL)
+    assert (ledger.witness.place(first).exists(), ledger.witness.place(second).exists()) == (True, False)
+    subprocess.run(command, check=True)
+    assert (alias.read_text(), ledger.entries(MODEL)) == ("2", (first, second))
+    assert ledger.witness.place(second).exists()
+
+
+def test_a_witness_is_heard_once(ledger: Ledger, promoted: Promote) -> None:
+    """What it saw stays, whatever it is shown later; a file that was altered is told."""
+    entry = promoted(1, "baselines")
+    ledger.witness.see([dataclasses.replace(entry, actor="mallory")])
+    assert ledger.verify() == ()
+    ledger.witness.place(entry).write_text("{}")
     (problem,) = ledger.verify()
-    assert "entry 3" in problem.where
+    assert problem.where == str(ledger.witness.place(entry))
+
+
+@pytest.mark.parametrize("model", ["a/b", "..", "../..", "a b@c", "ü"])
+def test_no_name_leads_out_of_the_folder(ledger: Ledger, promoted: Promote, model: str) -> None:
+    """Names that others gave: each has a folder of its own in the witness's."""
+    place = ledger.witness.place(dataclasses.replace(promoted(1, "baselines"), model=model))
+    assert place.resolve().parent.parent == ledger.witness.folder.resolve()
 
 
 def test_a_history_that_can_not_be_is_refused(ledger: Ledger, promoted: Promote) -> None:

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from graftwork.database import Database
 from graftwork.errors import PromotionRefused
 from graftwork.promotion.ledger import Ledger, Nomination, promote, reconcile, rollback
+from graftwork.promotion.witness import Witness
 
 RULES = st.sampled_from(["superiority", "non-inferiority", "by hand"])
 NAMES = count()
@@ -127,8 +128,9 @@ class Promotions(RuleBasedStateMachine):
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
     """One database for all histories, each under a model name of its own."""
-    database = Database.open(f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'graftwork.db'}")
-    yield Ledger(database)
+    folder = tmp_path_factory.mktemp("ledger")
+    database = Database.open(f"sqlite:///{folder / 'graftwork.db'}")
+    yield Ledger(database, Witness(folder / "seen"))
     database.engine.dispose()
 
 

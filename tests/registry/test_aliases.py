@@ -42,7 +42,7 @@ def test_a_promotion_that_was_cut_off_can_be_rolled_back(
     move_alias(workspace, MODEL, "champion", 1)
     assert roll_back(workspace, MODEL, "complaints").to_version == 1
     assert read_aliases(workspace, MODEL) == {"champion": 1}
-    assert Ledger(workspace.database).is_revoked(MODEL, register_other.bundle)
+    assert Ledger.of(workspace).is_revoked(MODEL, register_other.bundle)
 
 
 def test_a_champion_that_reads_other_columns_is_named(
