@@ -253,7 +253,9 @@ def _computed_once(stage: "Stage") -> str:
         return "nothing: augmented"
     if stage.is_pooled:
         return "pooled vectors"
-    return f"{stage.cut} lowest blocks" if stage.cut else ""
+    if stage.cut:
+        return f"{stage.cut} lowest blocks, {memory(stage.kept_bytes)} at most"
+    return f"nothing: {memory(stage.kept_bytes)} at most, over the budget" if stage.kept_bytes else ""
 
 
 def _stage_table(summary: "RunSummary") -> Table:

@@ -31,7 +31,8 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
     """What will be trained from which weights, kept under the run's id with all that it was resolved from."""
     workspace, policy = Workspace.open(), load_policy(recipe.root / recipe.policy)
     start = resolve_start(workspace, recipe, manifest, lock)
-    run = plan.plan_run(recipe, manifest, lock, policy, workspace.store, start)
+    room = workspace.settings.cache_bytes
+    run = plan.plan_run(recipe, manifest, lock, policy, workspace.store, start, room)
     fetch_start(workspace, run.plan)
     log.info("start: %s", start.sentence)
     create_table_artifact(

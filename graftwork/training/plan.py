@@ -19,6 +19,7 @@ from graftwork.fingerprint import digest, from_json, to_json
 from graftwork.models.catalog import DepthGroup, TextFamily, depth_groups, family_of
 from graftwork.policy import Policy
 from graftwork.recipe import EvaluationSection, Recipe, StageSection
+from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
 from graftwork.training.averaging import Averaging
 from graftwork.training.precision import resolve_precision
@@ -98,10 +99,16 @@ def model_facts(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock)
 
 
 def plan_training(
-    recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock, checkpoint: Path, start: Start = FROM_CHECKPOINT
+    recipe: Recipe,
+    manifest: DatasetManifest,
+    lock: CheckpointLock,
+    checkpoint: Path,
+    start: Start = FROM_CHECKPOINT,
+    cache_bytes: int = CACHE_BYTES,
 ) -> TrainingPlan:
     """The plan for this recipe on this data and checkpoint (`checkpoint`: its verified folder), from this start.
 
+    cache_bytes: what the activations of a frozen part may take; where they may take more, each epoch computes it again.
     Raises RecipeError if a stage names depth groups that there are not, CheckpointError for an unknown architecture.
     """
     facts = model_facts(recipe, manifest, lock)
@@ -120,21 +127,38 @@ def plan_training(
         "precision": resolve_precision(recipe.train.precision),
     }
     before = digest({"version": STAGE_VERSION} | shared | ({"start": start.warm.facts} if start.warm else {}))
-    stages = _resolve_stages(recipe, recipe.stages, "stages", groups, family, shapes, before)
-    warm_stages = _resolve_stages(recipe, recipe.warm_stages, "start.stages", groups, family, shapes, before)
+    rows = {side: sum(by_class.values()) for side, by_class in manifest.sides.items()}
+    vector = _width(config) * (2 if shared["precision"] == "bfloat16" else 4)
+    room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], recipe.input.max_tokens, vector)
+    stages = _resolve_stages(recipe, recipe.stages, "stages", groups, family, shapes, before, room)
+    warm_stages = _resolve_stages(recipe, recipe.warm_stages, "start.stages", groups, family, shapes, before, room)
     if start.warm:
         stages = warm_stages
     return TrainingPlan(
         name=recipe.name,
         problem_type=recipe.problem_type,
         recipe_digest=recipe.digest,
-        rows={side: sum(by_class.values()) for side, by_class in manifest.sides.items()},
+        rows=rows,
         groups=groups,
         stages=stages,
         start=start,
         bundle_key=f"bundle/{digest({'version': BUNDLE_VERSION, 'last': stages[-1].key})}",
         **shared,
     )
+
+
+@dataclass(frozen=True)
+class CacheRoom:
+    """How much of a frozen part can be kept. budget, vector: bytes, the latter of one token's activations."""
+
+    budget: int
+    rows: int
+    max_tokens: int
+    vector: int
+
+    def needed(self, is_pooled: bool) -> int:
+        """Bytes at most."""
+        return self.rows * self.vector * (1 if is_pooled else self.max_tokens)
 
 
 def _resolve_stages(
@@ -145,6 +169,7 @@ def _resolve_stages(
     family: TextFamily,
     shapes: Mapping[str, tuple[int, ...]],
     before: str,
+    room: CacheRoom,
 ) -> tuple[Stage, ...]:
     """Stages with their keys; a key covers everything before it, so a changed stage changes all later ones.
 
@@ -157,9 +182,11 @@ def _resolve_stages(
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
         trained = trained_groups(section.train, stage_groups(groups, adapters), f"{where}.train")
         augment = section.augment.model_dump(exclude_defaults=True)
-        is_cached = section.solver == "lbfgs" or (recipe.train.prefix_cache and not augment)
-        cut = frozen_blocks(trained) if is_cached else 0
-        is_pooling_learnt = recipe.input.pooling == "attention"
+        is_frozen = frozen_blocks(trained) > 0
+        is_pooled = is_frozen and [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
+        may_be_kept = is_frozen and recipe.train.prefix_cache and not augment
+        kept_bytes = room.needed(is_pooled) if may_be_kept else 0
+        is_cut = section.solver == "lbfgs" or (may_be_kept and kept_bytes <= room.budget)
         facts: dict[str, Any] = {
             "rates": peak_rates(section, trained, deepest=groups[-1].depth),
             "solver": section.solver,
@@ -176,13 +203,13 @@ def _resolve_stages(
             "l2_sp": section.l2_sp,
             "average": section.average and Averaging(section.average.ema, section.average.after),
             "augment": augment,
-            "cut": cut,
-            "is_pooled": cut > 0 and [group.name for group in trained] == ["head"] and not is_pooling_learnt,
+            "cut": frozen_blocks(trained) if is_cut else 0,
+            "is_pooled": is_cut and is_pooled,
             "adapters": adapters,
         }
         before = digest({"before": before, "index": index} | facts)
         trainable = sum(group.parameters for group in trained)
-        stages.append(Stage(name=section.name, trainable=trainable, key=f"stage/{before}", **facts))
+        stages.append(Stage(section.name, trainable=trainable, key=f"stage/{before}", kept_bytes=kept_bytes, **facts))
     return tuple(stages)
 
 
@@ -193,12 +220,13 @@ def plan_run(
     policy: Policy,
     store: Store,
     start: Start = FROM_CHECKPOINT,
+    cache_bytes: int = CACHE_BYTES,
 ) -> ResolvedRun:
-    """The run that this recipe asks for on this data, written to the store.
+    """The run that this recipe asks for on this data, written to the store; else as `plan_training`.
 
     Its id follows from what it resolved, so that the same again is the same run.
     """
-    plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start)
+    plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start, cache_bytes)
     facts = {
         "plan": plan,
         "manifest": manifest.digest,

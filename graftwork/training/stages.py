@@ -24,7 +24,8 @@ class Stage:
     augmentation of the training rows. accumulate: batches of an optimiser step. average: of the weights over steps.
     l2_sp: strength of the pull to the weights that the stage began with. is_pooled: what is computed once for each row
     is its one pooled vector. solver: `adamw`, or `lbfgs` for the optimum of a head, where rates are 0 and epochs is 1.
-    head_start: `keep`, `fresh`, or what the logits of the head that it finds are scaled by.
+    head_start: `keep`, `fresh`, or what the logits of the head that it finds are scaled by. kept_bytes: what computing
+    the frozen part once would take in the store, if every text were as long as may be; without a cut it was too much.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -49,6 +50,7 @@ class Stage:
     is_pooled: bool = False
     solver: str = "adamw"
     head_start: str | float = "keep"
+    kept_bytes: int = 0
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from tiny import resolve_run
 
 from graftwork.errors import RecipeError, TrainingError
 from graftwork.models.catalog import FAMILIES, DepthGroup
@@ -116,8 +118,23 @@ def test_an_option_of_a_stage_is_a_fact_of_it(
 ) -> None:
     """It is in the record and in the key, and changes nothing else."""
     plain, changed = resolve().plan.stages[1], resolve(f"stages.1.{option}").plan.stages[1]
-    assert changed == replace(plain, key=changed.key, **fact)
+    assert changed == replace(plain, key=changed.key, kept_bytes=changed.kept_bytes, **fact)
     assert changed.key != plain.key
+
+
+def test_what_is_too_large_is_computed_in_each_epoch(
+    resolve: Callable[..., ResolvedRun], workspace: Workspace, tmp_path: Path
+) -> None:
+    """Activations of every token may be, where a head's one vector a row is not; its key changes, as its bits do."""
+    known = resolve().plan
+    rows, width = known.rows["train"] + known.rows["validation"], 32
+    assert [stage.kept_bytes for stage in known.stages] == [rows * width * 4, rows * width * 4 * known.max_tokens]
+    settings = workspace.settings.model_copy(update={"cache_bytes": known.stages[1].kept_bytes - 1})
+    found = resolve_run(tmp_path, replace(workspace, settings=settings)).plan
+    assert [(stage.cut, stage.is_pooled) for stage in found.stages] == [(3, True), (0, False)]
+    assert [stage.kept_bytes for stage in found.stages] == [stage.kept_bytes for stage in known.stages]
+    assert found.stages[0].key == known.stages[0].key
+    assert found.stages[1].key != known.stages[1].key
 
 
 def test_what_pooling_learns_is_counted(resolve: Callable[..., ResolvedRun]) -> None:
