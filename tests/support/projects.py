@@ -23,10 +23,13 @@ ROOT = Path(__file__).parents[2]
 GRAFTWORK = Path(sys.executable).with_name("graftwork")
 RECIPE = "recipes/review-sentiment.yaml"
 MOVIES, AMAZON = 800, 400
-# Small enough for a test, and still two stages, real data and a verdict that decides.
+# Small enough for a test, two stages so that there is a switch, real data and a verdict that decides.
+STAGES = (
+    "{name: top, train: head, epochs: 1, learning_rate: 3e-4, head_multiplier: 10}",
+    "{name: upper, train: [head, 'top:1'], epochs: 1, learning_rate: 2e-4}",
+)
 SMALL_STAGES = [
-    "--set=stages.0.train=head",
-    "--set=stages.1.train=[head, 'top:1']",
+    f"--set=stages=[{', '.join(STAGES)}]",
     "--set=train.batch_tokens=800",
     "--set=input.max_tokens=32",
     "--set=evaluation.baselines=[majority, tfidf]",
