@@ -31,7 +31,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, Oper
 from graftwork.errors import Problem, RecipeError, ServiceUnavailable
 from graftwork.storage import is_full, make_folder
 
-REVISION = "0001"  # the newest migration; a test compares it with Alembic's own view
+REVISION = "0002"  # the newest migration; a test compares it with Alembic's own view
 BUSY_TIMEOUT_S = 30
 MIGRATION_LOCK = 0x67726166  # any number that every Graftwork shares: "graf"
 
@@ -98,6 +98,32 @@ manifests = Table(
     UniqueConstraint("lineage", "input_digest", name="one_manifest_per_input"),
 )
 
+landings = Table(
+    "landings",
+    TABLES,
+    Column("lineage", String, primary_key=True),
+    Column("listing", String, nullable=False),
+    Column("files", Integer, nullable=False),
+    Column("changed_at", String, nullable=False),
+    Column("pending_since", String, nullable=False),
+    Column("looked", String),
+    Column("rows", Integer),
+    Column("settled", String),
+    Column("problem", Text),
+)
+retrainings = Table(
+    "retrainings",
+    TABLES,
+    Column("lineage", String, primary_key=True),
+    Column("manifest_digest", String, primary_key=True),
+    Column("sequence", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("run", String),
+    Column("created_at", String, nullable=False),
+    Column("closed_at", String),
+    UniqueConstraint("lineage", "sequence", name="one_retraining_at_a_time"),
+)
+
 
 class Database:
     """A migrated database; `open` makes it, `begin` is the only way in."""
@@ -131,8 +157,13 @@ class Database:
 
 
 def now() -> str:
-    """The time in UTC as ISO 8601 to the millisecond: it sorts and hashes the same in every database."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    """The time as `timestamp` writes it."""
+    return timestamp(datetime.now(UTC))
+
+
+def timestamp(moment: datetime) -> str:
+    """A time in UTC as ISO 8601 to the millisecond: it sorts and hashes the same in every database."""
+    return moment.isoformat(timespec="milliseconds")
 
 
 def _parse(url: str) -> URL:

@@ -5,6 +5,7 @@ is refused, so that no half-written file becomes data.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,13 +92,22 @@ def read_file(
     return read
 
 
+def stamp_files(source: str, path: Path, root: Path) -> list[tuple[str, str, int, int, int]]:
+    """Each file of one source by source, name, size, time and inode: what tells, unread, whether anything changed."""
+    place = root / path
+    if place.is_dir():
+        found = [(entry.path, entry.stat()) for entry in _walk(place) if entry.is_file()]
+    else:
+        found = [(str(place), place.stat())] if place.exists() else []
+    return sorted((source, name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
+
+
 def _list_landing(source: str, folder: Path, root: Path, kind: str | None) -> list[LandedFile]:
     inside = folder.resolve()
     files, problems = [], []
-    for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*")):
-        if any(part.startswith(".") for part in name.split("/")) or name.endswith(UNFINISHED):
-            continue
-        if not path.resolve().is_relative_to(inside):
+    for path in sorted(Path(entry.path) for entry in _walk(folder)):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
             problems.append(Problem("a symbolic link leaves the landing folder", _shown(path, root), "copy the file"))
         elif path.is_file():
             found = kind or FORMATS.get(path.suffix.lower())
@@ -107,6 +117,18 @@ def _list_landing(source: str, folder: Path, root: Path, kind: str | None) -> li
                 files.append(_pin(source, name, path, _shown(path, root), found, is_landing=True))
     raise_if(problems, DataError)
     return files
+
+
+def _walk(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    """What lies below a landing folder, without what is hidden or still being written; links lead nowhere."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)
+            elif not entry.name.endswith(UNFINISHED):
+                yield entry
 
 
 def _pin(source: str, name: str, path: Path, where: str, kind: str, is_landing: bool) -> LandedFile:

@@ -16,6 +16,7 @@ KILLERS = (
     "e2e/test_kill.py",
     "registry/test_versions.py",
     "promotion/test_ledger.py",
+    "monitoring/test_landing.py",
     "flows/test_cli.py",
 )
 

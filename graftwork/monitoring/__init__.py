@@ -1,0 +1,1 @@
+"""What happens outside that a recipe has to answer: data that lands."""
