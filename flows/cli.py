@@ -31,8 +31,9 @@ Exit codes: 0 done (whatever the verdict), 1 our bug, 2 recipe or usage, 3 data,
 6 registry or promotion refused, 7 a service is away, 8 an audit found something, 75 paused: run again to go on.
 """
 
-MAKE, USE, GOVERN = (
-    Group(name, sort_key=index) for index, name in enumerate(("Make a model", "Use it", "Answer for it"))
+MAKE, RUN, USE, GOVERN = (
+    Group(name, sort_key=index)
+    for index, name in enumerate(("Make a model", "Leave it alone", "Use it", "Answer for it"))
 )
 
 app = App(
@@ -195,6 +196,48 @@ def schema() -> None:
     sys.stdout.write(json.dumps(recipe_schema(), indent=1) + "\n")
 
 
+@app.command(group=RUN)
+def deploy(*recipes: Path, json: Json = False) -> None:
+    """Deploy recipes on the Prefect server: their runs, the watch over what lands for them, the audit, and automations.
+
+    Deploying again brings everything up to date. Workers of the pool `cpu` then run them: see docs/server.md.
+    """
+    if not recipes:
+        raise RecipeError("name at least one recipe")
+    with _project(recipes[0]) as settings, _prefect(settings):
+        from flows.deploy import deploy
+
+        done = deploy(recipes)
+    lines = [*(f"deployed {name}" for name in done.deployments), *(f"automation {name}" for name in done.automations)]
+    _print(json, asdict(done), *lines)
+
+
+@app.command(group=RUN)
+def land(
+    file: Path,
+    *,
+    recipe: Annotated[Path, Parameter(help="The recipe whose data it is.")],
+    source: Annotated[str | None, Parameter(help="Which of its sources, if several are landing folders.")] = None,
+    json: Json = False,
+) -> None:
+    """Hand a file in: copy it into the recipe's landing folder, whole or not at all, and say so on the Prefect server.
+
+    A file that is dropped into the folder is found, too, after the recipe's quiet time; one that is handed in is looked
+    at without waiting. Without a server the next `graftwork run` takes it.
+    """
+    from graftwork import api
+
+    with _project(recipe) as settings:
+        done = api.land(recipe, file, source)
+        if not settings.is_prefect_embedded:
+            with _prefect(settings):
+                from flows.events import tell_landed
+
+                tell_landed(done)
+    what = "has landed before" if done.was_there else "landed"
+    _print(json, asdict(done), f"{done.path} {what}, for source {done.source} of {done.model}")
+
+
 @app.command(group=USE)
 def predict(
     model: Annotated[str, Parameter(help="MODEL@ALIAS or MODEL/VERSION; MODEL alone means its champion.")],
@@ -277,6 +320,18 @@ def _project(recipe: Path) -> Iterator["Settings"]:
         raise RecipeError(f"{recipe}: no such recipe; `graftwork init` writes one")
     use_home(find_root(recipe))
     yield Settings.read()
+
+
+@contextmanager
+def _prefect(settings: "Settings") -> Iterator[None]:
+    """The Prefect server that the settings name, once it answers; RecipeError if they name none."""
+    from flows.server import prefect_api, wait_until_ready
+
+    if settings.is_prefect_embedded:
+        raise RecipeError("PREFECT_API_URL: not set, and this needs a Prefect server: see docs/server.md")
+    with prefect_api(settings):
+        wait_until_ready()
+        yield
 
 
 def _print(as_json: bool, facts: Any, *lines: Any) -> None:

@@ -19,6 +19,7 @@ from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
     from graftwork.choice import Choice
+    from graftwork.data.handover import HandedIn
     from graftwork.registry.audit import Audit
     from graftwork.registry.versions import ListedVersion
     from graftwork.scoring import Scored
@@ -139,6 +140,13 @@ def lock(recipe: Path) -> tuple[Path, str]:
 
     locked = lock_checkpoint(load_recipe(recipe), Workspace.open(), FAMILIES)
     return lock_path(recipe), locked.source
+
+
+def land(recipe: Path, file: Path, source: str | None = None) -> "HandedIn":
+    """Copy a file into a landing folder of the recipe, whole or not at all."""
+    from graftwork.data.handover import hand_in
+
+    return hand_in(load_recipe(recipe), file, source)
 
 
 def models(model: str | None = None) -> "list[ListedVersion]":

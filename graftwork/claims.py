@@ -46,6 +46,12 @@ def settle(database: Database, kind: str, key: str, outcome: str) -> Claim:
         return _read(connection, kind, key, owner)
 
 
+def outcome_of(database: Database, kind: str, key: str) -> str | None:
+    """What came of the claim; None if nothing has yet, or nobody made it."""
+    with database.begin() as connection:
+        return connection.scalar(select(claims.c.outcome).where(_is(kind, key)))
+
+
 def open_claims(database: Database, kind: str) -> tuple[Claim, ...]:
     """Claims of a kind that nobody settled, oldest first; `won` tells which of them are this process's."""
     wanted = select(claims).where(claims.c.kind == kind, claims.c.outcome.is_(None)).order_by(claims.c.created_at)

@@ -365,13 +365,28 @@ class EvaluationSection(Section):
     bootstrap: Count = Field(default=1000, description="Samples behind each interval.")
 
 
+class ScheduleSection(Section):
+    """When a run starts by itself, whether data has landed or not."""
+
+    cron: str | None = Field(default=None, description="Minute, hour, day of the month, month, day of the week.")
+    timezone: str = "UTC"
+    interval: Duration | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "ScheduleSection":
+        if (self.cron is None) == (self.interval is None):
+            raise ValueError("expected either cron or interval")
+        return self
+
+
 class RetrainSection(Section):
     """When and where to train again: not part of the digest."""
 
-    min_rows: Count = 1
-    quiet: Duration = timedelta(minutes=10)
-    max_wait: Duration = timedelta(days=7)
+    min_rows: Count = Field(default=1, description="Fewer rows than this that came or went wait for more.")
+    quiet: Duration = Field(default=timedelta(minutes=10), description="Nothing may change for so long.")
+    max_wait: Duration = Field(default=timedelta(days=7), description="After this, what is there is enough.")
     while_running: Literal["coalesce"] = "coalesce"
+    schedule: ScheduleSection | None = None
 
 
 class ResourcesSection(Section):

@@ -7,8 +7,10 @@ from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.runtime import flow_run
 
 from graftwork.checkpoints.lock import CheckpointLock
+from graftwork.claims import claim, outcome_of, settle
 from graftwork.data.manifest import DatasetManifest
 from graftwork.phrases import duration
 from graftwork.policy import load_policy
@@ -16,12 +18,13 @@ from graftwork.recipe import Recipe
 from graftwork.registry.starts import fetch_start, resolve_start
 from graftwork.training import launch, plan
 from graftwork.training.bundle import ServingBundle
-from graftwork.training.plan import ResolvedRun
+from graftwork.training.plan import ResolvedRun, open_run
 from graftwork.workspace import Workspace
 from tasks.narration import LOG_EVERY_S
 from tasks.policies import MINUTE_S, RETRIED
 
 PUBLISH_EVERY_S = 2.0
+RESOLVED = "resolved by flow run"
 
 log = logging.getLogger("graftwork.tasks")
 
@@ -34,6 +37,8 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
     room = workspace.settings.cache_bytes
     run = plan.plan_run(recipe, manifest, lock, policy, workspace.store, start, room)
     fetch_start(workspace, run.plan)
+    claim(workspace.database, RESOLVED, flow_run.id)
+    settle(workspace.database, RESOLVED, flow_run.id, run.run_id)
     log.info("start: %s", start.sentence)
     create_table_artifact(
         key="plan",
@@ -44,6 +49,13 @@ def plan_training(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLoc
         description=f"Run {run.run_id}: {run.plan.rows['train']:,} rows, {run.plan.parameters:,} parameters in all.",
     )
     return run
+
+
+def find_resolved() -> ResolvedRun | None:
+    """What this flow run resolved when it first came to it; None if it has not yet."""
+    workspace = Workspace.open()
+    run_id = outcome_of(workspace.database, RESOLVED, flow_run.id)
+    return None if run_id is None else open_run(workspace.store, run_id)
 
 
 @task(task_run_name="train run {run_id}", tags=["gpu"], **RETRIED)

@@ -11,6 +11,12 @@ from tasks.narration import narrated
 from tasks.policies import MINUTE_S, RETRIED
 
 
+@task(task_run_name="open data {digest}", tags=["cpu"], timeout_seconds=10 * MINUTE_S, **RETRIED)
+def accepted_data(digest: str) -> DatasetManifest:
+    """The manifest of that digest, which was made when the data landed."""
+    return data.open_manifest(Workspace.open().store, digest)
+
+
 @task(task_run_name="validate data of {recipe.name}", tags=["cpu"], timeout_seconds=120 * MINUTE_S, **RETRIED)
 def validate_data(recipe: Recipe) -> DatasetManifest:
     """The accepted rows of the recipe's sources; an artifact counts them file by file."""

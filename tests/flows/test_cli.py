@@ -28,6 +28,9 @@ COMMANDS = {
     "predict": ["MODEL", "DATA", "--output", "--json"],
     "models": ["MODEL", "--json"],
     "history": ["MODEL", "--json"],
+    "audit": ["--json"],
+    "deploy": ["RECIPES", "--json"],
+    "land": ["FILE", "--recipe", "--source", "--json"],
     "promote": ["MODEL", "VERSION", "--reason", "--json"],
     "rollback": ["MODEL", "--reason", "--json"],
 }
