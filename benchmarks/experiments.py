@@ -21,12 +21,12 @@ RETRAINING = "retraining/graftwork"
 GPU, TRAINER_GPU = "gpu/graftwork", "gpu/trainer"
 
 
-def _peer(measure: Callable[..., Any], settings: Mapping[str, Any]) -> Arm:
-    return Arm(partial(measure, settings=settings), settings)
+def _peer(measure: Callable[..., Any], settings: Mapping[str, Any], version: int = 1) -> Arm:
+    return Arm(partial(measure, settings=settings), settings, version=version)
 
 
 SEARCHED = {
-    f"training/tuned-{rate:.0e}": _peer(peers.train_tuned, {**peers.TUNED, "learning_rate": rate})
+    f"training/tuned-{rate:.0e}": _peer(peers.train_tuned, {**peers.TUNED, "learning_rate": rate}, version=2)
     for rate in peers.RATES
 }
 GPU_SETTINGS = {**peers.TUNED, "bf16": True, "per_device_train_batch_size": 64}
