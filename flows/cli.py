@@ -197,6 +197,28 @@ def schema() -> None:
 
 
 @app.command(group=RUN)
+def up(
+    *,
+    prefect_port: Annotated[int, Parameter(help="Where the Prefect server and its pages listen.")] = 4200,
+    mlflow_port: Annotated[int, Parameter(help="Where the MLflow server and its pages listen.")] = 5000,
+) -> None:
+    """Run a Prefect server, an MLflow server and workers on this machine, until Ctrl-C.
+
+    Everything is kept below .graftwork, and what all of them say in up.log there. What ends is started again. When all
+    is up, it prints what other terminals have to be told.
+    """
+    from flows.stack import Ports, running
+    from graftwork.settings import Settings, find_home, use_home
+
+    use_home(find_home(Path.cwd()).parent)
+    ports = Ports(prefect_port, mlflow_port)
+    with running(Settings.read(), ports, show=_say) as stack:
+        _say("up; in other terminals:")
+        _say(f"  export PREFECT_API_URL={ports.prefect_api} MLFLOW_TRACKING_URI={ports.mlflow_uri}")
+        stack.look_after()
+
+
+@app.command(group=RUN)
 def deploy(*recipes: Path, json: Json = False) -> None:
     """Deploy recipes on the Prefect server: their runs, the watch over what lands for them, the audit, and automations.
 
@@ -332,6 +354,11 @@ def _prefect(settings: "Settings") -> Iterator[None]:
     with prefect_api(settings):
         wait_until_ready()
         yield
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _print(as_json: bool, facts: Any, *lines: Any) -> None:

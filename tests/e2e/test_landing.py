@@ -143,7 +143,8 @@ def test_what_is_handed_in_is_trained_on_once_though_its_process_dies(team: Team
     team.wait_for(lambda: (found := team.trainer()) and found.pid != process.pid)
     print(f"killed to training again: {time.time() - killed:.0f} s")
     second = team.wait_for(lambda: team.ended(2))
-    assert (second["state_type"], second["run_count"]) == ("COMPLETED", 2)
+    assert second["state_type"] == "COMPLETED"
+    assert second["run_count"] > 1
     assert [version["version"]["version"] for version in team.call("models", MODEL)] == [2, 1]
     manifests = [run["parameters"]["manifest"] for run in team.retrainings()]
     assert len(manifests) == len(set(manifests)) == 2

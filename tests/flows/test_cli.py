@@ -29,6 +29,7 @@ COMMANDS = {
     "models": ["MODEL", "--json"],
     "history": ["MODEL", "--json"],
     "audit": ["--json"],
+    "up": ["--prefect-port", "--mlflow-port"],
     "deploy": ["RECIPES", "--json"],
     "land": ["FILE", "--recipe", "--source", "--json"],
     "promote": ["MODEL", "VERSION", "--reason", "--json"],

@@ -1,0 +1,37 @@
+"""Runs a command that ends when whoever started this does: `python -m flows.leash COMMAND …`.
+
+A server that outlives a supervisor that was killed would keep its port. Signals are passed on.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+PATIENCE_S = 40.0  # a worker gives what it runs 30 s
+STDIN = 0
+
+
+def main(command: list[str]) -> int:
+    """The exit code of the command."""
+    # A session of its own: Ctrl-C is the supervisor's to hear, which then stops workers before servers.
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - ours
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: child.terminate())
+    threading.Thread(target=_end_with_parent, args=(child,), daemon=True).start()
+    return child.wait()
+
+
+def _end_with_parent(child: "subprocess.Popen[bytes]") -> None:
+    while os.read(STDIN, 1):
+        pass
+    child.terminate()
+    try:
+        child.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
