@@ -6,7 +6,7 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,15 @@ WITHIN_S = 300
 
 @dataclass(frozen=True)
 class Team:
-    """A project, and a Prefect server that runs its deployments."""
+    """A project, and where the servers of `graftwork up` are that run its deployments."""
 
     project: Project
     api: str
+    mlflow: str
 
     def call(self, *arguments: str) -> Any:
         """What a command of graftwork prints with --json."""
-        return self.project.json(*arguments, PREFECT_API_URL=self.api)
+        return self.project.json(*arguments, PREFECT_API_URL=self.api, MLFLOW_TRACKING_URI=self.mlflow)
 
     def ask(self, what: str, **wanted: Any) -> list[dict[str, Any]]:
         request = urllib.request.Request(
@@ -45,6 +46,12 @@ class Team:
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
+
+    def runs(self) -> list[tuple[str, str]]:
+        """The names and states of what was to run, as far as the server tells."""
+        with suppress(OSError):
+            return [(run["name"], run["state_type"]) for run in self.ask("flow_runs")]
+        return []
 
     def retrainings(self) -> list[dict[str, Any]]:
         """Flow runs that the watch started, in their order."""
@@ -55,8 +62,7 @@ class Team:
         """What there is, once there is something."""
         deadline = time.monotonic() + WITHIN_S
         while not (found := what()):
-            runs = [(run["name"], run["state_type"]) for run in self.ask("flow_runs")]
-            assert time.monotonic() < deadline, f"waited in vain; runs: {runs}"
+            assert time.monotonic() < deadline, f"waited in vain; runs: {self.runs()}"
             time.sleep(0.5)
         return found
 
@@ -76,9 +82,9 @@ class Team:
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """A server without a worker; the Amazon reviews have not landed."""
+    """Servers and workers of `graftwork up`, for a small project; the Amazon reviews have not landed."""
     folder = tmp_path_factory.mktemp("team")
-    project, port = make_project(folder / "project"), free_port()
+    project, ports = make_project(folder / "project"), (free_port(), free_port())
     recipe = project.folder / RECIPE
     text = recipe.read_text()
     head, _, tail = text.partition("stages:\n")
@@ -87,11 +93,12 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         assert said in text
         text = text.replace(said, small)
     recipe.write_text(text)
-    there = Team(project, f"http://127.0.0.1:{port}/api")
-    server = f"PREFECT_SERVER_ANALYTICS_ENABLED=false prefect server start --port {port}"
-    with serving(
-        server, folder / "server", environment_for(PREFECT_HOME=str(folder / "prefect")), f"{there.api}/health"
-    ):
+    there = Team(project, f"http://127.0.0.1:{ports[0]}/api", f"http://127.0.0.1:{ports[1]}")
+    up = f"cd {project.folder} && exec graftwork up --prefect-port {ports[0]} --mlflow-port {ports[1]}"
+    started = time.monotonic()
+    with serving(up, folder / "up", environment_for()) as told:
+        there.wait_for(lambda: "in other terminals" in told.read_text())
+        print(f"up: {time.monotonic() - started:.0f} s")
         yield there
     assert processes_below(folder) == []
 
@@ -99,19 +106,6 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 @pytest.fixture(scope="module")
 def deployed(team: Team) -> Any:
     return team.call("deploy", RECIPE)
-
-
-@pytest.fixture(scope="module")
-def worker(team: Team, deployed: Any) -> Iterator[Path]:
-    """A worker of the pool that was deployed to, in the project's folder."""
-    environment = environment_for(
-        PREFECT_API_URL=team.api,
-        PREFECT_HOME=str(team.project.folder.parent / "worker-home"),
-        PREFECT_WORKER_QUERY_SECONDS="1",
-    )
-    with ExitStack() as stack:
-        script = f"cd {team.project.folder} && prefect worker start --pool cpu"
-        yield stack.enter_context(serving(script, team.project.folder.parent / "worker", environment))
 
 
 def test_deploying_again_changes_nothing(team: Team, deployed: Any) -> None:
@@ -123,14 +117,14 @@ def test_deploying_again_changes_nothing(team: Team, deployed: Any) -> None:
     assert deployed["deployments"] == [f"finetune/{MODEL}", "watch/all", "watch/landed", "monitor/all"]
 
 
-def test_what_is_there_is_trained_on_without_a_word(team: Team, worker: Path) -> None:
+def test_what_is_there_is_trained_on_without_a_word(team: Team, deployed: Any) -> None:
     """The movies lie there: the watch finds them, and the first version becomes champion."""
     first = team.wait_for(lambda: team.ended(1))
     assert first["state_type"] == "COMPLETED"
     assert [entry["rule"] for entry in team.call("history", MODEL)] == ["baselines"]
 
 
-def test_what_is_handed_in_is_trained_on_once_though_its_process_dies(team: Team, worker: Path) -> None:
+def test_what_is_handed_in_is_trained_on_once_though_its_process_dies(team: Team, deployed: Any) -> None:
     """Looked at at once; the flow's process is killed in its training, and the same flow run goes on with its data."""
     team.wait_for(lambda: team.ended(1))
     shorten(ROOT / "examples/reviews/amazon.tsv", team.project.folder.parent / "amazon.tsv", AMAZON)
@@ -148,4 +142,15 @@ def test_what_is_handed_in_is_trained_on_once_though_its_process_dies(team: Team
     assert [version["version"]["version"] for version in team.call("models", MODEL)] == [2, 1]
     manifests = [run["parameters"]["manifest"] for run in team.retrainings()]
     assert len(manifests) == len(set(manifests)) == 2
+    assert team.call("audit")["problems"] == []
+
+
+def test_a_person_promotes_and_goes_back(team: Team, deployed: Any) -> None:
+    """By hand, whatever the verdict was; the ledger, the alias and the audit agree."""
+    team.wait_for(lambda: team.ended(2))
+    if team.call("history", MODEL)[-1]["to_version"] == 1:
+        team.call("promote", MODEL, "2", "--reason", "it has read both kinds of reviews")
+    assert team.call("rollback", MODEL, "--reason", "complaints")["to_version"] == 1
+    serving_now = [each["version"]["version"] for each in team.call("models", MODEL) if "champion" in each["aliases"]]
+    assert serving_now == [1]
     assert team.call("audit")["problems"] == []
