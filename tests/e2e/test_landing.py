@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from projects import AMAZON, RECIPE, ROOT, STAGES, Project, make_project, processes_below, shorten
-from servers import environment_for, free_port, serving
+from servers import commands, environment_for, free_port, serving
 
 pytestmark = pytest.mark.e2e
 
@@ -143,6 +143,14 @@ def test_what_is_handed_in_is_trained_on_once_though_its_process_dies(team: Team
     manifests = [run["parameters"]["manifest"] for run in team.retrainings()]
     assert len(manifests) == len(set(manifests)) == 2
     assert team.call("audit")["problems"] == []
+
+
+def test_the_page_tells_what_was_done_here() -> None:
+    """Every command of docs/operations.md is one that these tests run."""
+    run = {"up", "deploy", "land", "promote", "rollback", "history", "audit"}
+    script = "\n".join(commands(ROOT / "docs/operations.md").values())
+    assert {line.split()[1] for line in script.splitlines()} == run
+    assert all(line.startswith("graftwork ") for line in script.splitlines())
 
 
 def test_a_person_promotes_and_goes_back(team: Team, deployed: Any) -> None:
