@@ -59,10 +59,12 @@ class Team:
         return [run for run in runs if run["parameters"].get("manifest")]
 
     def wait_for(self, what: Callable[[], Any]) -> Any:
-        """What there is, once there is something."""
-        deadline = time.monotonic() + WITHIN_S
-        while not (found := what()):
-            assert time.monotonic() < deadline, f"waited in vain; runs: {self.runs()}"
+        """What there is, once there is something; a server that is busy for a while is asked again."""
+        deadline, found = time.monotonic() + WITHIN_S, None
+        while not found:
+            with suppress(OSError):
+                found = what()
+            assert found or time.monotonic() < deadline, f"waited in vain; runs: {self.runs()}"
             time.sleep(0.5)
         return found
 
@@ -96,7 +98,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     there = Team(project, f"http://127.0.0.1:{ports[0]}/api", f"http://127.0.0.1:{ports[1]}")
     up = f"cd {project.folder} && exec graftwork up --prefect-port {ports[0]} --mlflow-port {ports[1]}"
     started = time.monotonic()
-    with serving(up, folder / "up", environment_for()) as told:
+    with serving(up, folder / "up", environment_for(), down_within_s=90) as told:
         there.wait_for(lambda: "in other terminals" in told.read_text())
         print(f"up: {time.monotonic() - started:.0f} s")
         yield there

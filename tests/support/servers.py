@@ -58,8 +58,17 @@ def call(script: str, folder: Path, environment: dict[str, str], code: int = 0) 
 
 
 @contextmanager
-def serving(script: str, folder: Path, environment: dict[str, str], health: str | None = None) -> Iterator[Path]:
-    """The script as a server that is up (`health`, a URL, answers) until the block ends; the file with what it says."""
+def serving(
+    script: str,
+    folder: Path,
+    environment: dict[str, str],
+    health: str | None = None,
+    down_within_s: float = DOWN_WITHIN_S,
+) -> Iterator[Path]:
+    """The script as a server that is up (`health`, a URL, answers) until the block ends; the file with what it says.
+
+    down_within_s: from then on it is insisted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
     with log.open("w") as told:
@@ -77,7 +86,7 @@ def serving(script: str, folder: Path, environment: dict[str, str], health: str 
                 _wait_until_up(process, health, log)
             yield log
         finally:
-            _end(process)
+            _end(process, down_within_s)
 
 
 def _wait_until_up(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
@@ -90,12 +99,12 @@ def _wait_until_up(process: "subprocess.Popen[bytes]", url: str, log: Path) -> N
         time.sleep(0.3)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[bytes]", within_s: float) -> None:
     """Ask the whole group, then insist."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(DOWN_WITHIN_S)
+        process.wait(within_s)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
