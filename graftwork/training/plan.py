@@ -184,9 +184,10 @@ def _resolve_stages(
         augment = section.augment.model_dump(exclude_defaults=True)
         is_frozen = frozen_blocks(trained) > 0
         is_pooled = is_frozen and [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
-        may_be_kept = is_frozen and recipe.train.prefix_cache and not augment
+        is_solved = section.solver == "lbfgs"
+        may_be_kept = is_frozen and (is_solved or (recipe.train.prefix_cache and not augment))
         kept_bytes = room.needed(is_pooled) if may_be_kept else 0
-        is_cut = section.solver == "lbfgs" or (may_be_kept and kept_bytes <= room.budget)
+        is_cut = may_be_kept and (is_solved or kept_bytes <= room.budget)
         facts: dict[str, Any] = {
             "rates": peak_rates(section, trained, deepest=groups[-1].depth),
             "solver": section.solver,
