@@ -28,7 +28,7 @@ def test_the_example_loads_from_a_clean_clone():
     recipe = load_recipe(ROOT / "recipes" / "review-sentiment.yaml", limit_rows=100)
     assert (recipe.root, recipe.limit_rows) == (ROOT, 100)
     assert (recipe.root / recipe.data.sources[0].path).is_file()
-    assert recipe.stages[0].learning_rate == 2e-4
+    assert recipe.stages[0].learning_rate == 3e-4
     assert load_policy(recipe.root / recipe.policy).level == 0.95
 
 
