@@ -113,7 +113,6 @@ def test_the_procfile_is_whole(tmp_path: Path) -> None:
         ("prefect", True),
         ("mlflow", True),
         ("cpu", False),
-        ("gpu", False),
     ]
     assert not [word for service in services for word in service.command if "$" in word]
     told = environment_of(settings, Ports(1, 2))
