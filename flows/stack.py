@@ -21,7 +21,7 @@ from graftwork.errors import Problem, RecipeError, ServiceUnavailable
 from graftwork.settings import PATIENT_THREADS, Settings
 
 HOST = "127.0.0.1"
-READY_WITHIN_S, STOP_WITHIN_S = 120.0, 45.0
+READY_WITHIN_S, STOP_WITHIN_S = 120.0, 40.0
 RESTART_AFTER_S = (1.0, 2.0, 5.0, 15.0, 60.0)  # the first time, the second …
 STEADY_S = 120.0  # a process that ran so long is not one that keeps dying
 LOG = "up.log"
@@ -99,11 +99,12 @@ class Stack:
             running = [service.process for service in group if service.process is not None and service.is_running]
             for process in running:
                 process.terminate()
+            deadline = time.monotonic() + STOP_WITHIN_S
             for process in running:
                 try:
-                    process.wait(STOP_WITHIN_S)
+                    process.wait(max(0.1, deadline - time.monotonic()))
                 except subprocess.TimeoutExpired:
-                    process.kill()
+                    process.terminate()  # the second time the leash insists
                     process.wait()
         for pump in self.pumps:
             pump.join(1)
@@ -207,6 +208,7 @@ def environment_of(settings: Settings, ports: Ports) -> dict[str, str]:
         "PREFECT_API_URL": ports.prefect_api,
         "PREFECT_SERVER_UI_API_URL": ports.prefect_api,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite on a busy machine: after 10 s it dropped events
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_WORKER_QUERY_SECONDS": "5",
         "PREFECT_CLI_PROMPT": "false",

@@ -98,7 +98,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     there = Team(project, f"http://127.0.0.1:{ports[0]}/api", f"http://127.0.0.1:{ports[1]}")
     up = f"cd {project.folder} && exec graftwork up --prefect-port {ports[0]} --mlflow-port {ports[1]}"
     started = time.monotonic()
-    with serving(up, folder / "up", environment_for(), down_within_s=90) as told:
+    with serving(up, folder / "up", environment_for(), down_within_s=120) as told:
         there.wait_for(lambda: "in other terminals" in told.read_text())
         print(f"up: {time.monotonic() - started:.0f} s")
         yield there

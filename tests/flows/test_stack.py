@@ -96,6 +96,20 @@ time.sleep(600)
     wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 
+def test_what_does_not_end_is_ended(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ignores the signal, and so does a process that it started in a session of its own."""
+    monkeypatch.setattr("flows.stack.STOP_WITHIN_S", 1)
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPER
+    command = (
+        f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {deaf!r}], start_new_session=True); {deaf}"
+    )
+    stack = Stack([Service("worker", [sys.executable, "-c", command])], os.environ, told.append)
+    stack.start()
+    wait_until(lambda: len(told.pids("worker")) == 2)
+    stack.stop()
+    wait_until(lambda: not [pid for pid in told.pids("worker") if psutil.pid_exists(pid)])
+
+
 def test_a_port_that_is_taken_is_named() -> None:
     import socket
 
