@@ -12,6 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
+from prefect.states import AwaitingRetry
 
 from graftwork.errors import GraftworkError, Problem, RecipeError, ServiceUnavailable, raise_if
 from graftwork.monitoring.landing import Retraining, Watched, Watcher
@@ -19,8 +20,10 @@ from graftwork.recipe import Recipe, load_recipe
 from graftwork.workspace import Workspace
 from tasks.policies import RETRIED
 
-# A run that crashed is started again by an automation: until then it is not over.
-RECOVERED_WITHIN = timedelta(minutes=2)
+# A run that crashed is started again by an automation. On SQLite the server may lose the event that asks for that, and
+# a worker reports a dead process a second time after some seconds: later than this, whoever looks does it.
+RECOVERED_WITHIN = timedelta(seconds=20)
+MOST_STARTS = 10
 
 log = logging.getLogger("graftwork.tasks")
 
@@ -87,12 +90,18 @@ class DeployedTrainings:
         return str(run.id)
 
     def is_over(self, run: str) -> bool:
-        """True if the flow run has ended and will not be started again, or was deleted."""
+        """True if the flow run has ended, or was deleted; one that crashed and was left so is started again."""
         with get_client(sync_client=True) as client:
             try:
-                state = client.read_flow_run(UUID(run)).state
+                found = client.read_flow_run(UUID(run))
             except ObjectNotFound:
                 return True
-        if state is None or not state.is_final():
-            return False
-        return not state.is_crashed() or datetime.now(UTC) - state.timestamp > RECOVERED_WITHIN
+            state = found.state
+            if state is None or not state.is_final():
+                return False
+            if not state.is_crashed() or found.run_count >= MOST_STARTS:
+                return True
+            if datetime.now(UTC) - state.timestamp > RECOVERED_WITHIN:
+                log.warning("run %s crashed and was left so: it is started again", run)
+                client.set_flow_run_state(found.id, AwaitingRetry(), force=True)
+        return False
