@@ -22,6 +22,8 @@ DATA = {
     "graftwork/report/templates/style.css",
     "graftwork/templates/policy.yaml.j2",
     "graftwork/templates/recipe.yaml.j2",
+    "deployments/Procfile",
+    "deployments/automations.yaml",
     "deployments/prefect.yaml",
 }
 
