@@ -3,17 +3,18 @@
 A server that outlives a supervisor that was killed would keep its port. Signals are passed on.
 """
 
-import os
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 
 import psutil
 
+from graftwork.lifeline import end_with_parent
+
 PATIENCE_S = 40.0  # a worker gives what it runs 30 s
-STDIN = 0
 
 
 def main(command: list[str]) -> int:
@@ -28,13 +29,11 @@ def main(command: list[str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
-    threading.Thread(target=_end_with_parent, args=(child,), daemon=True).start()
+    end_with_parent(partial(_end, child))
     return child.wait()
 
 
-def _end_with_parent(child: "subprocess.Popen[bytes]") -> None:
-    while os.read(STDIN, 1):
-        pass
+def _end(child: "subprocess.Popen[bytes]") -> None:
     child.terminate()
     try:
         child.wait(PATIENCE_S)
