@@ -103,7 +103,6 @@ landings = Table(
     TABLES,
     Column("lineage", String, primary_key=True),
     Column("listing", String, nullable=False),
-    Column("files", Integer, nullable=False),
     Column("changed_at", String, nullable=False),
     Column("pending_since", String, nullable=False),
     Column("looked", String),

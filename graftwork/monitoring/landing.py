@@ -61,8 +61,8 @@ class Trainer(Protocol):
 class Sources(Protocol):
     """What a recipe's data comes from."""
 
-    def list(self) -> tuple[str, int]:
-        """A digest of which files there are, none of them read, and how many."""
+    def list(self) -> str:
+        """A digest of which files there are, none of them read."""
         ...
 
     def read(self) -> str:
@@ -81,10 +81,10 @@ class RecipeSources:
     recipe: Recipe
     workspace: Workspace
 
-    def list(self) -> tuple[str, int]:
+    def list(self) -> str:
         sources = self.recipe.data.sources
         files = [stamp for each in sources for stamp in stamp_files(each.name, each.path, self.recipe.root)]
-        return digest(files), len(files)
+        return digest(files)
 
     def read(self) -> str:
         return validate_data(self.recipe, self.workspace).digest
@@ -151,18 +151,17 @@ class Watcher:
 
     def _note(self) -> Row[Any]:
         """The landing as it is known from now on; a clock that was put back keeps nobody waiting."""
-        listing, files = self.sources.list()
-        found, now = {"listing": listing, "files": files}, timestamp(self.clock())
+        listing, now = self.sources.list(), timestamp(self.clock())
         with self.database.begin(locking=landings) as connection:
             known = connection.execute(select(landings).where(self._is_mine)).one_or_none()
             if known is None:
-                first = found | {"changed_at": now, "pending_since": now}
-                connection.execute(insert(landings).values(lineage=self.lineage, **first))
+                first = {"lineage": self.lineage, "listing": listing, "changed_at": now, "pending_since": now}
+                connection.execute(insert(landings).values(first))
             else:
                 changed_at = min(known.changed_at, now) if known.listing == listing else now
                 since = now if known.listing == known.settled else min(known.pending_since, now)
-                times = {"changed_at": changed_at, "pending_since": since}
-                connection.execute(update(landings).where(self._is_mine).values(**found, **times))
+                found = {"listing": listing, "changed_at": changed_at, "pending_since": since}
+                connection.execute(update(landings).where(self._is_mine).values(found))
             return connection.execute(select(landings).where(self._is_mine)).one()
 
     def _why_wait(self, landing: Row[Any]) -> str | None:
@@ -188,7 +187,7 @@ class Watcher:
         except DataError as error:
             self._settle(landing, problem=f"what landed was refused: {error}")
             return Watched("refused", str(error))
-        if self.sources.list()[0] != landing.listing:
+        if self.sources.list() != landing.listing:
             return Watched("waiting", "files landed while the others were read: they are taken together")
         with self.database.begin() as connection:
             last = self._last(connection)

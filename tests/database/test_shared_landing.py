@@ -18,8 +18,8 @@ class Elsewhere:
 
     asked: list[Retraining] = field(default_factory=list)
 
-    def list(self) -> tuple[str, int]:
-        return "listing", 1
+    def list(self) -> str:
+        return "listing"
 
     def read(self) -> str:
         return "manifest"

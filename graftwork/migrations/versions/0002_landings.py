@@ -13,7 +13,6 @@ def upgrade() -> None:
         "landings",
         sa.Column("lineage", sa.String, primary_key=True),
         sa.Column("listing", sa.String, nullable=False),
-        sa.Column("files", sa.Integer, nullable=False),
         sa.Column("changed_at", sa.String, nullable=False),
         sa.Column("pending_since", sa.String, nullable=False),
         sa.Column("looked", sa.String),
