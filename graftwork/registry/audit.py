@@ -4,12 +4,12 @@ An audit changes nothing. What a crash cut off is finished by the next run, prom
 person.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
 from graftwork.errors import AuditError, Problem
-from graftwork.promotion.history import CHALLENGER, CHAMPION, LedgerEntry, replay
+from graftwork.promotion.history import CHALLENGER, CHAMPION, Standing, replay
 from graftwork.promotion.ledger import Ledger, find_misplaced
 from graftwork.registry.versions import RegisteredModel, read_registry
 from graftwork.workspace import Workspace
@@ -29,11 +29,17 @@ def audit(workspace: Workspace) -> Audit:
     ledger, registry = Ledger.of(workspace), read_registry(workspace)
     entries = ledger.all_entries()
     ours = {entry.model for entry in entries} | {name for name, model in registry.items() if _is_ours(model)}
-    problems = [*ledger.verify(), *_impossible(entries)]
+    problems, standings = [*ledger.verify()], {}
+    for (name, alias), history in groupby(entries, key=lambda entry: (entry.model, entry.alias)):
+        try:
+            standings[name, alias] = replay(history)
+        except AuditError as error:  # a history that no sequence of promotions and rollbacks gives
+            problems += error.problems
     for name in sorted(ours):
         model = registry.get(name, RegisteredModel({}, {}))
         problems += [each.problem for each in find_misplaced(ledger, name, model.aliases)]
-        problems += _lost_champions(entries, name, model)
+        if (name, CHAMPION) in standings:
+            problems += _lost_champions(standings[name, CHAMPION], name, model)
     return Audit(tuple(sorted(ours)), len(entries), tuple(problems))
 
 
@@ -42,22 +48,8 @@ def _is_ours(model: RegisteredModel) -> bool:
     return any(model.aliases.get(alias) in model.bundles for alias in (CHAMPION, CHALLENGER))
 
 
-def _impossible(entries: Iterable[LedgerEntry]) -> Iterator[Problem]:
-    """Histories that no sequence of promotions and rollbacks gives."""
-    for _, history in groupby(entries, key=lambda entry: (entry.model, entry.alias)):
-        try:
-            replay(history)
-        except AuditError as error:
-            yield from error.problems
-
-
-def _lost_champions(entries: Iterable[LedgerEntry], name: str, model: RegisteredModel) -> Iterator[Problem]:
+def _lost_champions(standing: Standing, name: str, model: RegisteredModel) -> Iterator[Problem]:
     """The version that serves and the one to go back to, where the registry has lost it or has another in its place."""
-    history = [entry for entry in entries if (entry.model, entry.alias) == (name, CHAMPION)]
-    try:
-        standing = replay(history)
-    except AuditError:
-        return
     for entry, role in ((standing.champion, "the champion"), (standing.predecessor, "the one to go back to")):
         if entry is None:
             continue
