@@ -3,6 +3,7 @@
 import os
 import platform
 import shlex
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 from string import Template
 from typing import IO
 
-from graftwork.errors import Problem, RecipeError, ServiceUnavailable
+from graftwork.errors import Problem, RecipeError, ServiceUnavailable, raise_if
 from graftwork.settings import PATIENT_THREADS, Settings
 
 HOST = "127.0.0.1"
@@ -163,7 +164,6 @@ def running(settings: Settings, ports: Ports, show: Tell) -> Iterator[Stack]:
     Raises RecipeError if a port is taken, ServiceUnavailable if a server does not come up.
     """
     check_ports(ports)
-    settings.home.mkdir(parents=True, exist_ok=True)
     lock = threading.Lock()
     with (settings.home / LOG).open("a", encoding="utf-8") as log:
 
@@ -223,8 +223,6 @@ def environment_of(settings: Settings, ports: Ports) -> dict[str, str]:
 
 def check_ports(ports: Ports) -> None:
     """Raises RecipeError for each port that something listens on already."""
-    import socket
-
     taken = []
     for option, port in (("--prefect-port", ports.prefect), ("--mlflow-port", ports.mlflow)):
         with socket.socket() as probe:
@@ -233,5 +231,4 @@ def check_ports(ports: Ports) -> None:
                 probe.bind((HOST, port))
             except OSError as error:
                 taken.append(Problem(f"port {port} can't be had: {error.strerror}", option, "name another one"))
-    if taken:
-        raise RecipeError(*taken)
+    raise_if(taken, RecipeError)
