@@ -301,7 +301,11 @@ class StageSection(Section):
     weight_decay: Amount = 0.01
     label_smoothing: Share = 0.0
     clip_norm: Rate = 1.0
-    patience: Count | None = Field(default=None, description="Epochs without a better validation loss before it stops.")
+    keep_epoch: Literal["log-loss", "accuracy", "last"] = Field(
+        default="log-loss",
+        description="The epoch whose weights it leaves: the best by this on validation, or the last.",
+    )
+    patience: Count | None = Field(default=None, description="Epochs without a better one before it stops.")
     class_weights: Literal["none", "balanced"] = "none"
     augment: AugmentSection = AugmentSection()
     accumulate: Count = Field(default=1, description="Batches of an optimiser step.")
@@ -318,6 +322,8 @@ class StageSection(Section):
             raise ValueError("layer_decay makes rates of depth groups differ, and all adapters are one")
         if "lora" in self.train and self.l2_sp:
             raise ValueError("l2_sp holds the body where it began, and adapters leave it there")
+        if self.patience is not None and self.keep_epoch == "last":
+            raise ValueError("patience waits for a better epoch, and keep_epoch: last keeps the last whatever it is")
         return self
 
     @model_validator(mode="after")

@@ -206,6 +206,13 @@ def validate(
     return loss, (logits.argmax(1) == labels).double().mean().item()
 
 
+def is_better(epoch: EpochMetrics, best: EpochMetrics, keep_epoch: str) -> bool:
+    """Whether a later epoch takes the place of the best so far; equal accuracies are told apart by their losses."""
+    if keep_epoch == "accuracy" and epoch.validation_accuracy != best.validation_accuracy:
+        return epoch.validation_accuracy > best.validation_accuracy
+    return keep_epoch == "last" or epoch.validation_loss < best.validation_loss
+
+
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The model's tensors, as in its state dict, without frozen parameters."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
@@ -317,7 +324,7 @@ class StageLoop:
 
     def keep_best(self, metrics: EpochMetrics) -> None:
         best = self.progress.best_epoch
-        if best == 0 or metrics.validation_loss < self.progress.epochs[best - 1].validation_loss:
+        if best == 0 or is_better(metrics, self.progress.epochs[best - 1], self.stage.keep_epoch):
             self.progress.best_epoch = metrics.epoch
             self.best_weights = {name: tensor.clone() for name, tensor in trained_tensors(self.model).items()}
 

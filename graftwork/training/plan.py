@@ -198,6 +198,7 @@ def _resolve_stages(
             "weight_decay": section.weight_decay,
             "label_smoothing": section.label_smoothing,
             "clip_norm": section.clip_norm,
+            "keep_epoch": section.keep_epoch,
             "patience": section.patience,
             "class_weights": section.class_weights,
             "accumulate": section.accumulate,

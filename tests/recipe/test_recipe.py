@@ -47,6 +47,7 @@ def test_the_example_loads_from_a_clean_clone():
         ("train: all", "train: all, lora: {}", "11:5", "its `train` does not name lora"),
         ("train: all", "train: lora, layer_decay: 0.9", "11:5", "all adapters are one"),
         ("train: all", "train: lora, l2_sp: 0.1", "11:5", "adapters leave it there"),
+        ("train: all", "train: all, keep_epoch: last, patience: 2", "11:5", "patience waits for a better epoch"),
         ("train: all", "train: lora, lora: {rank: 0}", "11:38", "greater than or equal to 1, found 0"),
         ("train: all", "train: lora, lora: {rnak: 4}", "11:38", r"stages\.1\.lora\.rnak \(did you mean rank\?\)"),
         ("policy: policies/standard.yaml\n", "", "1:1", "policy is missing"),
@@ -297,6 +298,7 @@ LORA = st.fixed_dictionaries(
         optional={
             "warmup": st.floats(0, 0.9),
             "patience": st.integers(1, 9),
+            "keep_epoch": st.sampled_from(["log-loss", "accuracy"]),
             "augment": st.fixed_dictionaries({"word_dropout": st.floats(0, 0.9)}),
             "accumulate": st.integers(1, 99),
             "average": st.fixed_dictionaries({"ema": st.floats(0.1, 0.9)}, optional={"after": st.floats(0, 0.9)}),

@@ -1,19 +1,31 @@
 """The training loop on a tiny model and a task that it can learn."""
 
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from graftwork.errors import Paused, TrainingError
 from graftwork.models.catalog import DepthGroup, depth_groups, family_of
 from graftwork.models.serving import ServingConfig, TextClassifier, TextEncoder, infer
 from graftwork.models.text import load_pretrained
 from graftwork.training.averaging import Averaging
-from graftwork.training.loop import Examples, StageContext, StageData, StageLoop, StageProgress, train_stage
+from graftwork.training.bundle import EpochMetrics
+from graftwork.training.loop import (
+    Examples,
+    StageContext,
+    StageData,
+    StageLoop,
+    StageProgress,
+    is_better,
+    train_stage,
+)
 from graftwork.training.stages import Stage
 
 GOOD, BAD = "good great wonderful moving warm clever".split(), "bad awful dull boring weak cold".split()
@@ -141,6 +153,37 @@ def test_the_weights_of_the_best_epoch_stay(model: TextClassifier, examples: Exa
     assert len(losses) in (30, progress.best_epoch + 3)
     logits = infer(model, model.forward, examples.encoder, examples.rows).double()
     assert torch.nn.functional.cross_entropy(logits, torch.from_numpy(examples.labels)).item() == min(losses)
+
+
+def test_the_last_epoch_stays_where_the_stage_says_so(tiny_checkpoint: Path, examples: Examples) -> None:
+    """It ends after an epoch that made the loss worse, and the weights are that epoch's."""
+
+    def trained(**changes: Any) -> tuple[TextClassifier, list[float]]:
+        rates = {"head": 3.0, "block.2": 0.5}
+        model = load_pretrained(tiny_checkpoint, CONFIG, seed=3)
+        stage = make_stage(schedule="constant", warmup=0.0, rates=rates, clip_norm=0.0, **changes)
+        return model, [epoch.validation_loss for epoch in run(model, examples, stage).epochs]
+
+    _, losses = trained(epochs=30, patience=1)
+    model, again = trained(epochs=len(losses), keep_epoch="last")
+    assert again == losses
+    assert losses[-1] > losses[-2]
+    logits = infer(model, model.forward, examples.encoder, examples.rows).double()
+    assert torch.nn.functional.cross_entropy(logits, torch.from_numpy(examples.labels)).item() == losses[-1]
+
+
+@given(measured=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=8))
+def test_the_best_epoch_is_the_first_that_no_other_beats(measured: list[tuple[int, int]]) -> None:
+    """By log-loss, by accuracy with log-loss between equals, or just the last."""
+    epochs = [EpochMetrics(n, 0, 0.0, loss, accuracy, 0.0) for n, (loss, accuracy) in enumerate(measured)]
+
+    def kept(keep_epoch: str) -> int:
+        best = reduce(lambda best, epoch: epoch if is_better(epoch, best, keep_epoch) else best, epochs)
+        return best.epoch
+
+    assert kept("log-loss") == min(range(len(epochs)), key=lambda n: measured[n][0])
+    assert kept("accuracy") == min(range(len(epochs)), key=lambda n: (-measured[n][1], measured[n][0]))
+    assert kept("last") == len(epochs) - 1
 
 
 def test_a_request_to_stop_is_heard_before_the_next_step(model: TextClassifier, examples: Examples) -> None:
