@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftwork.checkpoints.lock import CheckpointLock, lock_path
 from graftwork.data.manifest import DatasetManifest
+from graftwork.errors import Problem, PromotionRefused
 from graftwork.policy import load_policy
 from graftwork.promotion.history import LedgerEntry
 from graftwork.recipe import load_recipe
@@ -20,6 +21,8 @@ from graftwork.workspace import Workspace
 if TYPE_CHECKING:
     from graftwork.choice import Choice
     from graftwork.data.handover import HandedIn
+    from graftwork.promotion.approval import Decision, Outcome
+    from graftwork.registry.approvals import Approval
     from graftwork.registry.audit import Audit
     from graftwork.registry.versions import ListedVersion
     from graftwork.scoring import Scored
@@ -168,6 +171,37 @@ def audit() -> "Audit":
     from graftwork.registry.audit import audit
 
     return audit(Workspace.open())
+
+
+def approvals(model: str) -> "tuple[Approval, ...]":
+    """What was asked to be approved for a model, oldest first, and what became of it."""
+    from graftwork.registry.approvals import find_requests
+
+    return tuple(find_requests(Workspace.open(), model))
+
+
+def open_request(model: str, version: int) -> str:
+    """The digest of the newest request for the version. Raises PromotionRefused if nobody asked."""
+    found = [each for each in approvals(model) if each.request.nomination.version == version]
+    if not found:
+        hint = "`graftwork approvals` lists what waits; a policy without `approval` asks for none"
+        raise PromotionRefused(Problem("nobody asked for its approval", f"{model}, version {version}", hint))
+    return found[-1].request.digest
+
+
+def sign(request: str, outcome: "Outcome", approver: str, reason: str, key: Path, ask: Callable[[], str]) -> "Decision":
+    """A signed decision on the request with that digest; nothing is looked up. ask: for the key's passphrase."""
+    from graftwork.keys import read_private_key
+    from graftwork.promotion.approval import decide
+
+    return decide(request, outcome, approver, reason, read_private_key(key, ask))
+
+
+def carry_out(model: str, decision: "Decision") -> LedgerEntry | None:
+    """Keep a signed decision, and promote if it approves; the champion's entry then."""
+    from graftwork.registry.approvals import carry_out
+
+    return carry_out(Workspace.open(), model, decision)
 
 
 def promote(model: str, version: int, reason: str) -> LedgerEntry:

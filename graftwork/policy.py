@@ -3,18 +3,19 @@
 Its digest goes into the ledger beside each promotion. Neither a recipe nor `--set` can change it.
 """
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from graftwork.documents import Section, read_document, validate_document
+from graftwork.fields import Amount, Count, Duration, Word
 from graftwork.fingerprint import digest
+from graftwork.keys import public_key
 
 MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier"]
 BaselineName = Literal["majority", "tfidf", "frozen-head"]
-Count = Annotated[int, Field(strict=True, ge=1)]
-Amount = Annotated[float, Field(strict=True, ge=0)]
 
 
 class Guard(Section):
@@ -22,6 +23,22 @@ class Guard(Section):
 
     metric: MetricName
     max_drop: Amount
+
+
+def _ssh_key(line: str) -> str:
+    try:
+        public_key(line)
+    except ValueError as error:
+        raise ValueError("expected a line of an OpenSSH .pub file: ssh-ed25519 AAAA… name") from error
+    return " ".join(line.split()[:2])  # without its comment
+
+
+class ApprovalSection(Section):
+    """Who may let a candidate serve that the gate wants to promote; until one of them does, it stays challenger."""
+
+    approvers: Annotated[dict[Word, Annotated[str, AfterValidator(_ssh_key)]], Field(min_length=1)]
+    valid: Duration = Field(default=timedelta(days=7), description="After this a request is not decided any more.")
+    four_eyes: bool = Field(default=True, strict=True, description="Not by the recipe's author.")
 
 
 class Policy(Section):
@@ -38,11 +55,14 @@ class Policy(Section):
     minimum_rows: Count = Field(default=200, description="Fewer holdout rows than this decide nothing.")
     guards: tuple[Guard, ...] = ()
     max_looks: Count = Field(default=20, description="How often one holdout may judge models of one name.")
+    approval: ApprovalSection | None = Field(default=None, description="None: the gate promotes by itself.")
 
     @property
     def digest(self) -> str:
         """Changes with what the policy asks for, not with how its file is written."""
-        return digest(self.model_dump(mode="json"))
+        # What a later version added counts only where it is used, so that older digests stay.
+        added = {"approval"} if self.approval is None else set()
+        return digest(self.model_dump(mode="json", exclude=added))
 
 
 def load_policy(path: Path) -> Policy:

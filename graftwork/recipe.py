@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from graftwork.documents import Section, override_document, read_document, validate_document
 from graftwork.errors import Problem, RecipeError, raise_if
+from graftwork.fields import Amount, Count, Duration, Rate, Share, Whole, Word
 from graftwork.fingerprint import digest
 from graftwork.policy import BaselineName
 from graftwork.presets import PRESETS, expand_stages
@@ -32,10 +33,8 @@ from graftwork.presets import PRESETS, expand_stages
 DIGEST_VERSION = 1
 # A project's root is the nearest folder upward that holds one of these.
 ROOT_MARKS = (".graftwork", "pyproject.toml", ".git")
-DURATION = re.compile(r"(\d+) ?([smhd])")
 # What a stage may say that is solved to its optimum.
 SOLVED_KEYS = {"name", "train", "solver", "class_weights"}
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _project_path(path: Path, info: ValidationInfo) -> Path:
@@ -46,13 +45,6 @@ def _project_path(path: Path, info: ValidationInfo) -> Path:
     if not (path.is_absolute() or (root / path).resolve().is_relative_to(root)):
         raise ValueError(f"the path leaves the project {root}; if that is meant, write it as an absolute path")
     return path
-
-
-def _duration(text: Any) -> Any:
-    match = DURATION.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise ValueError("expected a whole number and s, m, h or d, as in 10m")
-    return timedelta(seconds=int(match[1]) * SECONDS[match[2]])
 
 
 def _train_target(target: str) -> str:
@@ -112,15 +104,7 @@ def _solvable(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tupl
     return stages
 
 
-# Strict numbers: "3" and true are not numbers, and 2.5 is no count.
-Whole = Annotated[int, Field(strict=True, ge=0)]
-Count = Annotated[int, Field(strict=True, ge=1)]
-Amount = Annotated[float, Field(strict=True, ge=0)]
-Rate = Annotated[float, Field(strict=True, gt=0)]
-Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Column = Annotated[str, Field(min_length=1)]
-Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_type=str)]
 ProjectPath = Annotated[Path, AfterValidator(_project_path)]
 Target = Annotated[str, AfterValidator(_train_target)]
 Targets = Annotated[
@@ -406,6 +390,7 @@ class Recipe(Section):
     """One model's recipe. Made by `load_recipe`, which also knows where it lies."""
 
     name: Word = Field(description="The registered model's name.")
+    author: Word | None = Field(default=None, description="Who answers for it; a policy may keep them from approving.")
     problem_type: Literal["text-classification"]
     data: DataSection
     input: InputSection
@@ -458,6 +443,7 @@ class Recipe(Section):
             "stages": {"__all__": {"name"}},
             "start": {"scratch_every": True, "stages": {"__all__": {"name"}}},
             "evaluation": True,
+            "author": True,
             "policy": True,
             "retrain": True,
             "resources": True,
@@ -472,11 +458,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), limit_rows: int | Non
 
     Paths in it are relative to the project's root (`find_root`) and stay inside.
     """
-    loosened = [override for override in overrides if re.match(r"\s*policy\s*[.=]", override)]
-    raise_if(
-        (Problem("a policy is not set for one run", f"--set {o}", "have its owner change it") for o in loosened),
-        RecipeError,
-    )
+    loosened = [override for override in overrides if re.match(r"\s*(policy|author)\s*[.=]", override)]
+    hint = "it is others' to review: change the file"
+    raise_if((Problem("not to be set for one run", f"--set {each}", hint) for each in loosened), RecipeError)
     if limit_rows is not None and limit_rows < 1:
         raise RecipeError(Problem(f"at least one row is needed, found {limit_rows}", "--limit-rows"))
     root = find_root(path)

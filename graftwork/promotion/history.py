@@ -12,17 +12,18 @@ from graftwork.errors import AuditError, Problem
 from graftwork.fingerprint import digest
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+AWAITING: Literal["awaiting approval"] = "awaiting approval"
 BEFORE_THE_FIRST = ""
-Rule = Literal["baselines", "superiority", "non-inferiority", "by hand", "rollback", "registered"]
+Rule = Literal["baselines", "superiority", "non-inferiority", "by hand", "rollback", "registered", "awaiting approval"]
 # A retraining that is only 'not worse' may not become the measure of the next: quality would walk off in small steps.
 ANCHORING = frozenset({"baselines", "superiority", "by hand"})
 
 
 @dataclass(frozen=True)
 class Nomination:
-    """A version for an alias, and on what grounds. rule: `registered` for the challenger, else how it earned its place.
+    """A version for an alias, and on what grounds. The digests name stored records.
 
-    The digests name stored records.
+    rule: `registered` or `awaiting approval` for the challenger, else how it earned its place.
     """
 
     version: int

@@ -16,6 +16,7 @@ from graftwork.database import ledger as table
 from graftwork.errors import Problem, PromotionRefused
 from graftwork.faults import fault
 from graftwork.promotion.history import (
+    AWAITING,
     CHALLENGER,
     CHAMPION,
     LedgerEntry,
@@ -101,7 +102,7 @@ class Ledger:
             history = _read(connection, model, alias)
             standing = replay(history)
             current = standing.champion
-            if current is None or current.to_version != nomination.version:
+            if current is None or not _is_there(current, nomination):
                 _check(model, nomination, standing, expected)
                 current = _insert(connection, follow(history, model, alias, nomination, actor))
         return self._seen(history, current)
@@ -203,6 +204,12 @@ def find_misplaced(ledger: Ledger, model: str, aliases: Mapping[str, int]) -> It
         due, before = (history[-1].to_version, history[-1].from_version) if history else (None, None)
         if found != due:
             yield Misplaced(model, alias, found, due, is_cut_off=due is not None and found == before)
+
+
+def _is_there(current: LedgerEntry, nomination: Nomination) -> bool:
+    """True if the nomination would change nothing; a further request for approval does."""
+    is_new_request = nomination.rule == AWAITING and current.evidence_digest != nomination.evidence_digest
+    return current.to_version == nomination.version and not is_new_request
 
 
 def _check(model: str, nomination: Nomination, standing: Standing, expected: int | None) -> None:

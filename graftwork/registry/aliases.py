@@ -6,9 +6,12 @@ import os
 import socket
 from functools import partial
 
+from graftwork.errors import Problem, PromotionRefused
+from graftwork.policy import ApprovalSection
 from graftwork.promotion.gate import Verdict
 from graftwork.promotion.history import CHALLENGER, CHAMPION, LedgerEntry, Nomination
 from graftwork.promotion.ledger import Ledger, promote, reconcile, rollback
+from graftwork.registry.approvals import ask, find_requests
 from graftwork.registry.versions import ModelVersion, move_alias, read_aliases, read_bundle, resolve_version
 from graftwork.training.bundle import ServingBundle
 from graftwork.workspace import Workspace
@@ -19,12 +22,19 @@ log = logging.getLogger(__name__)
 
 
 def nominate(
-    workspace: Workspace, version: ModelVersion, bundle: ServingBundle, verdict: Verdict, champion: int | None
+    workspace: Workspace,
+    version: ModelVersion,
+    bundle: ServingBundle,
+    verdict: Verdict,
+    champion: int | None,
+    approval: ApprovalSection | None = None,
+    author: str | None = None,
 ) -> LedgerEntry:
     """Make the judged version the champion, or the challenger if the verdict is not to promote it.
 
     The champion, judged again, stays what it is: only a person can take it back. champion: the version it was judged
-    against. Raises PromotionRefused if that is no longer the champion.
+    against. approval: who has to approve, if somebody has to; until then the version is challenger. author: of the
+    recipe. Raises PromotionRefused if the champion is another one by now.
     """
     is_promoted = verdict.outcome == "promote"
     nomination = Nomination(
@@ -41,31 +51,44 @@ def nominate(
     for problem in reconcile(ledger, move, version.name, read_aliases(workspace, version.name)):
         log.warning("%s", problem)
     held = ledger.champion(version.name)
-    if is_promoted or (held is not None and held.to_version == version.version):
+    is_held = held is not None and held.to_version == version.version
+    if is_promoted and not is_held and approval is not None:
+        nomination = ask(workspace, version.name, nomination, champion, approval, author)
+    elif is_promoted or is_held:
         return promote(ledger, move, version.name, nomination, actor=AUTOMATIC, expected=champion)
     challenger = ledger.standing(version.name, CHALLENGER).champion
     seen = challenger.to_version if challenger else None
     return promote(ledger, move, version.name, nomination, actor=AUTOMATIC, expected=seen, alias=CHALLENGER)
 
 
-def promote_by_hand(workspace: Workspace, model: str, version: int, reason: str) -> LedgerEntry:
-    """Make a version the champion because a person says so. Raises RegistryError if there is no such version."""
+def promote_by_hand(
+    workspace: Workspace, model: str, version: int, reason: str, actor: str | None = None
+) -> LedgerEntry:
+    """Make a version the champion because a person says so. actor: who that is; by default whoever is at the keyboard.
+
+    Raises RegistryError if there is no such version, PromotionRefused if the model's policy wants a signature.
+    """
     bundle = read_bundle(workspace, resolve_version(workspace, f"{model}/{version}"))
     nomination = Nomination(version, bundle.digest, bundle.recipe_digest, bundle.manifest, "by hand", reason)
     ledger = Ledger.of(workspace)
     champion = ledger.champion(model)
-    expected = champion.to_version if champion else None
-    return promote(ledger, partial(move_alias, workspace), model, nomination, actor=person(), expected=expected)
+    for asked in find_requests(workspace, model):
+        if asked.request.nomination.version == version or (champion and asked.is_behind(champion)):
+            problem = "its policy wants a signed approval, which a promotion by hand would go around"
+            raise PromotionRefused(Problem(problem, model, "`graftwork approve`, or `graftwork rollback` to go back"))
+    expected, move = champion.to_version if champion else None, partial(move_alias, workspace)
+    return promote(ledger, move, model, nomination, actor=actor or person(), expected=expected)
 
 
-def roll_back(workspace: Workspace, model: str, reason: str) -> LedgerEntry:
-    """Put the previous champion back. Raises PromotionRefused if there is none."""
+def roll_back(workspace: Workspace, model: str, reason: str, actor: str | None = None) -> LedgerEntry:
+    """Put the previous champion back; no policy stands in the way. Raises PromotionRefused if there is none."""
     serving = resolve_version(workspace, f"{model}@{CHAMPION}").version
     ledger = Ledger.of(workspace)
     *_, last = (None, *ledger.entries(model))
     if last is not None and last.rule != "rollback" and last.from_version == serving:
         serving = last.to_version  # a promotion was cut off before it moved the alias: that one is to be left
-    return rollback(ledger, partial(move_alias, workspace), model, leaving=serving, actor=person(), reason=reason)
+    move = partial(move_alias, workspace)
+    return rollback(ledger, move, model, leaving=serving, actor=actor or person(), reason=reason)
 
 
 def person() -> str:

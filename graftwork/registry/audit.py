@@ -11,6 +11,7 @@ from itertools import groupby
 from graftwork.errors import AuditError, Problem
 from graftwork.promotion.history import CHALLENGER, CHAMPION, Standing, replay
 from graftwork.promotion.ledger import Ledger, find_misplaced
+from graftwork.registry.approvals import unapproved
 from graftwork.registry.versions import RegisteredModel, read_registry
 from graftwork.workspace import Workspace
 
@@ -40,6 +41,7 @@ def audit(workspace: Workspace) -> Audit:
         problems += [each.problem for each in find_misplaced(ledger, name, model.aliases)]
         if (name, CHAMPION) in standings:
             problems += _lost_champions(standings[name, CHAMPION], name, model)
+        problems += unapproved(workspace, name)
     return Audit(tuple(sorted(ours)), len(entries), tuple(problems))
 
 

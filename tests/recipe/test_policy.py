@@ -1,7 +1,10 @@
 import pytest
 
 from graftwork.errors import RecipeError
-from graftwork.policy import load_policy
+from graftwork.fingerprint import digest
+from graftwork.policy import Policy, load_policy
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 
 
 def test_the_digest_follows_the_rules_not_the_writing(tmp_path):
@@ -27,6 +30,10 @@ def test_the_digest_follows_the_rules_not_the_writing(tmp_path):
         ),
         ("baselines: [svm]\n", "found 'svm'"),
         ("", "should be a valid dictionary"),
+        ("approval: {approvers: {}}\n", "at least 1 item"),
+        ("approval: {approvers: {alice: ssh-rsa AAAAB3Nz}}\n", r"p\.yaml:1:24: .*ssh-ed25519 AAAA… name"),
+        (f"approval: {{approvers: {{alice: {KEY}}}, valid: 1 week}}\n", "as in 10m"),
+        ("approval: {approvers: {alice: ssh-ed25519 AAAA}}\n", "ssh-ed25519 AAAA… name"),
     ],
 )
 def test_a_wrong_policy_is_refused_with_its_place(tmp_path, text, message):
@@ -35,6 +42,21 @@ def test_a_wrong_policy_is_refused_with_its_place(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(RecipeError, match=message):
         load_policy(path)
+
+
+def test_approvals_count_only_where_they_are_asked_for(tmp_path):
+    """Not asked for, they change no digest; asked for, all that is said of them does, but no key's comment."""
+    texts = ["", "  valid: 1d\n", " # of the platform team\n"]
+    policies = []
+    for number, text in enumerate(texts):
+        path = tmp_path / f"{number}.yaml"
+        name = "alice@laptop" if number == 2 else ""
+        path.write_text(f"level: 0.95\napproval:\n  approvers: {{alice: {KEY} {name}}}\n{text}")
+        policies.append(load_policy(path))
+    digests = [policy.digest for policy in policies]
+    assert digests[0] == digests[2] != digests[1]
+    assert Policy().digest == digest(Policy().model_dump(mode="json", exclude={"approval"}))
+    assert Policy.model_validate(policies[1].model_dump(mode="json")) == policies[1]
 
 
 def test_a_missing_policy_is_named(tmp_path):

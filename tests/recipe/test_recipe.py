@@ -146,10 +146,10 @@ def test_the_root_is_the_nearest_marked_folder(tmp_path, mark):
     assert find_root(recipe) == tmp_path / "a"
 
 
-@pytest.mark.parametrize("override", ["policy=other.yaml", "policy.level=0.5", " policy =x"])
+@pytest.mark.parametrize("override", ["policy=other.yaml", "policy.level=0.5", " policy =x", "author=somebody"])
 def test_the_policy_can_not_be_overridden(project, override):
-    """The gate has its own owner: --set can't touch it."""
-    with pytest.raises(RecipeError, match="a policy is not set for one run"):
+    """The gate has its own owner: --set can't touch it, nor say that somebody else wrote the recipe."""
+    with pytest.raises(RecipeError, match="not to be set for one run"):
         load_recipe(project / "recipe.yaml", [override])
 
 

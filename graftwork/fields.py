@@ -1,0 +1,35 @@
+"""Kinds of values that several documents hold: counts, amounts, names, lengths of time."""
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+DURATION = re.compile(r"(\d+) ?([smhd])")
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(value: Any) -> Any:
+    match = DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("expected a whole number and s, m, h or d, as in 10m")
+    return timedelta(seconds=int(match[1]) * SECONDS[match[2]])
+
+
+def _as_seconds(length: timedelta) -> str:
+    return f"{int(length.total_seconds())}s"
+
+
+# Strict numbers: "3" and true are not numbers, and 2.5 is no count.
+Whole = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Amount = Annotated[float, Field(strict=True, ge=0)]
+Rate = Annotated[float, Field(strict=True, gt=0)]
+Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration, json_schema_input_type=str),
+    PlainSerializer(_as_seconds, return_type=str, when_used="json-unless-none"),
+]
