@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -38,6 +38,18 @@ def canonical_json(value: object) -> str:
 def digest(value: object) -> str:
     """The sha256 of the canonical JSON of a plain value or a record."""
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def without_defaults(cls: type, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a dataclass that differ from its defaults: a field that is added later changes no older digest.
+
+    Therefore a default that changes what is made must never be given another value.
+    """
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(cls)
+    }
+    return {name: value for name, value in facts.items() if value != defaults[name]}
 
 
 def seed_of(*place: object) -> int:

@@ -6,16 +6,20 @@ A plan is made from records and a checkpoint's header alone. Nothing is loaded, 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
+
+from pydantic import TypeAdapter
 
 from graftwork.checkpoints.lock import CheckpointLock
 from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.checkpoints.safety import read_tensor_shapes
 from graftwork.data.manifest import DatasetManifest
 from graftwork.errors import RecipeError, TrainingError
-from graftwork.fingerprint import digest, from_json, to_json
+from graftwork.fields import Duration
+from graftwork.fingerprint import digest, from_json, to_json, without_defaults
 from graftwork.models.catalog import DepthGroup, TextFamily, depth_groups, family_of
 from graftwork.policy import Policy
 from graftwork.recipe import EvaluationSection, Recipe, StageSection
@@ -31,6 +35,8 @@ STAGE_VERSION = 3
 BUNDLE_VERSION = 3
 DEFAULT_POOLING = "mean"
 RUN_RECORD = "run.json"
+
+_duration = TypeAdapter[timedelta | None](Duration | None)
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,12 @@ class ResolvedRun:
     @property
     def key(self) -> str:
         return f"run/{self.run_id}"
+
+    @property
+    def time_limit_s(self) -> float | None:
+        """Seconds that one attempt at its training may take; None for as long as it needs."""
+        limit = _duration.validate_python(self.recipe["resources"]["time_limit"])
+        return None if limit is None else limit.total_seconds()
 
 
 def model_facts(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock) -> dict[str, Any]:
@@ -209,7 +221,7 @@ def _resolve_stages(
             "is_pooled": is_cut and is_pooled,
             "adapters": adapters,
         }
-        before = digest({"before": before, "index": index} | facts)
+        before = digest({"before": before, "index": index} | without_defaults(Stage, facts))
         trainable = sum(group.parameters for group in trained)
         stages.append(Stage(section.name, trainable=trainable, key=f"stage/{before}", kept_bytes=kept_bytes, **facts))
     return tuple(stages)

@@ -8,6 +8,7 @@ import pytest
 from tiny import resolve_run
 
 from graftwork.errors import RecipeError, TrainingError
+from graftwork.fingerprint import digest
 from graftwork.models.catalog import FAMILIES, DepthGroup
 from graftwork.training.averaging import Averaging
 from graftwork.training.plan import ResolvedRun, _check_length, open_run
@@ -197,3 +198,18 @@ def test_the_positions_that_a_family_leaves_out_are_no_tokens(family: str, limit
     _check_length(limit, FAMILIES[family], config)
     with pytest.raises(RecipeError, match=f"at most {limit}"):
         _check_length(limit + 1, FAMILIES[family], config)
+
+
+def test_a_key_is_made_of_what_it_was_always_made_of(resolve: Callable[..., ResolvedRun]) -> None:
+    """So that a later version finds what this one trained: a further fact may count only where it is used."""
+    plan = resolve().plan
+    shared = ("checkpoint", "classes", "columns", "pooling", "hidden_layers", "manifest", "max_tokens", "dropout")
+    shared += ("seed", "batch_tokens", "precision")
+    before = digest({"version": 3} | {name: getattr(plan, name) for name in shared})
+    facts = ("rates", "epochs", "schedule", "warmup", "weight_decay", "label_smoothing", "clip_norm", "patience")
+    facts += ("class_weights", "cut")
+    for index, stage in enumerate(plan.stages):
+        used = {"is_pooled": True} if stage.is_pooled else {}
+        before = digest({"before": before, "index": index} | {name: getattr(stage, name) for name in facts} | used)
+        assert stage.key == f"stage/{before}"
+    assert plan.bundle_key == f"bundle/{digest({'version': 3, 'last': plan.stages[-1].key})}"
