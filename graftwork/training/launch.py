@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any, TextIO
 
@@ -20,6 +22,7 @@ from graftwork.errors import (
     ServiceUnavailable,
     TrainingError,
 )
+from graftwork.phrases import duration
 from graftwork.settings import PATIENT_THREADS
 from graftwork.storage import Store
 from graftwork.training.bundle import ServingBundle, find_bundle
@@ -51,18 +54,20 @@ def train_stages(
     on_progress: Callable[[dict[str, Any]], None],
     restart: bool = False,
     accept_drift: Sequence[str] = (),
+    time_limit: timedelta | None = None,
 ) -> ServingBundle:
     """The serving bundle of a run: from the store, or trained in a process of its own that ends with this one.
 
     on_progress is given one event after the other: `reused`, `waiting`, `stage`, `resumed`, `step` (stage, step,
     steps, loss), `saved`, `epoch`. restart, accept_drift: what to do with the state of an earlier attempt if it can't
-    be continued exactly. Raises Paused if training was asked to stop, TrainingError if it failed or its process died.
+    be continued exactly. time_limit: after which this attempt saves and ends. Raises Paused if training was asked to
+    stop, TrainingError if it failed, its process died or its time was over.
     """
     plan = open_run(store, run_id).plan
     bundle = find_bundle(store, plan.bundle_key)
     if bundle is None:
         wish = ["--restart"] * restart + [f"--accept-drift={field}" for field in accept_drift]
-        _run_process([*wish, run_id], on_progress)
+        _run_process([*wish, run_id], on_progress, time_limit)
         bundle = find_bundle(store, plan.bundle_key)
     else:
         for result in bundle.stages:
@@ -103,9 +108,40 @@ def _probe(run_id: str, on_progress: Callable[[int, int], None] | None, trial: T
     return Outcome(free, tuple(stages), is_whole=True)
 
 
-def _run_process(arguments: Sequence[str], on_progress: Callable[[dict[str, Any]], None]) -> None:
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as log, _process(arguments, log) as process:
+def _run_process(
+    arguments: Sequence[str], on_progress: Callable[[dict[str, Any]], None], time_limit: timedelta | None = None
+) -> None:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as log,
+        _process(arguments, log) as process,
+        _limited(process, time_limit),
+    ):
         await_end(process, log, on_progress)
+
+
+@contextmanager
+def _limited(process: subprocess.Popen[str], time_limit: timedelta | None) -> Iterator[None]:
+    """Stop the process when its time is over, so that it saves; the pause that this is becomes a TrainingError."""
+    if time_limit is None:
+        yield
+        return
+    is_over = threading.Event()
+
+    def stop() -> None:
+        is_over.set()
+        _stop(process)
+
+    timer = threading.Timer(time_limit.total_seconds(), stop)
+    timer.start()
+    try:
+        yield
+    except Paused as error:
+        if not is_over.is_set():
+            raise
+        problem = f"its time limit of {duration(time_limit.total_seconds())} is over: {error.problems[0].message}"
+        raise TrainingError(Problem(problem, "resources.time_limit", "with a higher one it goes on there")) from error
+    finally:
+        timer.cancel()
 
 
 @contextmanager
@@ -115,13 +151,18 @@ def _process(arguments: Sequence[str], log: TextIO) -> Iterator[subprocess.Popen
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(STOP_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Ask it to stop, if it has not ended, and then insist."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def start_process(arguments: Sequence[str], log: TextIO) -> subprocess.Popen[str]:

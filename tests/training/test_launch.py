@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,24 @@ def test_sigterm_pauses(resolve: Resolve, workspace: Workspace) -> None:
 
     with pytest.raises(Paused, match="stopped and saved in stage 'top' at step"):
         launch.train_stages(run.run_id, workspace.store, terminate)
+
+
+def test_a_time_limit_saves_and_fails(resolve: Resolve, workspace: Workspace) -> None:
+    """It says so, and where it was; the next attempt goes on there."""
+    run, events = resolve(LONG), list[dict[str, Any]]()
+    with pytest.raises(TrainingError, match=r"time limit of 6 s is over: stopped and saved in stage 'top' at step"):
+        launch.train_stages(run.run_id, workspace.store, events.append, time_limit=timedelta(seconds=6))
+    saved = max(event["step"] for event in events if event["event"] == "step" and event["stage"] == "top")
+    resumed: list[dict[str, Any]] = []
+
+    def interrupt(event: dict[str, Any]) -> None:
+        resumed.append(event)
+        if event["event"] == "step":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch.train_stages(run.run_id, workspace.store, interrupt)
+    assert [event["step"] for event in resumed if event["event"] == "resumed"] == [saved]
 
 
 def test_the_child_ends_with_a_killed_parent(resolve: Resolve, workspace: Workspace, tmp_path: Path) -> None:
