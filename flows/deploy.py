@@ -1,10 +1,12 @@
 """Deployments of recipes on a Prefect server, and its automations: made, or brought up to date, by their names.
 
-For each recipe there is `finetune/<name>`; `watch/all` looks at what has landed for all of them, `watch/landed` at what
-was handed in, and `monitor/all` audits the ledger.
+For each recipe there is `finetune/<name>`, and for each pool that recipes want training in `train/<pool>`; `watch/all`
+looks at what has landed for all of them, `watch/landed` at what was handed in, `monitor/all` audits the ledger, and
+`promote/by-hand`, `rollback/by-hand` and `decide/by-hand` are forms for people.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import resources
@@ -14,6 +16,7 @@ from typing import Any
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.objects import WorkPool
 from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, IntervalSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists
@@ -23,6 +26,8 @@ from ruamel.yaml import YAML
 
 from flows.finetune import finetune
 from flows.monitor import monitor
+from flows.promote import decide, promote, rollback
+from flows.train import train
 from flows.watch import watch
 from graftwork.errors import Problem, RecipeError, raise_if
 from graftwork.recipe import Recipe, load_recipe
@@ -32,16 +37,16 @@ POOL = "cpu"
 LOOK_EVERY_S, WATCH_EVERY = 15.0, timedelta(minutes=10)
 AUDIT_EVERY = timedelta(hours=1)
 FIRST_AFTER = timedelta(seconds=10)
-# Of each run's process. A worker that is killed does not take its flow with it; heartbeats show that a host lives.
+# Of each run's process. Heartbeats show that its host lives.
 JOB = {
-    "working_dir": ".",
-    "stream_output": False,
     "env": {
         "PREFECT_LOGGING_EXTRA_LOGGERS": "graftwork",
         "PREFECT_LOGGING_ROOT_LEVEL": "INFO",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     },
 }
+# And where workers start processes: in the worker's folder, so that a worker that is killed does not take them with it.
+PROCESS_JOB = {"working_dir": ".", "stream_output": False}
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,8 @@ def deploy(paths: Sequence[Path]) -> Deployed:
     _check(recipes)
     wanted = list(deployments_of(recipes))
     with get_client(sync_client=True) as client:
-        pools = sorted({each.pool for each in wanted})
-        for pool in pools:
-            _make_pool(client, pool)
-        ids = {each.full_name: _deploy(client, each) for each in wanted}
+        pools = {name: _make_pool(client, name) for name in sorted({each.pool for each in wanted})}
+        ids = {each.full_name: _deploy(client, each, pools[each.pool]) for each in wanted}
         automations = [_automate(client, described, ids) for described in read_automations()]
     return Deployed(tuple(ids), tuple(pools), tuple(automations))
 
@@ -91,14 +94,18 @@ def deployments_of(recipes: Sequence[Recipe]) -> Iterator[Deployment]:
     """What there is to be deployed for the recipes of a project."""
     paths = [recipe.path.relative_to(recipe.root).as_posix() for recipe in recipes]
     for recipe, path in zip(recipes, paths, strict=True):
+        pool = recipe.resources.pool
         yield Deployment(
             flow=finetune,
             name=recipe.name,
             description=f"Fine-tune, judge, register and promote what {path} describes.",
-            parameters={"recipe": path},
+            parameters={"recipe": path, "trained_by": pool and f"{train.name}/{pool}"},
             schedules=_schedules(recipe),
             limit=1,
         )
+    for pool in dict.fromkeys(recipe.resources.pool for recipe in recipes):
+        if pool is not None:
+            yield Deployment(flow=train, name=pool, description="Train runs that were resolved elsewhere.", pool=pool)
     looks = int(WATCH_EVERY.total_seconds() / LOOK_EVERY_S) - 2  # it is over before the next one begins
     yield Deployment(
         flow=watch,
@@ -120,6 +127,8 @@ def deployments_of(recipes: Sequence[Recipe]) -> Iterator[Deployment]:
         description="Compare the ledger with itself and with the registry.",
         schedules={"hourly": _soon(AUDIT_EVERY)},
     )
+    for by_hand in (promote, rollback, decide):
+        yield Deployment(flow=by_hand, name="by-hand", description=(by_hand.description or "").partition("\n")[0])
 
 
 def read_automations() -> list[dict[str, Any]]:
@@ -159,17 +168,17 @@ def _schedules(recipe: Recipe) -> dict[str, SCHEDULE_TYPES]:
     return {"recipe": IntervalSchedule(interval=schedule.interval)}
 
 
-def _make_pool(client: SyncPrefectClient, name: str) -> None:
-    pool = WorkPoolCreate(
+def _make_pool(client: SyncPrefectClient, name: str) -> WorkPool:
+    """The pool; one that is there already stays as the team made it, of whatever type."""
+    wanted = WorkPoolCreate(
         name=name, type=ProcessWorker.type, base_job_template=ProcessWorker.get_default_base_job_template()
     )
-    try:
-        client.create_work_pool(pool)
-    except ObjectAlreadyExists:
-        return
+    with suppress(ObjectAlreadyExists):
+        client.create_work_pool(wanted)
+    return client.read_work_pool(name)
 
 
-def _deploy(client: SyncPrefectClient, wanted: Deployment) -> str:
+def _deploy(client: SyncPrefectClient, wanted: Deployment, pool: WorkPool) -> str:
     """The id. Made anew with the same name, a deployment keeps its id and its runs."""
     function: Callable[..., Any] = wanted.flow.fn
     entrypoint = f"{function.__module__}:{function.__name__}"
@@ -184,7 +193,7 @@ def _deploy(client: SyncPrefectClient, wanted: Deployment) -> str:
         schedules=[DeploymentScheduleCreate(schedule=what, slug=slug) for slug, what in wanted.schedules.items()],
         concurrency_limit=wanted.limit,
         work_pool_name=wanted.pool,
-        job_variables=JOB,
+        job_variables=PROCESS_JOB | JOB if pool.type == ProcessWorker.type else JOB,
         pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": "."}}],
         tags=[TAG],
     )

@@ -2,9 +2,11 @@
 
 import logging
 import time
+from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
 
+import httpx
 from prefect import task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.runtime import flow_run
@@ -59,10 +61,13 @@ def find_resolved() -> ResolvedRun | None:
 
 
 @task(task_run_name="train run {run_id}", tags=["gpu"], **RETRIED)
-def train_stages(run_id: str, restart: bool = False, accept_drift: tuple[str, ...] = ()) -> ServingBundle:
+def train_stages(
+    run_id: str, restart: bool = False, accept_drift: tuple[str, ...] = (), time_limit_s: float | None = None
+) -> ServingBundle:
     """All stages of the run, in a process of their own; an artifact shows step, loss and time left while it works."""
     progress = TrainingProgress()
-    bundle = launch.train_stages(run_id, Workspace.open().store, progress, restart, accept_drift)
+    limit = None if time_limit_s is None else timedelta(seconds=time_limit_s)
+    bundle = launch.train_stages(run_id, Workspace.open().store, progress, restart, accept_drift, limit)
     progress.finish()
     return bundle
 
@@ -81,7 +86,14 @@ class TrainingProgress:
 
     def finish(self) -> None:
         # Said here, not by the last step: a stage may stop early, and one that is reused has no steps.
-        update_progress_artifact(self.artifact, progress=100.0, description="all stages done")
+        self._publish(100.0, "all stages done")
+
+    def _publish(self, progress: float, description: str) -> None:
+        """Bring the artifact up to date, if the server is there; training does not wait for it."""
+        try:
+            update_progress_artifact(self.artifact, progress=progress, description=description)
+        except httpx.HTTPError as error:
+            log.warning("the Prefect server does not answer (%s): its page is behind", error)
 
     def on_reused(self, event: dict[str, Any]) -> None:
         log.info("stage %s: reused, %s of training not repeated", event["stage"], duration(event["seconds"]))
@@ -123,7 +135,7 @@ class TrainingProgress:
         text = "stage {stage}: step {step} of {steps}, loss {loss:.3f}, ".format(**event) + f"{duration(left)} left"
         if now - self.published >= PUBLISH_EVERY_S or event["step"] == event["steps"]:
             self.published = now
-            update_progress_artifact(self.artifact, progress=100 * event["step"] / event["steps"], description=text)
+            self._publish(100 * event["step"] / event["steps"], text)
         if now - self.logged >= LOG_EVERY_S:
             self.logged = now
             log.info(text)
