@@ -4,12 +4,14 @@ from typing import Any
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import Task, exponential_backoff
+from prefect.tasks import Task
 
 from graftwork.errors import GraftworkError, ServiceUnavailable
 
 TRANSIENT = (ServiceUnavailable, ConnectionError, TimeoutError)
 MINUTE_S = 60
+# A server that is started again, or moved to another host, is away for a minute or so.
+PATIENCE_S = [2.0, 8.0, 20.0, 45.0]
 
 
 def is_transient(_task: "Task[..., Any]", _run: TaskRun, state: State[Any]) -> bool:
@@ -27,9 +29,9 @@ def is_transient(_task: "Task[..., Any]", _run: TaskRun, state: State[Any]) -> b
 
 # Reuse is the store's business: Prefect's cache would persist results of its own, as pickles.
 RETRIED: dict[str, Any] = {
-    "retries": 3,
-    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
-    "retry_jitter_factor": 0.5,
+    "retries": len(PATIENCE_S),
+    "retry_delay_seconds": PATIENCE_S,
+    "retry_jitter_factor": 0.2,
     "retry_condition_fn": is_transient,
     "cache_policy": NO_CACHE,
     "persist_result": False,
