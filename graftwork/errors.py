@@ -83,7 +83,7 @@ class ServiceUnavailable(GraftworkError):
 
 
 class AuditError(GraftworkError):
-    """An audit found something that a person should look at."""
+    """An audit, or the doctor, found something that a person should look at."""
 
     exit_code = 8
 
