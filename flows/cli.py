@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from graftwork.errors import AuditError, GraftworkError, Paused, RecipeError, raise_if
 
 if TYPE_CHECKING:
+    from graftwork.promotion.approval import Outcome
     from graftwork.settings import Settings
 
 HELP = """Fine-tuning pipelines that a team can leave alone.
@@ -28,7 +29,7 @@ A recipe (one YAML file) names data, a pretrained checkpoint, and the stages of 
 Any command takes `--debug`, which shows the traceback behind an error.
 
 Exit codes: 0 done (whatever the verdict), 1 our bug, 2 recipe or usage, 3 data, 4 checkpoint, 5 training,
-6 registry or promotion refused, 7 a service is away, 8 an audit found something, 75 paused: run again to go on.
+6 registry or promotion refused, 7 a service is away, 8 audit or doctor found something, 75 paused: run again to go on.
 """
 
 MAKE, RUN, USE, GOVERN = (
@@ -74,6 +75,14 @@ AcceptDrift = Annotated[
     ),
 ]
 Reason = Annotated[str, Parameter("--reason", help="Why, in a sentence: it goes into the ledger with your name.")]
+Approver = Annotated[str, Parameter("--approver", help="Who decides: a name among the policy's approvers.")]
+Key = Annotated[
+    Path, Parameter("--key", help="The approver's OpenSSH private key, Ed25519, such as ~/.ssh/id_ed25519.")
+]
+RequestDigest = Annotated[
+    str | None,
+    Parameter("--request", help="Sign this request and print the decision, for the form `decide`; nothing is reached."),
+]
 
 
 @app.command(group=MAKE)
@@ -201,20 +210,29 @@ def up(
     *,
     prefect_port: Annotated[int, Parameter(help="Where the Prefect server and its pages listen.")] = 4200,
     mlflow_port: Annotated[int, Parameter(help="Where the MLflow server and its pages listen.")] = 5000,
+    postgres: Annotated[
+        str | None,
+        Parameter(help="A PostgreSQL server, postgresql://USER@HOST, for all databases; by default they are files."),
+    ] = None,
 ) -> None:
     """Run a Prefect server, an MLflow server and workers on this machine, until Ctrl-C.
 
     Everything is kept below .graftwork, and what all of them say in up.log there. What ends is started again. When all
     is up, it prints what other terminals have to be told.
     """
+    from flows.postgres import databases_on
     from flows.stack import Ports, running
     from graftwork.settings import Settings, find_home, use_home
 
     use_home(find_home(Path.cwd()).parent)
     ports = Ports(prefect_port, mlflow_port)
-    with running(Settings.read(), ports, show=_say) as stack:
+    databases = {} if postgres is None else databases_on(postgres)
+    told = {name: url.render_as_string(hide_password=False) for name, url in databases.items()}
+    with running(Settings.read(), ports, told, show=_say) as stack:
         _say("up; in other terminals:")
         _say(f"  export PREFECT_API_URL={ports.prefect_api} MLFLOW_TRACKING_URI={ports.mlflow_uri}")
+        if databases:
+            _say(f"  export GRAFTWORK_DB='{databases['GRAFTWORK_DB']}'")  # a password in it is shown as ***
         stack.look_after()
 
 
@@ -232,6 +250,31 @@ def deploy(*recipes: Path, json: Json = False) -> None:
         done = deploy(recipes)
     lines = [*(f"deployed {name}" for name in done.deployments), *(f"automation {name}" for name in done.automations)]
     _print(json, asdict(done), *lines)
+
+
+@app.command(group=RUN)
+def doctor(*, json: Json = False) -> None:
+    """Look for what is wrong with this machine's set-up, and with the Prefect server's if the settings name one.
+
+    Libraries, folders, database, registry; the server's version, clock, settings and schedules, workers in each pool,
+    automations. Exit code 8 if there is anything that will not work.
+    """
+    from graftwork.health import examine
+    from graftwork.settings import Settings
+
+    settings = Settings.read()
+    found = list(examine(settings))
+    if not settings.is_prefect_embedded:
+        with _prefect(settings):
+            from flows.doctor import examine_server
+
+            found += examine_server()
+    bad = [each.problem for each in found if each.state == "bad"]
+    if json or not bad:
+        from flows.console import findings_table
+
+        _print(json, [asdict(each) for each in found], findings_table(found))
+    raise_if(bad, AuditError)
 
 
 @app.command(group=RUN)
@@ -314,6 +357,46 @@ def audit(*, json: Json = False) -> None:
 
 
 @app.command(group=GOVERN)
+def approvals(model: str, *, json: Json = False) -> None:
+    """List what waits, or waited, for a person's approval: version, evidence, who may decide and until when."""
+    from flows import console
+    from graftwork import api
+
+    found = api.approvals(model)
+    _print(json, [asdict(each) | {"state": each.state} for each in found], console.approvals_table(found))
+
+
+@app.command(group=GOVERN)
+def approve(
+    model: str,
+    version: int,
+    *,
+    reason: Reason,
+    approver: Approver,
+    key: Key,
+    request: RequestDigest = None,
+    json: Json = False,
+) -> None:
+    """Let a version serve that the gate wants to promote; the ledger keeps your signed word for it."""
+    _decide("approve", model, version, reason, approver, key, request, json)
+
+
+@app.command(group=GOVERN)
+def reject(
+    model: str,
+    version: int,
+    *,
+    reason: Reason,
+    approver: Approver,
+    key: Key,
+    request: RequestDigest = None,
+    json: Json = False,
+) -> None:
+    """Keep a version from serving that the gate wants to promote; it stays challenger."""
+    _decide("reject", model, version, reason, approver, key, request, json)
+
+
+@app.command(group=GOVERN)
 def promote(model: str, version: int, *, reason: Reason, json: Json = False) -> None:
     """Make a version the champion by hand; the ledger records who and why."""
     from graftwork import api
@@ -329,6 +412,32 @@ def rollback(model: str, *, reason: Reason, json: Json = False) -> None:
 
     entry = api.rollback(model, reason)
     _print(json, vars(entry), f"{model}: back to version {entry.to_version}")
+
+
+def _decide(
+    outcome: "Outcome",
+    model: str,
+    version: int,
+    reason: str,
+    approver: str,
+    key: Path,
+    request: str | None,
+    as_json: bool,
+) -> None:
+    """Sign, and carry out; where the request is named, sign only, for whoever can't reach the servers."""
+    from getpass import getpass
+
+    from graftwork import api
+    from graftwork.fingerprint import to_json
+
+    wanted = request or api.open_request(model, version)
+    decision = api.sign(wanted, outcome, approver, reason, key, lambda: getpass(f"Passphrase of {key}: "))
+    if request is not None:
+        sys.stdout.write(to_json(decision))
+        return
+    entry = api.carry_out(model, decision)
+    done = f"{model}: version {version} " + ("is the champion" if entry else "was rejected, and stays challenger")
+    _print(as_json, {"decision": asdict(decision), "entry": entry and vars(entry)}, done)
 
 
 @contextmanager

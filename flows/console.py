@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from graftwork.api import PlannedRun
     from graftwork.choice import Candidate, Choice
     from graftwork.data.manifest import DatasetManifest
+    from graftwork.health import Finding
+    from graftwork.registry.approvals import Approval
     from graftwork.registry.versions import ListedVersion
     from graftwork.settings import Settings
     from graftwork.training.estimate import Estimate
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from graftwork.training.stages import Stage
 
 VERDICT_STYLE = {"promote": "bold green", "keep": "bold yellow", "inconclusive": "bold blue"}
+STATE_STYLE = {"good": "green", "note": "yellow", "bad": "bold red"}
 METRICS = ("accuracy", "macro_f1", "log_loss")
 MISSING = "–"
 PIPED_WIDTH = 110
@@ -184,6 +187,35 @@ def history_table(entries: Sequence[LedgerEntry]) -> RenderableType:
             entry.actor,
             entry.reason,
         )
+    return table
+
+
+def approvals_table(approvals: "Sequence[Approval]") -> RenderableType:
+    """What was asked to be approved, oldest first."""
+    if not approvals:
+        return Text("nothing of this model was asked to be approved")
+    table = _table("version", "request", "asked", "until", "approvers", "state", "by", "reason")
+    for each in approvals:
+        request, decision = each.request, each.decision
+        allowed = [name for name in request.approvers if name != request.author]
+        table.add_row(
+            str(request.nomination.version),
+            request.digest[:12],
+            _minute(request.requested_at),
+            _minute(request.expires_at),
+            ", ".join(allowed),
+            each.state,
+            decision.approver if decision else MISSING,
+            decision.reason if decision else request.nomination.reason,
+        )
+    return table
+
+
+def findings_table(findings: "Sequence[Finding]") -> RenderableType:
+    """What was looked at, and what was seen."""
+    table = _table("", "what", "seen", "to do")
+    for each in findings:
+        table.add_row(Text(each.state, STATE_STYLE[each.state]), each.what, each.told, each.hint)
     return table
 
 

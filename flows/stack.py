@@ -23,7 +23,7 @@ from graftwork.settings import PATIENT_THREADS, Settings
 
 HOST = "127.0.0.1"
 READY_WITHIN_S, STOP_WITHIN_S = 120.0, 40.0
-RESTART_AFTER_S = (1.0, 2.0, 5.0, 15.0, 60.0)  # the first time, the second …
+RESTART_AFTER_S = (1.0, 2.0, 5.0, 15.0, 30.0)  # the first time, the second …
 STEADY_S = 120.0  # a process that ran so long is not one that keeps dying
 LOG = "up.log"
 Tell = Callable[[str], None]
@@ -158,10 +158,11 @@ class Stack:
 
 
 @contextmanager
-def running(settings: Settings, ports: Ports, show: Tell) -> Iterator[Stack]:
+def running(settings: Settings, ports: Ports, databases: Mapping[str, str], show: Tell) -> Iterator[Stack]:
     """The stack of this machine, up, until the block ends. Everything is kept below `home`; the log is its up.log.
 
-    Raises RecipeError if a port is taken, ServiceUnavailable if a server does not come up.
+    databases: variables that name databases which are kept elsewhere. Raises RecipeError if a port is taken,
+    ServiceUnavailable if a server does not come up.
     """
     check_ports(ports)
     lock = threading.Lock()
@@ -173,7 +174,7 @@ def running(settings: Settings, ports: Ports, show: Tell) -> Iterator[Stack]:
                 log.flush()
             show(line)
 
-        stack = Stack(read_procfile(settings, ports), environment_of(settings, ports), tell)
+        stack = Stack(read_procfile(settings, ports), environment_of(settings, ports, databases), tell)
         try:
             stack.start()
             yield stack
@@ -187,7 +188,6 @@ def read_procfile(settings: Settings, ports: Ports) -> list[Service]:
         "HOST": HOST,
         "PREFECT_PORT": str(ports.prefect),
         "MLFLOW_PORT": str(ports.mlflow),
-        "MLFLOW_DATABASE": os.environ.get("MLFLOW_BACKEND_STORE_URI", f"sqlite:///{settings.home / 'mlflow.db'}"),
         "MLFLOW_ARTIFACTS": str(settings.home / "mlartifacts"),
         "MACHINE": platform.node(),
     }
@@ -200,8 +200,10 @@ def read_procfile(settings: Settings, ports: Ports) -> list[Service]:
     ]
 
 
-def environment_of(settings: Settings, ports: Ports) -> dict[str, str]:
+def environment_of(settings: Settings, ports: Ports, databases: Mapping[str, str]) -> dict[str, str]:
     """What servers and workers are told: nothing leaves the machine, slots survive a restart, runs find the servers."""
+    # By the environment, not as an argument that every user of the machine can read: it may hold a password.
+    embedded = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{settings.home / 'mlflow.db'}"}
     told = {
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
         "PREFECT_HOME": str(settings.home / "prefect-server"),
@@ -218,7 +220,7 @@ def environment_of(settings: Settings, ports: Ports) -> dict[str, str]:
         "GRAFTWORK_HOME": str(settings.home),
         "PYTHONUNBUFFERED": "1",
     }
-    return PATIENT_THREADS | dict(os.environ) | told
+    return PATIENT_THREADS | embedded | dict(os.environ) | told | dict(databases)
 
 
 def check_ports(ports: Ports) -> None:
