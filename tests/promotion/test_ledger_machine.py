@@ -1,18 +1,23 @@
 """Any sequence of promotions, rollbacks, crashes and stale writers, against a list kept by hand."""
 
+import os
 from collections.abc import Iterator
 from itertools import count
 
 import pytest
-from hypothesis import settings
+from _pytest.outcomes import Failed
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from graftwork.database import Database
-from graftwork.errors import PromotionRefused
+from graftwork.errors import GraftworkError, PromotionRefused
+from graftwork.promotion.history import CHAMPION, LedgerEntry, Standing, replay
 from graftwork.promotion.ledger import Ledger, Nomination, promote, reconcile, rollback
 from graftwork.promotion.witness import Witness
 
+# `make torture-ledger` runs 2,000 histories of 50 steps.
+HISTORIES, STEPS = (int(number) for number in os.environ.get("LEDGER_HISTORIES", "40x20").split("x"))
 RULES = st.sampled_from(["superiority", "non-inferiority", "by hand"])
 NAMES = count()
 
@@ -134,7 +139,53 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
     database.engine.dispose()
 
 
+class TrustsAnyone(Ledger):
+    """Compares with the champion that is there, not with the one that the caller saw."""
+
+    def append(
+        self, model: str, nomination: Nomination, *, actor: str, expected: int | None, alias: str = CHAMPION
+    ) -> LedgerEntry:
+        champion = self.champion(model)
+        return super().append(
+            model, nomination, actor=actor, expected=champion.to_version if champion else None, alias=alias
+        )
+
+
+class ForgetsWhatItLeft(Ledger):
+    """Goes back by a promotion, which revokes nothing."""
+
+    def roll_back(self, model: str, *, leaving: int, actor: str, reason: str) -> LedgerEntry:
+        target = self.standing(model).predecessor
+        if target is None:
+            return super().roll_back(model, leaving=leaving, actor=actor, reason=reason)
+        grounds = (target.bundle_digest, target.recipe_digest, target.manifest_digest)
+        back = Nomination(target.to_version, *grounds, rule="by hand", reason=reason)
+        return self.append(model, back, actor=actor, expected=leaving)
+
+
+class LooksAtTheLastOnly(Ledger):
+    """Forgets who was champion before. (To delete what was before, the database itself refuses.)"""
+
+    def standing(self, model: str, alias: str = CHAMPION) -> Standing:
+        return replay(self.entries(model, alias)[-1:])
+
+
+def run_machine(ledger: Ledger, how: settings) -> None:
+    """Histories in this ledger."""
+    Promotions.ledger = ledger
+    run_state_machine_as_test(Promotions, settings=settings(how, stateful_step_count=STEPS, deadline=None))
+
+
 def test_ledger_and_alias_agree_whatever_happens(ledger: Ledger) -> None:
     """After any history the champion, the anchor, the alias and the revoked bundles are what a list says they are."""
-    Promotions.ledger = ledger
-    run_state_machine_as_test(Promotions, settings=settings(max_examples=40, stateful_step_count=20, deadline=None))
+    run_machine(ledger, settings(max_examples=HISTORIES))
+
+
+@pytest.mark.parametrize("faulty", [TrustsAnyone, ForgetsWhatItLeft, LooksAtTheLastOnly])
+def test_a_seeded_fault_is_found(ledger: Ledger, faulty: type[Ledger]) -> None:
+    """The machine would notice a ledger that does not compare, does not revoke, or does not remember."""
+    with pytest.raises((AssertionError, GraftworkError, Failed)):
+        run_machine(
+            faulty(ledger.database, ledger.witness),
+            settings(max_examples=10 * HISTORIES, derandomize=True, phases=[Phase.generate]),
+        )
