@@ -3,6 +3,7 @@
 What is started here has a process group of its own and ends, with all that it started, when its block does.
 """
 
+import json
 import os
 import re
 import signal
@@ -11,9 +12,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from projects import UNSET
 
@@ -55,6 +58,14 @@ def call(script: str, folder: Path, environment: dict[str, str], code: int = 0) 
     )
     assert done.returncode == code, f"{script}\n{done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def ask_prefect(api: str, what: str, password: str = "", **wanted: Any) -> list[dict[str, Any]]:
+    """A Prefect server's records of a kind: flow_runs, deployments, logs … password: user:password, if it has one."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {b64encode(password.encode()).decode()}"}
+    request = urllib.request.Request(f"{api}/{what}/filter", json.dumps(wanted).encode(), headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
 
 
 @contextmanager
