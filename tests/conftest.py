@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from servers import postgres_server
 from tiny import write_checkpoint
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,6 +30,13 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 def tiny_checkpoint(make_checkpoint: Callable[..., Path]) -> Path:
     """A tiny BERT; read it, don't write to it."""
     return make_checkpoint()
+
+
+@pytest.fixture(scope="session")
+def postgres_url_of_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a running PostgreSQL's own database."""
+    with postgres_server(tmp_path_factory.mktemp("postgres")) as server:
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
 
 
 @pytest.fixture

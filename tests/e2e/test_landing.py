@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from projects import AMAZON, RECIPE, ROOT, shorten
-from servers import commands
+from servers import commands, postgres_server
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
-from up import Team, postgres_server, team_up
+from up import Team, team_up
 
 pytestmark = pytest.mark.e2e
 

