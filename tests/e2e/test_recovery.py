@@ -12,6 +12,8 @@ from projects import RECIPE
 from servers import postgres_server
 from up import Team, team_up, write_recipe
 
+from graftwork.policy import load_policy
+
 pytestmark = pytest.mark.e2e
 
 MODEL = "review-sentiment"
@@ -52,6 +54,20 @@ def run(team: Team) -> dict[str, Any]:
     started = start(team, DEPLOYMENT, parameters={"recipe": RECIPE, "overrides": overrides})
     team.wait_for(lambda: step(team, started) > 0)
     return started
+
+
+@pytest.fixture(scope="module")
+def resolved(team: Team, run: dict[str, Any]) -> dict[str, str]:
+    """What the run resolved; then its policy is changed, and data lands, while it goes on."""
+    policy = team.project.folder / "policies/standard.yaml"
+    there = {
+        "policy_digest": load_policy(policy).digest,
+        "manifest_digest": team.call("plan", RECIPE)["manifest"]["digest"],
+    }
+    policy.write_text(policy.read_text().replace("max_looks: 20", "max_looks: 19"))
+    team.project.land_amazon()
+    assert load_policy(policy).digest != there["policy_digest"]
+    return there
 
 
 def start(team: Team, deployment: str, **how: Any) -> dict[str, Any]:
@@ -101,7 +117,7 @@ def test_a_prefect_server_that_is_away_is_waited_for(team: Team, run: dict[str, 
     goes_on(team, run, since, f"Prefect server away for {SERVER_AWAY_S} s")
 
 
-def test_a_worker_that_dies_with_its_run_is_noticed(team: Team, run: dict[str, Any]) -> None:
+def test_a_worker_that_dies_with_its_run_is_noticed(team: Team, run: dict[str, Any], resolved: dict[str, str]) -> None:
     """Nobody is left to say so: the run shows no life, is crashed, and goes on with another worker."""
     since = time.monotonic()
     team.kill(WORKER)
@@ -119,12 +135,17 @@ def test_a_registry_that_is_away_is_waited_for(team: Team, run: dict[str, Any]) 
     assert (ended["state_type"], ended["run_count"] > 1) == ("COMPLETED", True), ended["state"]["message"]
 
 
-def test_after_the_night_all_is_as_it_should_be(team: Team, run: dict[str, Any]) -> None:
-    """One version, each point of each curve once, no run open in either server, slots free, nothing for the audit."""
+def test_after_the_night_all_is_as_it_should_be(team: Team, run: dict[str, Any], resolved: dict[str, str]) -> None:
+    """One version, each point of each curve once, no run open in either server, slots free, nothing for the audit.
+
+    What landed and changed after the run had begun has no part in it.
+    """
     from mlflow import MlflowClient
 
     team.wait_for(lambda: team.over(run))
     assert [version["version"]["version"] for version in team.call("models", MODEL)] == [1]
+    (entry,) = team.call("history", MODEL)
+    assert resolved == {name: entry[name] for name in resolved}
     client = MlflowClient(team.mlflow, team.mlflow)
     runs = [each for found in client.search_experiments() for each in client.search_runs([found.experiment_id])]
     assert {each.info.status for each in runs} == {"FINISHED"}
