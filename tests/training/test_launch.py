@@ -1,10 +1,12 @@
 """The training process: started, followed, stopped, killed."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -103,20 +105,27 @@ def test_sigterm_pauses(resolve: Resolve, workspace: Workspace) -> None:
 
 def test_a_time_limit_saves_and_fails(resolve: Resolve, workspace: Workspace) -> None:
     """It says so, and where it was; the next attempt goes on there."""
-    run, events = resolve(LONG), list[dict[str, Any]]()
-    with pytest.raises(TrainingError, match=r"time limit of 6 s is over: stopped and saved in stage 'top' at step"):
-        launch.train_stages(run.run_id, workspace.store, events.append, time_limit=timedelta(seconds=6))
-    saved = max(event["step"] for event in events if event["event"] == "step" and event["stage"] == "top")
-    resumed: list[dict[str, Any]] = []
+    run = resolve("stages.1.epochs=4000")
 
-    def interrupt(event: dict[str, Any]) -> None:
-        resumed.append(event)
-        if event["event"] == "step":
-            raise KeyboardInterrupt
+    def resumed_at(limit: timedelta | None = None) -> tuple[list[int], str]:
+        """Where an attempt went on, and what it was ended by: us, in the second stage, or its limit."""
+        steps: list[int] = []
 
-    with pytest.raises(KeyboardInterrupt):
-        launch.train_stages(run.run_id, workspace.store, interrupt)
-    assert [event["step"] for event in resumed if event["event"] == "resumed"] == [saved]
+        def note(event: dict[str, Any]) -> None:
+            steps.extend([event["step"]] if event["event"] == "resumed" else [])
+            if limit is None and event["event"] == "step" and event["stage"] == "top":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt if limit is None else TrainingError) as raised:
+            launch.train_stages(run.run_id, workspace.store, note, time_limit=limit)
+        return steps, str(raised.value)
+
+    began = time.monotonic()
+    assert resumed_at() == ([], "")
+    _, told = resumed_at(timedelta(seconds=time.monotonic() - began + 3))
+    found = re.search(r"time limit of \d+ s is over: stopped and saved in stage 'top' at step (\d+) of", told)
+    assert found is not None, told
+    assert resumed_at()[0] == [int(found[1])]
 
 
 def test_the_child_ends_with_a_killed_parent(resolve: Resolve, workspace: Workspace, tmp_path: Path) -> None:
