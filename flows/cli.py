@@ -278,6 +278,26 @@ def doctor(*, json: Json = False) -> None:
 
 
 @app.command(group=RUN)
+def prune(
+    *,
+    keep: Annotated[str, Parameter(help="What was touched since is kept: 12h, 30d.")] = "30d",
+    remove: Annotated[bool, Parameter(negative="", help="Remove it; without this it is only listed.")] = False,
+    json: Json = False,
+) -> None:
+    """List what of the store nothing needs any more, or remove it.
+
+    Needed is what registered models, unfinished and recent runs, and the next data of a recipe go on from. Verdicts,
+    evaluations, reports and decisions are evidence, and stay.
+    """
+    from flows import console
+    from graftwork import api
+    from graftwork.fields import duration_of
+
+    found = api.prune(duration_of(keep, "--keep"), is_dry=not remove)
+    _print(json, [vars(each) for each in found], console.leftovers_table(found, is_removed=remove))
+
+
+@app.command(group=RUN)
 def land(
     file: Path,
     *,

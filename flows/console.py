@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graftwork.health import Finding
     from graftwork.registry.approvals import Approval
     from graftwork.registry.versions import ListedVersion
+    from graftwork.retention import Leftover
     from graftwork.settings import Settings
     from graftwork.training.estimate import Estimate
     from graftwork.training.plan import TrainingPlan
@@ -209,6 +210,17 @@ def approvals_table(approvals: "Sequence[Approval]") -> RenderableType:
             decision.reason if decision else request.nomination.reason,
         )
     return table
+
+
+def leftovers_table(leftovers: "Sequence[Leftover]", is_removed: bool) -> RenderableType:
+    """What nothing needs, the largest first, and how much it is in all."""
+    table = _table("kind", "name", "size")
+    for each in leftovers:
+        kind, _, name = each.key.partition("/")
+        table.add_row(kind, name[:12], memory(each.size))
+    total = memory(sum(each.size for each in leftovers))
+    told = f"{len(leftovers)} removed, {total}" if is_removed else f"{len(leftovers)}, {total}: --remove removes them"
+    return Group(table, Text(told)) if leftovers else Text("everything is needed")
 
 
 def findings_table(findings: "Sequence[Finding]") -> RenderableType:

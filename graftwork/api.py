@@ -5,6 +5,7 @@ All but running a flow, which is `flows.finetune.finetune`. Each works in the wo
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from graftwork.registry.approvals import Approval
     from graftwork.registry.audit import Audit
     from graftwork.registry.versions import ListedVersion
+    from graftwork.retention import Leftover
     from graftwork.scoring import Scored
 
 
@@ -171,6 +173,13 @@ def audit() -> "Audit":
     from graftwork.registry.audit import audit
 
     return audit(Workspace.open())
+
+
+def prune(keep: timedelta, is_dry: bool) -> "tuple[Leftover, ...]":
+    """What of the store nothing needs and nobody has touched for so long; removed unless it is a dry run."""
+    from graftwork.retention import find_leftovers, remove_leftovers
+
+    return (find_leftovers if is_dry else remove_leftovers)(Workspace.open(), keep)
 
 
 def approvals(model: str) -> "tuple[Approval, ...]":

@@ -6,8 +6,19 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
+from graftwork.errors import Problem, RecipeError
+
 DURATION = re.compile(r"(\d+) ?([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration_of(text: str, where: str) -> timedelta:
+    """A length of time as people write it: 10m, 30d. Raises RecipeError, which names where it was written."""
+    try:
+        found: timedelta = _duration(text)
+    except ValueError as error:
+        raise RecipeError(Problem(f"{error}, found {text!r}", where)) from error
+    return found
 
 
 def _duration(value: Any) -> Any:

@@ -33,6 +33,7 @@ COMMANDS = {
     "approve": ["MODEL", "VERSION", "--reason", "--approver", "--key", "--request", "--json"],
     "reject": ["MODEL", "VERSION", "--reason", "--approver", "--key", "--request", "--json"],
     "doctor": ["--json"],
+    "prune": ["--keep", "--remove", "--json"],
     "up": ["--prefect-port", "--mlflow-port", "--postgres"],
     "deploy": ["RECIPES", "--json"],
     "land": ["FILE", "--recipe", "--source", "--json"],
