@@ -98,7 +98,7 @@ def test_what_is_handed_in_is_trained_on_once_though_its_process_dies(team: Team
 
 def test_the_page_tells_what_was_done_here() -> None:
     """Every command of docs/operations.md is one that these tests run."""
-    run = {"up", "deploy", "land", "promote", "rollback", "history", "audit", "doctor"}
+    run = {"up", "deploy", "land", "promote", "rollback", "history", "audit", "doctor", "prune"}
     script = "\n".join(commands(ROOT / "docs/operations.md").values())
     assert {line.split()[1] for line in script.splitlines()} == run
     assert all(line.startswith("graftwork ") for line in script.splitlines())
@@ -112,6 +112,7 @@ def test_a_person_promotes_and_goes_back(team: Team, deployed: Any) -> None:
     assert team.call("rollback", MODEL, "--reason", "complaints")["to_version"] == 1
     serving_now = [each["version"]["version"] for each in team.call("models", MODEL) if "champion" in each["aliases"]]
     assert serving_now == [1]
+    assert team.call("prune") == []
     assert team.call("audit")["problems"] == []
 
 

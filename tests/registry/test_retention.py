@@ -1,4 +1,4 @@
-"""Pruning: what a registered model, a run or the next data goes on from stays; evidence stays; the rest goes when asked."""
+"""Pruning: what a registered model, a run or the next data goes on from stays, as evidence does; the rest goes."""
 
 import os
 import time
