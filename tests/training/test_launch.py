@@ -122,7 +122,7 @@ def test_a_time_limit_saves_and_fails(resolve: Resolve, workspace: Workspace) ->
 
     began = time.monotonic()
     assert resumed_at() == ([], "")
-    _, told = resumed_at(timedelta(seconds=time.monotonic() - began + 3))
+    _, told = resumed_at(timedelta(seconds=time.monotonic() - began + 8))
     found = re.search(r"time limit of \d+ s is over: stopped and saved in stage 'top' at step (\d+) of", told)
     assert found is not None, told
     assert resumed_at()[0] == [int(found[1])]
