@@ -16,7 +16,7 @@ from graftwork.faults import fault
 from graftwork.registry.client import experiment_of, reach_mlflow
 from graftwork.registry.packaging import save_model
 from graftwork.registry.tracking import log_evaluation
-from graftwork.registry.versions import BUNDLE, BUNDLE_KEY, ModelVersion, first_version
+from graftwork.registry.versions import BUNDLE, BUNDLE_KEY, MANIFEST, ModelVersion, first_version
 from graftwork.training.bundle import ServingBundle
 from graftwork.workspace import Workspace
 
@@ -158,7 +158,7 @@ def _tags(bundle: ServingBundle, manifest: "DatasetManifest", verdict: "Verdict"
             BUNDLE: bundle.digest,
             BUNDLE_KEY: bundle.key,
             "graftwork.recipe": bundle.recipe_digest,
-            "graftwork.manifest": manifest.digest,
+            MANIFEST: manifest.digest,
             "graftwork.checkpoint": bundle.checkpoint,
             EVALUATION: verdict.evaluation,
             VERDICT: verdict.outcome,

@@ -199,7 +199,8 @@ def test_a_decision_survives_being_copied(asked: Approval) -> None:
     """As text, from one machine's terminal into a form on another's page."""
     from graftwork.fingerprint import from_json
 
-    assert from_json(Decision, to_json(yes(asked))) == yes(asked)
+    decision = yes(asked)
+    assert from_json(Decision, to_json(decision)) == decision
 
 
 def _after(moment: str, length: timedelta) -> str:
