@@ -10,7 +10,8 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,14 +76,24 @@ AcceptDrift = Annotated[
     ),
 ]
 Reason = Annotated[str, Parameter("--reason", help="Why, in a sentence: it goes into the ledger with your name.")]
-Approver = Annotated[str, Parameter("--approver", help="Who decides: a name among the policy's approvers.")]
-Key = Annotated[
-    Path, Parameter("--key", help="The approver's OpenSSH private key, Ed25519, such as ~/.ssh/id_ed25519.")
-]
-RequestDigest = Annotated[
-    str | None,
-    Parameter("--request", help="Sign this request and print the decision, for the form `decide`; nothing is reached."),
-]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SignedWord:
+    """Who decides on a request for approval, why, and by which key."""
+
+    reason: Reason
+    approver: Annotated[str, Parameter("--approver", help="Who decides: a name among the policy's approvers.")]
+    key: Annotated[
+        Path, Parameter("--key", help="The approver's OpenSSH private key, Ed25519, such as ~/.ssh/id_ed25519.")
+    ]
+    request: Annotated[
+        str | None,
+        Parameter(
+            "--request", help="Sign this request and print the decision, for the form `decide`; nothing is reached."
+        ),
+    ] = None
 
 
 @app.command(group=MAKE)
@@ -387,33 +398,15 @@ def approvals(model: str, *, json: Json = False) -> None:
 
 
 @app.command(group=GOVERN)
-def approve(
-    model: str,
-    version: int,
-    *,
-    reason: Reason,
-    approver: Approver,
-    key: Key,
-    request: RequestDigest = None,
-    json: Json = False,
-) -> None:
+def approve(model: str, version: int, *, word: SignedWord, json: Json = False) -> None:
     """Let a version serve that the gate wants to promote; the ledger keeps your signed word for it."""
-    _decide("approve", model, version, reason, approver, key, request, json)
+    _decide("approve", model, version, word, json)
 
 
 @app.command(group=GOVERN)
-def reject(
-    model: str,
-    version: int,
-    *,
-    reason: Reason,
-    approver: Approver,
-    key: Key,
-    request: RequestDigest = None,
-    json: Json = False,
-) -> None:
+def reject(model: str, version: int, *, word: SignedWord, json: Json = False) -> None:
     """Keep a version from serving that the gate wants to promote; it stays challenger."""
-    _decide("reject", model, version, reason, approver, key, request, json)
+    _decide("reject", model, version, word, json)
 
 
 @app.command(group=GOVERN)
@@ -434,25 +427,17 @@ def rollback(model: str, *, reason: Reason, json: Json = False) -> None:
     _print(json, vars(entry), f"{model}: back to version {entry.to_version}")
 
 
-def _decide(
-    outcome: "Outcome",
-    model: str,
-    version: int,
-    reason: str,
-    approver: str,
-    key: Path,
-    request: str | None,
-    as_json: bool,
-) -> None:
+def _decide(outcome: "Outcome", model: str, version: int, word: SignedWord, as_json: bool) -> None:
     """Sign, and carry out; where the request is named, sign only, for whoever can't reach the servers."""
     from getpass import getpass
 
     from graftwork import api
     from graftwork.fingerprint import to_json
 
-    wanted = request or api.open_request(model, version)
-    decision = api.sign(wanted, outcome, approver, reason, key, lambda: getpass(f"Passphrase of {key}: "))
-    if request is not None:
+    wanted = word.request or api.newest_request(model, version)
+    ask = partial(getpass, f"Passphrase of {word.key}: ")
+    decision = api.sign(wanted, outcome, word.approver, word.reason, word.key, ask)
+    if word.request is not None:
         sys.stdout.write(to_json(decision))
         return
     entry = api.carry_out(model, decision)

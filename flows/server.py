@@ -67,16 +67,21 @@ def wait_until_ready(url: str | None = None) -> None:
     url = url or os.environ["PREFECT_API_URL"]
     deadline = time.monotonic() + START_WITHIN_S
     while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310 - an address from the settings
-                return
-        except urllib.error.HTTPError as error:
-            if error.code < 500:
-                return  # it answers; whether we may come in is for Prefect's client, which has the credentials
-            time.sleep(0.05)
-        except OSError:
-            time.sleep(0.05)
+        if answers(f"{url}/health"):
+            return
+        time.sleep(0.05)
     raise ServiceUnavailable(f"the Prefect server at {hide_password(url)} does not answer")
+
+
+def answers(url: str) -> bool:
+    """True if a server does, be it to say that we may not come in: the credentials are its client's."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - an address from the settings
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
 
 
 def _free_port() -> int:

@@ -8,9 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
@@ -18,6 +17,7 @@ from pathlib import Path
 from string import Template
 from typing import IO
 
+from flows.server import answers
 from graftwork.errors import Problem, RecipeError, ServiceUnavailable, raise_if
 from graftwork.settings import PATIENT_THREADS, Settings
 
@@ -139,7 +139,7 @@ class Stack:
                 assert service.process is not None
                 problem = f"it ended with exit code {service.process.returncode}"
                 raise ServiceUnavailable(Problem(problem, service.name, "its last lines above say why"))
-            with suppress(OSError), urllib.request.urlopen(service.health, timeout=5):  # noqa: S310 - loopback
+            if answers(service.health):
                 return
             time.sleep(0.2)
         raise ServiceUnavailable(Problem(f"it does not answer at {service.health}", service.name))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from graftwork.checkpoints.lock import CheckpointLock, lock_path
 from graftwork.data.manifest import DatasetManifest
-from graftwork.errors import Problem, PromotionRefused
 from graftwork.policy import load_policy
 from graftwork.promotion.history import LedgerEntry
 from graftwork.recipe import load_recipe
@@ -189,13 +188,11 @@ def approvals(model: str) -> "tuple[Approval, ...]":
     return tuple(find_requests(Workspace.open(), model))
 
 
-def open_request(model: str, version: int) -> str:
+def newest_request(model: str, version: int) -> str:
     """The digest of the newest request for the version. Raises PromotionRefused if nobody asked."""
-    found = [each for each in approvals(model) if each.request.nomination.version == version]
-    if not found:
-        hint = "`graftwork approvals` lists what waits; a policy without `approval` asks for none"
-        raise PromotionRefused(Problem("nobody asked for its approval", f"{model}, version {version}", hint))
-    return found[-1].request.digest
+    from graftwork.registry.approvals import newest_request
+
+    return newest_request(Workspace.open(), model, version).digest
 
 
 def sign(request: str, outcome: "Outcome", approver: str, reason: str, key: Path, ask: Callable[[], str]) -> "Decision":

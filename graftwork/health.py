@@ -15,11 +15,10 @@ from typing import Literal
 
 from graftwork.errors import GraftworkError, Problem
 from graftwork.phrases import memory
-from graftwork.settings import Settings, hide_password
+from graftwork.settings import DATABASE, Settings, hide_password
 
 State = Literal["good", "note", "bad"]
 LITTLE_ROOM = 5 << 30
-DATABASE = "graftwork.db"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from graftwork.database import manifests, retrainings, run_heads
 from graftwork.errors import GraftworkError
 from graftwork.fingerprint import walk_files
 from graftwork.owners import is_alive
-from graftwork.registry.versions import BUNDLE, BUNDLE_KEY, MANIFEST, list_models
+from graftwork.registry.tracking import MANIFEST
+from graftwork.registry.versions import BUNDLE, BUNDLE_KEY, list_models
 from graftwork.storage import REJECTED, Store
 from graftwork.training.bundle import FETCHED
 from graftwork.training.lease import NOBODY

@@ -19,6 +19,7 @@ from graftwork.errors import Problem, RecipeError
 from graftwork.storage import make_folder
 
 HOME_NAME = ".graftwork"
+DATABASE = "graftwork.db"  # below it, where no other is named
 PREFIX = "GRAFTWORK_"
 # How often threads that wait for each other look before they sleep. OpenMP's own 300,000 times made training on two
 # cores seven times slower while others used them, too; sleeping at once made it half as fast while nobody did.
@@ -68,7 +69,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def database_url(self) -> str:
-        return self.db or f"sqlite:///{self.home / 'graftwork.db'}"
+        return self.db or f"sqlite:///{self.home / DATABASE}"
 
     @cached_property
     def mlflow_uri(self) -> str:

@@ -34,7 +34,7 @@ def start_once(deployment: str, key: str, parameters: Mapping[str, Any], is_chil
         wanted = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[full_key]))
         known = client.read_flow_runs(flow_run_filter=wanted)
     if known:
-        return known[0]
+        return known[0]  # `run_deployment` would give it, too, but draw another line to it in the parent's graph
     try:
         run = run_deployment(
             deployment, parameters=dict(parameters), idempotency_key=full_key, timeout=0, as_subflow=is_child

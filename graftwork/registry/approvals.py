@@ -71,6 +71,15 @@ def find_requests(workspace: Workspace, model: str, version: int | None = None) 
             yield open_approval(workspace.store, entry)
 
 
+def newest_request(workspace: Workspace, model: str, version: int) -> Request:
+    """The last that was asked about the version. Raises PromotionRefused if nothing was."""
+    found = [known.request for known in find_requests(workspace, model, version)]
+    if not found:
+        hint = "`graftwork approvals` lists what waits; a policy without `approval` asks for none"
+        raise PromotionRefused(Problem("nobody asked for its approval", f"{model}, version {version}", hint))
+    return found[-1]
+
+
 def open_approval(store: Store, entry: LedgerEntry) -> Approval:
     """The request that a challenger's entry is about. Raises AuditError if it is gone, or not what was asked."""
     folder = store.open(f"request/{entry.evidence_digest}")
@@ -89,13 +98,13 @@ def carry_out(workspace: Workspace, model: str, decision: Decision) -> LedgerEnt
     Repeated after a crash, it does what is left. Raises PromotionRefused if nobody asked, if the decision may not be
     made (`promotion.approval.check`), if another was made before, or if the champion changed meanwhile.
     """
-    requests = {known.request.digest: known.request for known in find_requests(workspace, model)}
-    request = requests.get(decision.request)
-    if request is None:
+    asked = {known.request.digest: known for known in find_requests(workspace, model)}.get(decision.request)
+    if asked is None:
         hint = "`graftwork approvals` lists what waits"
         raise PromotionRefused(Problem(f"nobody asked for a decision on {decision.request[:12]}", model, hint))
+    request = asked.request
     check(request, decision)
-    if request.is_expired and _decision(workspace.store, request) is None:
+    if asked.state == "expired":
         raise PromotionRefused(expired(request))
     kept = _keep_first(workspace.store, request, decision)
     if kept.outcome != decision.outcome:

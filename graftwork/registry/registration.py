@@ -15,8 +15,8 @@ from graftwork.errors import Problem, RegistryError, ServiceUnavailable
 from graftwork.faults import fault
 from graftwork.registry.client import experiment_of, reach_mlflow
 from graftwork.registry.packaging import save_model
-from graftwork.registry.tracking import log_evaluation
-from graftwork.registry.versions import BUNDLE, BUNDLE_KEY, MANIFEST, ModelVersion, first_version
+from graftwork.registry.tracking import MANIFEST, log_evaluation
+from graftwork.registry.versions import BUNDLE, BUNDLE_KEY, ModelVersion, first_version
 from graftwork.training.bundle import ServingBundle
 from graftwork.workspace import Workspace
 

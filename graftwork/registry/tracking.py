@@ -31,6 +31,7 @@ PARAM_CHARACTERS = 500
 DIGEST_CHARACTERS = 36
 BATCH = 1000  # metrics in one request, MLflow's limit
 RUN_ID, STAGE, OWNER = "graftwork.run_id", "graftwork.stage", "graftwork.owner"
+MANIFEST = "graftwork.manifest"
 
 
 def log_training(workspace: Workspace, run_id: str, plan: "TrainingPlan", stages: "Sequence[StageResult]") -> str:
@@ -128,7 +129,7 @@ def _dataset(manifest: "DatasetManifest") -> "Dataset":
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
 
-    source = CodeDatasetSource({"graftwork.manifest": manifest.digest})
+    source = CodeDatasetSource({MANIFEST: manifest.digest})
     return MetaDataset(source, manifest.lineage, manifest.digest[:DIGEST_CHARACTERS])._to_mlflow_entity()
 
 
@@ -216,7 +217,7 @@ def plan_tags(plan: "TrainingPlan") -> dict[str, str]:
     """The digests that tell what a run was computed from."""
     return {
         "graftwork.recipe": plan.recipe_digest,
-        "graftwork.manifest": plan.manifest,
+        MANIFEST: plan.manifest,
         "graftwork.checkpoint": plan.checkpoint,
     }
 

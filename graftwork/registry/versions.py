@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
 
-BUNDLE, BUNDLE_KEY, MANIFEST = "graftwork.bundle", "graftwork.bundle_key", "graftwork.manifest"
+BUNDLE, BUNDLE_KEY = "graftwork.bundle", "graftwork.bundle_key"
 
 
 @dataclass(frozen=True)

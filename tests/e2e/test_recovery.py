@@ -1,6 +1,5 @@
 """Whatever dies, the run ends right: at the exact step that it had saved, one version, no point of a curve twice."""
 
-import json
 import subprocess
 import time
 from collections import Counter
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 from projects import RECIPE
-from servers import postgres_server
+from servers import post_to_prefect, postgres_server
 from up import Team, team_up, write_recipe
 
 from graftwork.policy import load_policy
@@ -73,9 +72,7 @@ def resolved(team: Team, run: dict[str, Any]) -> dict[str, str]:
 def start(team: Team, deployment: str, **how: Any) -> dict[str, Any]:
     """A run of the deployment, as its page starts it. how: what is said of it beside its parameters."""
     (known,) = [each for each in team.ask("deployments") if deployment.endswith(f"/{each['name']}")]
-    command = ["curl", "-sf", "-H", "Content-Type: application/json", "-d", json.dumps(how)]
-    url = f"{team.api}/deployments/{known['id']}/create_flow_run"
-    return json.loads(subprocess.run([*command, url], capture_output=True, check=True).stdout)
+    return post_to_prefect(f"{team.api}/deployments/{known['id']}/create_flow_run", how)
 
 
 def step(team: Team, run: dict[str, Any]) -> int:

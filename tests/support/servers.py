@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,13 @@ def call(script: str, folder: Path, environment: dict[str, str], code: int = 0) 
 
 def ask_prefect(api: str, what: str, password: str = "", **wanted: Any) -> list[dict[str, Any]]:
     """A Prefect server's records of a kind: flow_runs, deployments, logs … password: user:password, if it has one."""
+    return post_to_prefect(f"{api}/{what}/filter", wanted, password)
+
+
+def post_to_prefect(url: str, said: Mapping[str, Any], password: str = "") -> Any:
+    """What a Prefect server answers."""
     headers = {"Content-Type": "application/json", "Authorization": f"Basic {b64encode(password.encode()).decode()}"}
-    request = urllib.request.Request(f"{api}/{what}/filter", json.dumps(wanted).encode(), headers)
+    request = urllib.request.Request(url, json.dumps(said).encode(), headers)
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 

@@ -44,9 +44,9 @@ class Team:
         runs = self.ask("flow_runs", sort="EXPECTED_START_TIME_ASC")
         return [run for run in runs if all(_has(run["parameters"], *wanted) for wanted in parameters.items())]
 
-    def wait_for(self, what: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
+    def wait_for(self, what: Callable[[], Any]) -> Any:
         """What there is, once there is something; a server that is busy for a while is asked again."""
-        deadline, found = time.monotonic() + within_s, None
+        deadline, found = time.monotonic() + WITHIN_S, None
         while not found:
             with suppress(OSError):
                 found = what()
