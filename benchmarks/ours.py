@@ -23,8 +23,8 @@ FITTED_ROWS = 500
 WARMUP_ROWS = 64
 
 
-def train_recipe(job: Job) -> Outcome:
-    """All stages of the recipe, from nothing trained to the bundle in the store.
+def train_recipe(job: Job, overrides: Sequence[str] = ()) -> Outcome:
+    """All stages of the recipe, changed so, from nothing trained to the bundle in the store.
 
     The time begins with the first stage, when rows are tokenised and the model is loaded, as the Trainer's does; it
     holds the frozen prefix, every validation and every save.
@@ -37,7 +37,7 @@ def train_recipe(job: Job) -> Outcome:
     from graftwork.workspace import Workspace
 
     workspace = Workspace.open()
-    run = job.workload.resolve(f"train.seed={job.cell.seed}")
+    run = job.workload.resolve(f"train.seed={job.cell.seed}", *overrides)
     events: list[tuple[float, dict[str, Any]]] = []
     bundle = run_stages(
         run, workspace, lambda event: events.append((time.perf_counter(), event)), should_stop=lambda: False
