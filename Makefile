@@ -47,8 +47,10 @@ test-install: install ## a wheel in a fresh environment, a saved model in one of
 	$(BIN)/pytest -q -m install
 
 N := 200
-torture: install ## kill N=200 trainings at random points and compare each end with an unbroken one, bit for bit
+L := 1000
+torture: install ## kill N=200 trainings, and who looks after L=1000 landings, at random points; nothing may differ or be lost
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/support $(BIN)/python tests/support/torture.py --kills $(N)
+	PYTHONPATH=tests/support $(BIN)/python tests/support/landing_torture.py --landings $(L)
 
 bench: install ## measure what is missing, each figure beside its peer's, into benchmarks/RESULTS.md: hours at first
 	$(BIN)/python -m benchmarks

@@ -10,6 +10,7 @@ from collections import Counter
 
 POINTS = frozenset(
     {
+        "file.before_rename",
         "store.before_fsync",
         "store.before_rename",
         "store.after_rename",

@@ -47,6 +47,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         with _full_told(path, aside):
             yield aside
             _sync(aside)
+            fault("file.before_rename")
             aside.replace(path)
             _sync(path.parent)
     finally:

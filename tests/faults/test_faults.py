@@ -13,6 +13,7 @@ TESTS = Path(__file__).parents[1]
 # Each of these fails if a process that was to die at one of its points did not.
 KILLERS = (
     "support/torture.py",
+    "support/landing_torture.py",
     "e2e/test_kill.py",
     "registry/test_versions.py",
     "promotion/test_ledger.py",
