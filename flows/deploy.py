@@ -86,7 +86,7 @@ def deploy(paths: Sequence[Path]) -> Deployed:
     with get_client(sync_client=True) as client:
         pools = {name: _make_pool(client, name) for name in sorted({each.pool for each in wanted})}
         ids = {each.full_name: _deploy(client, each, pools[each.pool]) for each in wanted}
-        automations = [_automate(client, described, ids) for described in read_automations()]
+        automations = [name for each in read_automations() if (name := _automate(client, each, ids)) is not None]
     return Deployed(tuple(ids), tuple(pools), tuple(automations))
 
 
@@ -132,7 +132,7 @@ def deployments_of(recipes: Sequence[Recipe]) -> Iterator[Deployment]:
 
 
 def read_automations() -> list[dict[str, Any]]:
-    """The automations of deployments/automations.yaml."""
+    """The automations of deployments/automations.yaml. `block`: a notification block without which one is not made."""
     text = (resources.files("deployments") / "automations.yaml").read_text(encoding="utf-8")
     described: list[dict[str, Any]] = YAML(typ="safe").load(text)
     return described
@@ -200,14 +200,30 @@ def _deploy(client: SyncPrefectClient, wanted: Deployment, pool: WorkPool) -> st
     return str(made)
 
 
-def _automate(client: SyncPrefectClient, described: dict[str, Any], ids: dict[str, str]) -> str:
-    """The name of the automation, which is now as it is described."""
+def find_notification_block(client: SyncPrefectClient, name: str) -> str | None:
+    """The id of the block of that name by which somebody can be told something, whatever its type."""
+    wanted = {
+        "block_documents": {"name": {"any_": [name]}, "is_anonymous": {"eq_": False}},
+        "block_schemas": {"block_capabilities": {"all_": ["notify"]}},
+    }
+    found = client.request("POST", "/block_documents/filter", json=wanted).json()
+    return str(found[0]["id"]) if found else None
+
+
+def _automate(client: SyncPrefectClient, described: dict[str, Any], ids: dict[str, str]) -> str | None:
+    """The name of the automation, which is now as it is described; None if the block it needs is not there."""
+    block = described.get("block")
+    block_id = block and find_notification_block(client, block)
     actions = [
-        {**action, "deployment_id": ids[action["deployment"]]} if "deployment" in action else action
+        action
+        | ({"deployment_id": ids[action["deployment"]]} if "deployment" in action else {})
+        | ({"block_document_id": block_id} if block_id else {})
         for action in described["actions"]
     ]
-    wanted = AutomationCore.model_validate(described | {"actions": actions})
-    for known in client.read_automations_by_name(wanted.name):
+    for known in client.read_automations_by_name(described["name"]):
         client.delete_automation(known.id)
+    if block and not block_id:
+        return None
+    wanted = AutomationCore.model_validate(described | {"actions": actions})
     client.create_automation(wanted)
     return wanted.name

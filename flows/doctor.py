@@ -41,7 +41,7 @@ def examine_server() -> Iterator[Finding]:
         yield Finding("deployments", "good", f"{len(deployments)} of ours")
         yield from _workers(client, deployments)
         yield _schedules(client, deployments)
-        yield _automations(client)
+        yield from _automations(client)
 
 
 def _version(found: str) -> Finding:
@@ -100,13 +100,20 @@ def _schedules(client: SyncPrefectClient, deployments: list[DeploymentResponse])
     return Finding("schedules", "good", f"{len(on_schedule)} active")
 
 
-def _automations(client: SyncPrefectClient) -> Finding:
+def _automations(client: SyncPrefectClient) -> Iterator[Finding]:
     missing = [
-        wanted["name"]
+        wanted
         for wanted in read_automations()
         if not any(known.enabled for known in client.read_automations_by_name(wanted["name"]))
     ]
-    if missing:
-        told = f"missing or switched off: {', '.join(missing)}"
-        return Finding("automations", "bad", told, "`graftwork deploy RECIPE …` makes them")
-    return Finding("automations", "good", "all there")
+    needed = [each["name"] for each in missing if "block" not in each]
+    if needed:
+        told = f"missing or switched off: {', '.join(needed)}"
+        yield Finding("automations", "bad", told, "`graftwork deploy RECIPE …` makes them")
+    else:
+        yield Finding("automations", "good", "all there")
+    if len(missing) > len(needed):
+        hint = "make a notification block named graftwork on the Prefect page, and deploy again: docs/operations.md"
+        yield Finding("notifications", "note", "nobody is told what is promoted, waits or fails", hint)
+    else:
+        yield Finding("notifications", "good", "by the block graftwork")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.events import tell_outcome
 from flows.summary import RunSummary
 from graftwork.recipe import find_root, load_recipe
 from graftwork.settings import use_home
@@ -55,6 +56,7 @@ def finetune(
         return RunSummary(run, bundle, evaluation, verdict)
     version = register_model(run.run_id, bundle, evaluation, verdict)
     entry = promote(run.run_id, version, bundle, evaluation, verdict)
+    tell_outcome(verdict, entry)
     command = shlex.join(["graftwork", "run", recipe, *(f"--set={override}" for override in overrides)])
     report = publish_report(run.run_id, bundle, evaluation, verdict, version, entry, command)
     return RunSummary(run, bundle, evaluation, verdict, version, entry, report)

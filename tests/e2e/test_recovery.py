@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from projects import RECIPE
-from servers import post_to_prefect, postgres_server
+from servers import postgres_server
 from up import Team, team_up, write_recipe
 
 from graftwork.policy import load_policy
@@ -50,7 +50,7 @@ def run(team: Team) -> dict[str, Any]:
     fewer = tried["data"]["sides"]["train"] / 560
     needed = int(NIGHT_S * epochs * fewer / tried["stages"][1]["seconds"])
     overrides = [f"stages.1.epochs={needed}", "stages.1.keep_epoch=last"]
-    started = start(team, DEPLOYMENT, parameters={"recipe": RECIPE, "overrides": overrides})
+    started = team.start(DEPLOYMENT, parameters={"recipe": RECIPE, "overrides": overrides})
     team.wait_for(lambda: step(team, started) > 0)
     return started
 
@@ -67,12 +67,6 @@ def resolved(team: Team, run: dict[str, Any]) -> dict[str, str]:
     team.project.land_amazon()
     assert load_policy(policy).digest != there["policy_digest"]
     return there
-
-
-def start(team: Team, deployment: str, **how: Any) -> dict[str, Any]:
-    """A run of the deployment, as its page starts it. how: what is said of it beside its parameters."""
-    (known,) = [each for each in team.ask("deployments") if deployment.endswith(f"/{each['name']}")]
-    return post_to_prefect(f"{team.api}/deployments/{known['id']}/create_flow_run", how)
 
 
 def step(team: Team, run: dict[str, Any]) -> int:
@@ -167,7 +161,7 @@ def test_a_run_that_kills_itself_each_time_is_given_up(team: Team, run: dict[str
     (known,) = [each for each in team.ask("deployments") if each["name"] == "deadly"]
     settings["env"] = known["job_variables"]["env"] | settings["env"]
     since = time.monotonic()
-    started = start(team, "finetune/deadly", job_variables=settings)
+    started = team.start("finetune/deadly", job_variables=settings)
     ended = team.wait_for(lambda: team.over(started))
     print(f"killing itself: given up after {time.monotonic() - since:.0f} s")
     assert ended["state_type"] == "FAILED"

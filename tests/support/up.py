@@ -1,15 +1,20 @@
 """A small project on the servers and workers of `graftwork up`, and what its people can see and kill."""
 
+import json
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
 from projects import RECIPE, ROOT, STAGES, Project, make_project, processes_below
-from servers import ask_prefect, environment_for, free_port, serving
+from servers import ask_prefect, environment_for, free_port, post_to_prefect, serving
 
 WITHIN_S = 900
 SMALL = {
@@ -18,6 +23,13 @@ SMALL = {
     "baselines: [majority, tfidf, frozen-head]": "baselines: [majority, tfidf]",
     "min_rows: 500, quiet: 10m": "min_rows: 50, quiet: 1s",
 }
+SAVE_BLOCK = """
+import sys
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+said = {"subject": "{{subject}}", "body": "{{body}}"}
+CustomWebhookNotificationBlock(name="team", url=sys.argv[1], json_data=said).save("graftwork")
+"""
 OVER = {"COMPLETED", "FAILED", "CANCELLED"}
 
 
@@ -43,6 +55,13 @@ class Team:
         """Flow runs with these parameters, whatever they are where None is asked for, in their order."""
         runs = self.ask("flow_runs", sort="EXPECTED_START_TIME_ASC")
         return [run for run in runs if all(_has(run["parameters"], *wanted) for wanted in parameters.items())]
+
+    def start(self, deployment: str, **how: Any) -> dict[str, Any]:
+        """A run of the deployment, as its page starts it. how: what is said of it, such as its parameters."""
+        (known,) = [each for each in self.ask("deployments") if deployment.endswith(f"/{each['name']}")]
+        url = f"{self.api}/deployments/{known['id']}/create_flow_run"
+        started: dict[str, Any] = post_to_prefect(url, how, self.environment.get("PREFECT_API_AUTH_STRING", ""))
+        return started
 
     def wait_for(self, what: Callable[[], Any]) -> Any:
         """What there is, once there is something; a server that is busy for a while is asked again."""
@@ -132,3 +151,28 @@ def write_recipe(path: Path, changes: Mapping[str, str]) -> None:
 
 def _has(parameters: Mapping[str, Any], name: str, value: Any) -> bool:
     return parameters.get(name) is not None if value is None else parameters.get(name) == value
+
+
+@contextmanager
+def listening(team: Team) -> Iterator[list[dict[str, str]]]:
+    """The team's notification block, a webhook to here: what it is told, each with a subject and a body."""
+    heard: list[dict[str, str]] = []
+
+    class Ear(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Ear)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = environment_for(PREFECT_API_URL=team.api, **team.environment)
+    command = [sys.executable, "-c", SAVE_BLOCK, f"http://127.0.0.1:{server.server_port}"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    try:
+        yield heard
+    finally:
+        server.shutdown()
