@@ -218,3 +218,11 @@ def expect_whole(team: Team, run: dict[str, Any], run_id: str) -> None:
     assert artifacts["training"]["data"] == 100
     assert artifacts["verdict"]["data"].startswith("# promote")
     assert json.loads(artifacts["data"]["data"])[0]["read"] == 800
+
+
+def test_trainings_may_be_jobs_on_kubernetes(team: Team) -> None:
+    """The server takes the job template; what a job would be, tests/flows/test_deployments.py says."""
+    team.call(team.script("Kubernetes"))
+    (pool,) = [pool for pool in team.ask_prefect("work_pools") if pool["name"] == "gpu"]
+    template = json.loads((team.project.folder / "deployments/kubernetes.json").read_text())
+    assert (pool["type"], pool["base_job_template"]) == ("kubernetes", template)

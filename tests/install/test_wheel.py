@@ -22,8 +22,11 @@ DATA = {
     "graftwork/report/templates/style.css",
     "graftwork/templates/policy.yaml.j2",
     "graftwork/templates/recipe.yaml.j2",
+    "deployments/Dockerfile",
     "deployments/Procfile",
     "deployments/automations.yaml",
+    "deployments/compose.yaml",
+    "deployments/kubernetes.json",
     "deployments/prefect.yaml",
 }
 
