@@ -331,7 +331,7 @@ def land(
 
                 tell_landed(done)
     what = "has landed before" if done.was_there else "landed"
-    _print(json, asdict(done), f"{done.path} {what}, for source {done.source} of {done.model}")
+    _print(json, asdict(done), f"{done.place} {what}, for source {done.source} of {done.model}")
 
 
 @app.command(group=USE)

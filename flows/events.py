@@ -61,7 +61,7 @@ def tell_landed(handed_in: HandedIn) -> None:
             "prefect.resource.id": f"graftwork.recipe.{handed_in.model}",
             "prefect.resource.name": handed_in.model,
         },
-        "payload": {"recipe": handed_in.recipe, "file": handed_in.path.name, "sha256": handed_in.sha256},
+        "payload": {"recipe": handed_in.recipe, "file": handed_in.name, "sha256": handed_in.sha256},
     }
     with get_client(sync_client=True) as client:
         client.request("POST", "/events", json=[event])

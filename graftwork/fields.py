@@ -1,15 +1,28 @@
-"""Kinds of values that several documents hold: counts, amounts, names, lengths of time."""
+"""Kinds of values that several documents hold: counts, amounts, names, lengths of time, places elsewhere."""
 
 import re
 from datetime import timedelta
+from pathlib import PurePosixPath
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from graftwork.errors import Problem, RecipeError
 
 DURATION = re.compile(r"(\d+) ?([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# Protocols of fsspec that name a place elsewhere, and what has to be installed for each.
+PROTOCOLS = {
+    "s3": "graftwork[s3]",
+    "gs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "oss": "ossfs",
+    "sftp": "paramiko",
+    "hdfs": "pyarrow",
+    "webdav": "webdav4",
+}
 
 
 def duration_of(text: str, where: str) -> timedelta:
@@ -32,6 +45,18 @@ def _as_seconds(length: timedelta) -> str:
     return f"{int(length.total_seconds())}s"
 
 
+def _check_url(url: str) -> str:
+    """The URL without a slash at its end. Raises ValueError if it is none that data can land at."""
+    parts = urlsplit(url)
+    if parts.scheme not in PROTOCOLS:
+        raise ValueError(f"expected a URL that begins with one of {', '.join(f'{name}://' for name in PROTOCOLS)}")
+    if parts.password is not None or parts.query or parts.fragment:
+        raise ValueError("a URL holds no password and no parameters: credentials are taken from the environment")
+    if not parts.netloc or ".." in PurePosixPath(parts.path).parts:
+        raise ValueError("expected a bucket or a host, and a folder there")
+    return url.rstrip("/")
+
+
 # Strict numbers: "3" and true are not numbers, and 2.5 is no count.
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -44,3 +69,4 @@ Duration = Annotated[
     BeforeValidator(_duration, json_schema_input_type=str),
     PlainSerializer(_as_seconds, return_type=str, when_used="json-unless-none"),
 ]
+LandingUrl = Annotated[str, AfterValidator(_check_url)]

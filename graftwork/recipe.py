@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from functools import cached_property
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from graftwork.documents import Section, override_document, read_document, validate_document
 from graftwork.errors import Problem, RecipeError, raise_if
-from graftwork.fields import Amount, Count, Duration, Rate, Share, Whole, Word
+from graftwork.fields import Amount, Count, Duration, LandingUrl, Rate, Share, Whole, Word
 from graftwork.fingerprint import digest
 from graftwork.policy import BaselineName
 from graftwork.presets import PRESETS, expand_stages
@@ -40,7 +40,7 @@ SOLVED_KEYS = {"name", "train", "solver", "class_weights"}
 def _project_path(path: Path, info: ValidationInfo) -> Path:
     """A relative path that stays inside the project, symbolic links followed; an absolute one is taken at its word."""
     if re.match(r"[a-z0-9+.-]+:/", str(path), re.IGNORECASE):
-        raise ValueError("only files and folders can be read, not URLs")
+        raise ValueError("a path is a file or a folder here; for one elsewhere write url: instead")
     root = info.context["root"] if info.context else Path.cwd()
     if not (path.is_absolute() or (root / path).resolve().is_relative_to(root)):
         raise ValueError(f"the path leaves the project {root}; if that is meant, write it as an absolute path")
@@ -122,10 +122,13 @@ class GroupSection(Section):
 
 
 class SourceSection(Section):
-    """One file, or a folder that files land in."""
+    """One file, or a folder that files land in, here or elsewhere."""
 
     name: Word
-    path: ProjectPath
+    path: ProjectPath | None = None
+    url: LandingUrl | None = Field(
+        default=None, description="Instead of a path: a folder in a bucket or on a host, such as s3://bucket/landing."
+    )
     format: Literal["csv", "tsv", "jsonl", "parquet"] | None = Field(
         default=None, description="By default from the suffix."
     )
@@ -139,10 +142,17 @@ class SourceSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "SourceSection":
-        names_its_columns = (self.format or self.path.suffix.removeprefix(".")) in ("jsonl", "parquet")
+        if (self.path is None) == (self.url is None):
+            raise ValueError("expected either path or url")
+        names_its_columns = (self.format or PurePath(self.where).suffix.removeprefix(".")) in ("jsonl", "parquet")
         if names_its_columns and (self.header or self.delimiter):
             raise ValueError("header and delimiter are for CSV and TSV files; this format names its columns")
         return self
+
+    @property
+    def where(self) -> str:
+        """How messages name it."""
+        return self.url or str(self.path)
 
 
 class LabelSection(Section):
@@ -438,7 +448,7 @@ class Recipe(Section):
         changes the model must never be given another value: that takes a new DIGEST_VERSION.
         """
         left_out: dict[str, Any] = {
-            "data": {"contract": True, "quarantine_tolerance": True, "sources": {"__all__": {"path"}}},
+            "data": {"contract": True, "quarantine_tolerance": True, "sources": {"__all__": {"path", "url"}}},
             "checkpoint": {"licences"},
             "stages": {"__all__": {"name"}},
             "start": {"scratch_every": True, "stages": {"__all__": {"name"}}},

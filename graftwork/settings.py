@@ -67,6 +67,11 @@ class Settings(BaseSettings):
             raise RecipeError(Problem("only a folder can be the store, not a URL", "GRAFTWORK_STORE"))
         return self.store or self.home / "store"
 
+    @property
+    def mirrors(self) -> Path:
+        """What was fetched of landing folders that are elsewhere."""
+        return self.home / "mirrors"
+
     @cached_property
     def database_url(self) -> str:
         return self.db or f"sqlite:///{self.home / DATABASE}"

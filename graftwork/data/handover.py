@@ -4,6 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from graftwork.data.remote import RemoteFolder
 from graftwork.data.sources import FORMATS
 from graftwork.errors import DataError, Problem, RecipeError
 from graftwork.fingerprint import file_digest
@@ -13,12 +14,13 @@ from graftwork.storage import make_folder, whole_file
 
 @dataclass(frozen=True)
 class HandedIn:
-    """A file where it landed. recipe: its path in the project. was_there: the same file had landed before."""
+    """A file where it landed. recipe: its path in the project. place: its path or URL. was_there: so it was before."""
 
     model: str
     recipe: str
     source: str
-    path: Path
+    name: str
+    place: str
     sha256: str
     was_there: bool
 
@@ -33,23 +35,37 @@ def hand_in(recipe: Recipe, file: Path, source: str | None = None) -> HandedIn:
         raise DataError(Problem("there is no such file", str(file)))
     if chosen.format is None and file.suffix.lower() not in FORMATS:
         raise DataError(Problem("not a supported format", str(file), f"one of {', '.join(FORMATS)}"))
-    place, sha256 = recipe.root / chosen.path / file.name, file_digest(file)
-    was_there = place.is_file()
-    if was_there and file_digest(place) != sha256:
-        raise DataError(Problem("another file of that name has landed", str(place), "give yours another name"))
-    if not was_there:
-        make_folder(place.parent)
-        with whole_file(place) as aside:
-            shutil.copyfile(file, aside)
+    if chosen.path is None:
+        place = f"{chosen.where}/{file.name}"
+        is_new = RemoteFolder(chosen.where).put(file)
+    else:
+        place = str(recipe.root / chosen.path / file.name)
+        is_new = _copy(file, Path(place))
     path = recipe.path.relative_to(recipe.root).as_posix()
-    return HandedIn(recipe.name, path, chosen.name, place, sha256, was_there)
+    return HandedIn(recipe.name, path, chosen.name, file.name, place, file_digest(file), was_there=not is_new)
+
+
+def _copy(file: Path, place: Path) -> bool:
+    """True if it was not there yet."""
+    if place.is_file():
+        if file_digest(place) != file_digest(file):
+            raise DataError(Problem("another file of that name has landed", str(place), "give yours another name"))
+        return False
+    make_folder(place.parent)
+    with whole_file(place) as aside:
+        shutil.copyfile(file, aside)
+    return True
 
 
 def _landing_source(recipe: Recipe, name: str | None) -> SourceSection:
-    folders = [each for each in recipe.data.sources if not each.path.suffix or (recipe.root / each.path).is_dir()]
+    folders = [each for each in recipe.data.sources if _is_folder(each, recipe.root)]
     found = [each for each in folders if name in (None, each.name)]
     if len(found) == 1:
         return found[0]
     known = ", ".join(each.name for each in folders) or "none"
     problem = "no source with a landing folder is meant" if name is None else f"no source {name!r} is a landing folder"
     raise RecipeError(Problem(problem, str(recipe.path), f"those that are: {known}; say which with --source"))
+
+
+def _is_folder(source: SourceSection, root: Path) -> bool:
+    return source.path is None or not source.path.suffix or (root / source.path).is_dir()

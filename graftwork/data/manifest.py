@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from graftwork.data.contracts import Contract, read_contract
 from graftwork.data.quarantine import QUARANTINE, quarantine_error
+from graftwork.data.remote import RemoteFolder
 from graftwork.data.sources import LandedFile, list_files
 from graftwork.database import Database, manifests, now
 from graftwork.errors import DataError, Problem, raise_if
@@ -86,7 +87,7 @@ def validate_data(recipe: Recipe, workspace: Workspace) -> DatasetManifest:
     """
     lineage = recipe.name if recipe.limit_rows is None else f"{recipe.name}-limit-{recipe.limit_rows}"
     contract = None if recipe.data.contract is None else read_contract(recipe.root / recipe.data.contract)
-    files = _list_files(recipe)
+    files = _list_files(recipe, workspace.settings.mirrors)
     input_digest = _input_digest(recipe, contract, files)
     while True:
         history = _history(workspace.database, lineage)
@@ -147,12 +148,13 @@ def quarantine_report(workspace: Workspace, lineage: str, input_digest: str) -> 
     return workspace.settings.home / "quarantine" / f"{lineage}-{input_digest[:12]}.csv"
 
 
-def _list_files(recipe: Recipe) -> list[LandedFile]:
+def _list_files(recipe: Recipe, mirrors: Path) -> list[LandedFile]:
     files: list[LandedFile] = []
     problems: list[Problem] = []
     for source in recipe.data.sources:
         try:
-            files += list_files(source.name, source.path, recipe.root, source.format)
+            place = source.path or RemoteFolder(source.where).mirror(mirrors)
+            files += list_files(source.name, place, recipe.root, source.format, source.url)
         except DataError as error:
             problems += error.problems
     raise_if(problems, DataError)
@@ -163,7 +165,7 @@ def _list_files(recipe: Recipe) -> list[LandedFile]:
 
 def _input_digest(recipe: Recipe, contract: Contract | None, files: Sequence[LandedFile]) -> str:
     """Digest of all that decides the rows and their sides, apart from the parent."""
-    left_out: dict[str, Any] = {"contract": True, "quarantine_tolerance": True, "sources": {"__all__": {"path"}}}
+    left_out: dict[str, Any] = {"contract": True, "quarantine_tolerance": True, "sources": {"__all__": {"path", "url"}}}
     return digest(
         {
             "version": VALIDATION_VERSION,

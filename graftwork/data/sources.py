@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from graftwork.data.decoding import UnreadableFileError
 from graftwork.data.delimited import read_delimited
@@ -42,14 +43,17 @@ class LandedFile:
     stamp: tuple[int, int, int]
 
 
-def list_files(source: str, path: Path, root: Path, kind: str | None = None) -> list[LandedFile]:
+def list_files(
+    source: str, path: Path, root: Path, kind: str | None = None, url: str | None = None
+) -> list[LandedFile]:
     """The files of one source, sorted by name; none for a landing folder that is empty or not there yet.
 
-    kind: the format of every file, or None to go by the suffix. Raises DataError with every file that can't be taken.
+    kind: the format of every file, or None to go by the suffix. url: what the path is a mirror of. Raises DataError
+    with every file that can't be taken.
     """
     place = root / path
     if place.is_dir():
-        return _list_landing(source, place, root, kind)
+        return _list_landing(source, place, root, kind, url)
     found = kind or FORMATS.get(place.suffix.lower())
     if not place.exists():
         if not place.suffix:
@@ -92,7 +96,7 @@ def read_file(
     return read
 
 
-def stamp_files(source: str, path: Path, root: Path) -> list[tuple[str, str, int, int, int]]:
+def stamp_files(source: str, path: Path, root: Path) -> list[tuple[Any, ...]]:
     """Each file of one source by source, name, size, time and inode: what tells, unread, whether anything changed."""
     place = root / path
     if place.is_dir():
@@ -102,19 +106,20 @@ def stamp_files(source: str, path: Path, root: Path) -> list[tuple[str, str, int
     return sorted((source, name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
 
 
-def _list_landing(source: str, folder: Path, root: Path, kind: str | None) -> list[LandedFile]:
+def _list_landing(source: str, folder: Path, root: Path, kind: str | None, url: str | None) -> list[LandedFile]:
     inside = folder.resolve()
     files, problems = [], []
     for path in sorted(Path(entry.path) for entry in _walk(folder)):
         name = path.relative_to(folder).as_posix()
+        where = f"{url}/{name}" if url else _shown(path, root)
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
-            problems.append(Problem("a symbolic link leaves the landing folder", _shown(path, root), "copy the file"))
+            problems.append(Problem("a symbolic link leaves the landing folder", where, "copy the file"))
         elif path.is_file():
             found = kind or FORMATS.get(path.suffix.lower())
             if found is None:
-                log.warning("%s: not a supported format, left out", _shown(path, root))
+                log.warning("%s: not a supported format, left out", where)
             else:
-                files.append(_pin(source, name, path, _shown(path, root), found, is_landing=True))
+                files.append(_pin(source, name, path, where, found, is_landing=True))
     raise_if(problems, DataError)
     return files
 

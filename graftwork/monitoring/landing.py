@@ -7,20 +7,22 @@ Not here: how a training is started, which is an argument.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
 
 from graftwork.data.manifest import load_rows, open_manifest, validate_data
+from graftwork.data.remote import RemoteFolder
 from graftwork.data.sources import stamp_files
 from graftwork.database import Database, landings, retrainings, timestamp
 from graftwork.errors import DataError
 from graftwork.faults import fault
 from graftwork.fingerprint import digest
 from graftwork.phrases import duration
-from graftwork.recipe import Recipe, RetrainSection
+from graftwork.recipe import Recipe, RetrainSection, SourceSection
 from graftwork.workspace import Workspace
 
 Outcome = Literal["nothing new", "waiting", "refused", "under way", "started"]
@@ -82,9 +84,7 @@ class RecipeSources:
     workspace: Workspace
 
     def list(self) -> str:
-        sources = self.recipe.data.sources
-        files = [stamp for each in sources for stamp in stamp_files(each.name, each.path, self.recipe.root)]
-        return digest(files)
+        return digest([stamp for source in self.recipe.data.sources for stamp in _stamps(source, self.recipe.root)])
 
     def read(self) -> str:
         return validate_data(self.recipe, self.workspace).digest
@@ -95,6 +95,13 @@ class RecipeSources:
     def _rows(self, manifest: str) -> set[str]:
         store = self.workspace.store
         return set(load_rows(store, open_manifest(store, manifest))["row_id"])
+
+
+def _stamps(source: SourceSection, root: Path) -> list[tuple[Any, ...]]:
+    """What tells, nothing read, whether anything changed in a source."""
+    if source.path is None:
+        return [(source.name, *astuple(file)) for file in RemoteFolder(source.where).list()]
+    return stamp_files(source.name, source.path, root)
 
 
 def utc_now() -> datetime:

@@ -28,9 +28,9 @@ def landing(project: Project) -> Project:
 def test_a_file_lands_once(landing: Project, file: Path) -> None:
     """In a folder that is made for it; handed in again it is there already."""
     first, again = hand_in(landing.recipe(), file), hand_in(landing.recipe(), file)
-    assert (first.path, first.path.read_text()) == (landing.root / "landing/new.csv", ROWS)
+    assert (Path(first.place), Path(first.place).read_text()) == (landing.root / "landing/new.csv", ROWS)
     assert (first.was_there, again.was_there, first.source, first.recipe) == (False, True, "new", "recipe.yaml")
-    assert [path.name for path in first.path.parent.iterdir()] == ["new.csv"]
+    assert [path.name for path in Path(first.place).parent.iterdir()] == ["new.csv"]
 
 
 def test_another_file_of_that_name_stays(landing: Project, file: Path) -> None:
@@ -56,4 +56,4 @@ def test_the_folder_that_is_meant_has_to_be_clear(landing: Project, file: Path) 
     landing.data["sources"].append({"name": "more", "path": "more"})
     with pytest.raises(RecipeError, match=r"those that are: new, more; say which with --source"):
         hand_in(landing.recipe(), file)
-    assert hand_in(landing.recipe(), file, "more").path == landing.root / "more/new.csv"
+    assert hand_in(landing.recipe(), file, "more").place == str(landing.root / "more/new.csv")
