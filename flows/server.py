@@ -44,6 +44,7 @@ def prefect_api(settings: Settings) -> Iterator[None]:
     port = _free_port()
     os.environ["PREFECT_HOME"] = str(settings.home / "prefect")
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    os.environ["PREFECT_UI_URL"] = ""  # nothing is to link to pages that are gone when this is over
     log_path = settings.home / "prefect" / "server.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("w", encoding="utf-8") as log:

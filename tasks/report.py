@@ -3,6 +3,9 @@
 from pathlib import Path
 
 from prefect import task
+from prefect.artifacts import create_link_artifact
+from prefect.runtime import flow_run
+from prefect.utilities.urls import url_for
 
 from graftwork.database import now
 from graftwork.evaluation.evaluation import Evaluation
@@ -11,7 +14,7 @@ from graftwork.promotion.history import LedgerEntry
 from graftwork.registry import publication
 from graftwork.registry.versions import ModelVersion
 from graftwork.report.facts import ReportFacts, installed_libraries, this_machine
-from graftwork.report.files import copy_page, store_report
+from graftwork.report.files import PAGE, copy_page, store_report
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import open_run
 from graftwork.workspace import Workspace
@@ -29,7 +32,7 @@ def publish_report(
     entry: LedgerEntry,
     command: str,
 ) -> Path:
-    """The path of the run's report; its files are attached to the MLflow run, which is closed."""
+    """The path of the run's report; its files are attached to the MLflow run, which is closed, and each page links."""
     workspace = Workspace.open()
     facts = ReportFacts(
         run=open_run(workspace.store, run_id),
@@ -45,5 +48,11 @@ def publish_report(
     )
     with narrated("report", workspace.store):
         folder = store_report(workspace.store, facts)
-        publication.publish_report(workspace, version, verdict, folder)
+        publication.publish_report(workspace, version, verdict, folder, url_for("flow-run", flow_run.id))
+    page = publication.page_of(workspace, version)
+    if page is not None:
+        report = f"[Report and model card]({page}/artifacts/{PAGE}), learning curves, and who serves since when."
+        create_link_artifact(
+            page, f"{version.name} version {version.version} in MLflow", key="mlflow", description=report
+        )
     return copy_page(folder, workspace.settings.home / "reports" / f"{version.name}-{version.version}.html")

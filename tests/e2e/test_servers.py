@@ -140,6 +140,8 @@ def test_a_run_from_a_laptop_registers_on_the_mlflow_server(team: Team, laptop_r
     found = [run.data.metrics[f"holdout/accuracy{bound}"] for bound in ("", "/low", "/high")]
     assert found == pytest.approx([accuracy["value"], accuracy["low"], accuracy["high"]])
     assert run.info.status == "FINISHED"
+    (flow_run,) = team.ask_prefect("flow_runs")[:1]
+    assert f"/runs/flow-run/{flow_run['id']})" in run.data.tags["mlflow.note.content"]
     assert "report.html" in {Path(file.path).name for file in client.list_artifacts(version.run_id)}
 
 
@@ -214,7 +216,8 @@ def expect_whole(team: Team, run: dict[str, Any], run_id: str) -> None:
     assert [task["name"] for task in tasks] == [name.format(run=run_id) for name in TASKS]
     assert {(task["state_name"], task["run_count"]) for task in tasks} == {("Completed", 1)}
     artifacts = {artifact["key"]: artifact for artifact in team.of_run("artifacts", run["id"])}
-    assert set(artifacts) == {"data", "plan", "training", "verdict"}
+    assert set(artifacts) == {"data", "plan", "training", "verdict", "mlflow"}
+    assert f"{team.mlflow}/#/experiments/" in artifacts["mlflow"]["data"]
     assert artifacts["training"]["data"] == 100
     assert artifacts["verdict"]["data"].startswith("# promote")
     assert json.loads(artifacts["data"]["data"])[0]["read"] == 800
