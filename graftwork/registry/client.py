@@ -28,6 +28,10 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is the command line's: tables, or JSON
 }
 EMBEDDED = "mlflow.db"
+REFUSALS = {
+    "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user's of that server",
+    "PERMISSION_DENIED": "its user may not do this: who manages the server can give the right to",
+}
 AWAY = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
 
 
@@ -85,7 +89,8 @@ def _translated(error: "MlflowException", settings: Settings) -> GraftworkError:
     is_away = error.error_code in AWAY | ({"INTERNAL_ERROR"} if isinstance(error, RestException) else set())
     if is_away or isinstance(error.__context__, OSError):
         return ServiceUnavailable(Problem(f"does not answer: {_message(error, settings)}", _where(settings)))
-    return RegistryError(Problem(f"refused: {_message(error, settings)}", _where(settings)))
+    hint = REFUSALS.get(error.error_code, "")
+    return RegistryError(Problem(f"refused: {_message(error, settings)}", _where(settings), hint))
 
 
 def _where(settings: Settings) -> str:

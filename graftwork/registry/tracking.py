@@ -86,11 +86,8 @@ def log_once(
     """Log the metrics that the run has no point of at their step, and the params."""
     from mlflow.entities import Param
 
-    logged = {
-        (key, point.step)
-        for key in {metric.key for metric in metrics}
-        for point in client.get_metric_history(mlflow_run, key)
-    }
+    begun = {metric.key for metric in metrics} & client.get_run(mlflow_run).data.metrics.keys()
+    logged = {(key, point.step) for key in begun for point in client.get_metric_history(mlflow_run, key)}
     missing = [metric for metric in metrics if (metric.key, metric.step) not in logged]
     texts = [Param(key, str(value)[:PARAM_CHARACTERS]) for key, value in (params or {}).items()]
     client.log_batch(mlflow_run, metrics=missing[:BATCH], params=texts)
