@@ -327,7 +327,7 @@ def land(
         done = api.land(recipe, file, source)
         if not settings.is_prefect_embedded:
             with _prefect(settings):
-                from flows.events import tell_landed
+                from tasks.events import tell_landed
 
                 tell_landed(done)
     what = "has landed before" if done.was_there else "landed"

@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType, WorkerStatus
 from prefect.client.schemas.responses import DeploymentResponse
 
-from flows.deploy import TAG, read_automations
+from flows.deploy import TAG, find_notification_block, read_automations
 from graftwork.health import Finding
 
 CLOCKS_S = 10.0
@@ -100,6 +100,10 @@ def _schedules(client: SyncPrefectClient, deployments: list[DeploymentResponse])
     return Finding("schedules", "good", f"{len(on_schedule)} active")
 
 
+def _blocks() -> set[str]:
+    return {wanted["block"] for wanted in read_automations() if "block" in wanted}
+
+
 def _automations(client: SyncPrefectClient) -> Iterator[Finding]:
     missing = [
         wanted
@@ -112,7 +116,7 @@ def _automations(client: SyncPrefectClient) -> Iterator[Finding]:
         yield Finding("automations", "bad", told, "`graftwork deploy RECIPE …` makes them")
     else:
         yield Finding("automations", "good", "all there")
-    if len(missing) > len(needed):
+    if len(missing) > len(needed) or not all(find_notification_block(client, name) for name in _blocks()):
         hint = "make a notification block named graftwork on the Prefect page, and deploy again: docs/operations.md"
         yield Finding("notifications", "note", "nobody is told what is promoted, waits or fails", hint)
     else:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.events import tell_outcome
 from flows.summary import RunSummary
 from graftwork.recipe import find_root, load_recipe
 from graftwork.settings import use_home
 from tasks.attempts import ENDED, begin_attempt
 from tasks.evaluate import evaluate, judge
+from tasks.events import tell_outcome
 from tasks.finetune import find_resolved, plan_training, train_stages
 from tasks.promote import promote
 from tasks.register import register_model
@@ -56,7 +56,7 @@ def finetune(
         return RunSummary(run, bundle, evaluation, verdict)
     version = register_model(run.run_id, bundle, evaluation, verdict)
     entry = promote(run.run_id, version, bundle, evaluation, verdict)
-    tell_outcome(verdict, entry)
+    tell_outcome(entry, verdict)
     command = shlex.join(["graftwork", "run", recipe, *(f"--set={override}" for override in overrides)])
     report = publish_report(run.run_id, bundle, evaluation, verdict, version, entry, command)
     return RunSummary(run, bundle, evaluation, verdict, version, entry, report)

@@ -4,6 +4,7 @@ from prefect import flow
 
 from graftwork.promotion.history import LedgerEntry
 from tasks import promote as tasks
+from tasks.events import tell_outcome
 
 # Whoever may start a run may fill in the form: the ledger says that the name was given there, not proved.
 SAID = "{who} (said on the Prefect page)"
@@ -15,7 +16,9 @@ def promote(model: str, version: int, reason: str, who: str) -> LedgerEntry:
 
     reason: why, in a sentence for the ledger. who: your name, for the ledger.
     """
-    return tasks.promote_by_hand(model, version, reason, SAID.format(who=who))
+    entry = tasks.promote_by_hand(model, version, reason, SAID.format(who=who))
+    tell_outcome(entry)
+    return entry
 
 
 @flow(name="rollback", flow_run_name="rollback-{model}", persist_result=False)
@@ -24,7 +27,9 @@ def rollback(model: str, reason: str, who: str) -> LedgerEntry:
 
     reason: why, in a sentence for the ledger. who: your name, for the ledger.
     """
-    return tasks.roll_back(model, reason, SAID.format(who=who))
+    entry = tasks.roll_back(model, reason, SAID.format(who=who))
+    tell_outcome(entry)
+    return entry
 
 
 @flow(name="decide", flow_run_name="decide-{model}", persist_result=False)
@@ -33,4 +38,7 @@ def decide(model: str, decision: str) -> LedgerEntry | None:
 
     decision: what `graftwork approve`, or `reject`, printed with `--request`.
     """
-    return tasks.decide(model, decision)
+    entry = tasks.decide(model, decision)
+    if entry is not None:
+        tell_outcome(entry)
+    return entry

@@ -26,7 +26,7 @@ MAX_BYTES = 1 << 18
 MAX_DEPTH = 16
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 FRACTION = re.compile(r"[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|\.inf)|\.nan", re.IGNORECASE)
-CREDENTIALS = re.compile(r"//[^/@\s]*@")  # of a URL; no message repeats them
+SECRETS = re.compile(r"(?<=://)\S*(?=@)|(?<=[?#])\S+")  # what may be one in a URL; no message repeats it
 
 Key = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
@@ -206,7 +206,8 @@ def _explain(document: Document, model: type[BaseModel], error: ErrorDetails) ->
             f"unknown key {name}", where, f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
         )
     message = error["msg"].removeprefix("Value error, ")
-    found = shorten(CREDENTIALS.sub("//***@", repr(error["input"])))
+    found = repr(error["input"])
+    found = shorten(SECRETS.sub("***", found) if "://" in found else found)
     return Problem(f"{name}: {message[:1].lower()}{message[1:]}, found {found}", where)
 
 

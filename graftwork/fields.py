@@ -4,7 +4,6 @@ import re
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
@@ -12,17 +11,8 @@ from graftwork.errors import Problem, RecipeError
 
 DURATION = re.compile(r"(\d+) ?([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-# Protocols of fsspec that name a place elsewhere, and what has to be installed for each.
-PROTOCOLS = {
-    "s3": "graftwork[s3]",
-    "gs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "oss": "ossfs",
-    "sftp": "paramiko",
-    "hdfs": "pyarrow",
-    "webdav": "webdav4",
-}
+# Protocols of fsspec for buckets, and what has to be installed for each. Of others, listings leave out what fails.
+PROTOCOLS = {"s3": "graftwork[s3]", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
 def duration_of(text: str, where: str) -> timedelta:
@@ -47,13 +37,13 @@ def _as_seconds(length: timedelta) -> str:
 
 def _check_url(url: str) -> str:
     """The URL without a slash at its end. Raises ValueError if it is none that data can land at."""
-    parts = urlsplit(url)
-    if parts.scheme not in PROTOCOLS:
+    scheme, _, place = url.partition("://")
+    if scheme not in PROTOCOLS:
         raise ValueError(f"expected a URL that begins with one of {', '.join(f'{name}://' for name in PROTOCOLS)}")
-    if parts.password is not None or parts.query or parts.fragment:
+    if re.search(r":.*@|[?#]|::", place):
         raise ValueError("a URL holds no password and no parameters: credentials are taken from the environment")
-    if not parts.netloc or ".." in PurePosixPath(parts.path).parts:
-        raise ValueError("expected a bucket or a host, and a folder there")
+    if not re.match(r"[^/]", place) or ".." in PurePosixPath(place).parts:
+        raise ValueError("expected a bucket, and a folder there")
     return url.rstrip("/")
 
 

@@ -127,7 +127,7 @@ class SourceSection(Section):
     name: Word
     path: ProjectPath | None = None
     url: LandingUrl | None = Field(
-        default=None, description="Instead of a path: a folder in a bucket or on a host, such as s3://bucket/landing."
+        default=None, description="Instead of a path: a folder in a bucket, such as s3://bucket/landing."
     )
     format: Literal["csv", "tsv", "jsonl", "parquet"] | None = Field(
         default=None, description="By default from the suffix."
@@ -144,15 +144,18 @@ class SourceSection(Section):
     def _check(self) -> "SourceSection":
         if (self.path is None) == (self.url is None):
             raise ValueError("expected either path or url")
-        names_its_columns = (self.format or PurePath(self.where).suffix.removeprefix(".")) in ("jsonl", "parquet")
+        names_its_columns = (self.format or PurePath(self.path or "").suffix.removeprefix(".")) in ("jsonl", "parquet")
         if names_its_columns and (self.header or self.delimiter):
             raise ValueError("header and delimiter are for CSV and TSV files; this format names its columns")
         return self
 
     @property
-    def where(self) -> str:
-        """How messages name it."""
-        return self.url or str(self.path)
+    def place(self) -> Path | str:
+        """The path, or the URL."""
+        if self.url is not None:
+            return self.url
+        assert self.path is not None
+        return self.path
 
 
 class LabelSection(Section):

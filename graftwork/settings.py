@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(
         default=CACHE_BYTES, ge=0, description="Room for activations of frozen parts, in the store."
     )
+    mlflow_pages: str | None = Field(default=None, description="The MLflow server as browsers reach it, for links.")
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
 

@@ -12,6 +12,7 @@ from graftwork.monitoring.landing import Retraining, Watched, Watcher
 from graftwork.recipe import Recipe, load_recipe
 from graftwork.workspace import Workspace
 from tasks.deployed import final_state, start_once
+from tasks.events import tell_refused
 from tasks.policies import RETRIED
 
 log = logging.getLogger("graftwork.tasks")
@@ -21,23 +22,25 @@ log = logging.getLogger("graftwork.tasks")
 def look_around(recipes: list[str], looks: int, every_s: float, is_whole: bool) -> dict[str, Watched]:
     """What has landed for each recipe, and what is done about it: so many looks, so far apart; the last ones' results.
 
-    A recipe that can't be looked at keeps nobody from the others; its error is raised in the end.
+    A recipe that can't be looked at keeps nobody from the others; its error is raised in the end, as ServiceUnavailable
+    if nothing but services that are away kept anybody.
     """
     found: dict[str, Watched] = {}
     problems: list[Problem] = []
+    kinds: set[type[GraftworkError]] = set()
     for number in range(looks):
         if number:
             time.sleep(every_s)
         problems.clear()
+        kinds.clear()
         for path in recipes:
             try:
                 _look(load_recipe(Path(path)), is_whole, found)
-            except ServiceUnavailable:
-                raise
             except GraftworkError as error:
                 log.error("%s: %s", path, error)
                 problems += error.problems
-    raise_if(problems, RecipeError)
+                kinds.add(type(error))
+    raise_if(problems, ServiceUnavailable if kinds == {ServiceUnavailable} else RecipeError)
     return found
 
 
@@ -48,6 +51,8 @@ def _look(recipe: Recipe, is_whole: bool, found: dict[str, Watched]) -> None:
     if found.get(recipe.name) != now:
         tell = log.warning if now.outcome == "refused" else log.info
         tell("%s: %s, %s", recipe.name, now.outcome, now.reason)
+        if now.outcome == "refused":
+            tell_refused(recipe.name, now.reason)
     found[recipe.name] = now
 
 

@@ -35,12 +35,12 @@ def hand_in(recipe: Recipe, file: Path, source: str | None = None) -> HandedIn:
         raise DataError(Problem("there is no such file", str(file)))
     if chosen.format is None and file.suffix.lower() not in FORMATS:
         raise DataError(Problem("not a supported format", str(file), f"one of {', '.join(FORMATS)}"))
-    if chosen.path is None:
-        place = f"{chosen.where}/{file.name}"
-        is_new = RemoteFolder(chosen.where).put(file)
-    else:
-        place = str(recipe.root / chosen.path / file.name)
+    if isinstance(chosen.place, Path):
+        place = str(recipe.root / chosen.place / file.name)
         is_new = _copy(file, Path(place))
+    else:
+        place = f"{chosen.place}/{file.name}"
+        is_new = RemoteFolder(chosen.place).put(file)
     path = recipe.path.relative_to(recipe.root).as_posix()
     return HandedIn(recipe.name, path, chosen.name, file.name, place, file_digest(file), was_there=not is_new)
 
@@ -68,4 +68,5 @@ def _landing_source(recipe: Recipe, name: str | None) -> SourceSection:
 
 
 def _is_folder(source: SourceSection, root: Path) -> bool:
-    return source.path is None or not source.path.suffix or (root / source.path).is_dir()
+    place = source.place
+    return not isinstance(place, Path) or not place.suffix or (root / place).is_dir()

@@ -153,8 +153,9 @@ def _list_files(recipe: Recipe, mirrors: Path) -> list[LandedFile]:
     problems: list[Problem] = []
     for source in recipe.data.sources:
         try:
-            place = source.path or RemoteFolder(source.where).mirror(mirrors)
-            files += list_files(source.name, place, recipe.root, source.format, source.url)
+            place = source.place
+            path = place if isinstance(place, Path) else RemoteFolder(place).mirror(mirrors)
+            files += list_files(source.name, path, recipe.root, source.format, source.url)
         except DataError as error:
             problems += error.problems
     raise_if(problems, DataError)

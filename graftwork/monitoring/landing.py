@@ -99,9 +99,9 @@ class RecipeSources:
 
 def _stamps(source: SourceSection, root: Path) -> list[tuple[Any, ...]]:
     """What tells, nothing read, whether anything changed in a source."""
-    if source.path is None:
-        return [(source.name, *astuple(file)) for file in RemoteFolder(source.where).list()]
-    return stamp_files(source.name, source.path, root)
+    if isinstance(source.place, Path):
+        return stamp_files(source.name, source.place, root)
+    return [(source.name, *astuple(file)) for file in RemoteFolder(source.place).list()]
 
 
 def utc_now() -> datetime:

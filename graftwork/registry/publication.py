@@ -38,7 +38,7 @@ def publish_report(
 
 def page_of(workspace: Workspace, version: ModelVersion) -> str | None:
     """The page of the version's run on the team's MLflow server; None where there is no server."""
-    uri = hide_password(workspace.settings.mlflow_uri)
+    uri = hide_password(workspace.settings.mlflow_pages or workspace.settings.mlflow_uri)
     if not uri.startswith(("http://", "https://")):
         return None
     with reach_mlflow(workspace.settings) as client:

@@ -10,7 +10,7 @@ from data_projects import Project
 from moto.server import ThreadedMotoServer
 
 from graftwork.data.handover import hand_in
-from graftwork.data.remote import RemoteFolder
+from graftwork.data.remote import RemoteFile, RemoteFolder
 from graftwork.errors import DataError, RecipeError, ServiceUnavailable
 from graftwork.monitoring.landing import RecipeSources
 
@@ -74,38 +74,92 @@ def test_a_bad_file_is_named_by_its_url(landing: Project, bucket: Any) -> None:
         landing.validate()
 
 
-def test_a_file_is_fetched_once(landing: Project, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that changes is fetched again, one that is taken away goes, and so does what a crash left half-known."""
-    fetched: list[str] = []
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what is fetched. A fetch of `bad.csv` fails."""
+    names: list[str] = []
     fetch = RemoteFolder._fetch
-    monkeypatch.setattr(
-        RemoteFolder, "_fetch", lambda self, file, place: (fetched.append(file.name), fetch(self, file, place))
-    )
+
+    def fetch_and_tell(self: RemoteFolder, file: RemoteFile, place: Path) -> None:
+        names.append(file.name)
+        if file.name == "bad.csv":
+            raise ServiceUnavailable("it went away")
+        fetch(self, file, place)
+
+    monkeypatch.setattr(RemoteFolder, "_fetch", fetch_and_tell)
+    return names
+
+
+def test_a_file_is_fetched_once(landing: Project, bucket: Any, fetched: list[str]) -> None:
+    """One that changes is fetched again, one that is taken away goes; so does what an index that is lost knew."""
     folder, below = RemoteFolder(URL), landing.root / "mirrors"
     bucket.put_object(Key="landing/deep/er/b.csv", Body=ROWS.encode())
     place = folder.mirror(below)
-    assert (names(place), fetched) == (["a.csv", "deep/er/b.csv"], ["a.csv", "deep/er/b.csv"])
+    assert (names(place), sorted(fetched)) == (["a.csv", "deep/er/b.csv"], ["a.csv", "deep/er/b.csv"])
     folder.mirror(below)
     bucket.put_object(Key="landing/deep/er/b.csv", Body=ROWS.replace("good", "evil").encode())
     bucket.Object("landing/a.csv").delete()
     assert names(folder.mirror(below)) == ["deep/er/b.csv"]
     assert "evil" in (place / "deep/er/b.csv").read_text()
-    (place.parent / "index.json").write_text("{")
-    folder.mirror(below)
-    assert fetched == ["a.csv", *["deep/er/b.csv"] * 3]
+    assert fetched[2:] == ["deep/er/b.csv"]
+    bucket.Object("landing/deep/er/b.csv").delete()
+    bucket.put_object(Key="landing/deep", Body=ROWS.encode())  # what was a folder is a file now
+    assert names(folder.mirror(below)) == ["deep"]
+
+
+def test_what_a_crash_leaves_is_no_data(bucket: Any, tmp_path: Path, fetched: list[str]) -> None:
+    """A file that was fetched before the others failed, and is gone from the bucket by the next time."""
+    for name in ("a.csv", "bad.csv", "z.csv"):
+        bucket.put_object(Key=f"landing/{name}", Body=ROWS.encode())
+    with pytest.raises(ServiceUnavailable):
+        RemoteFolder(URL).mirror(tmp_path)
+    for name in ("a.csv", "bad.csv", "z.csv"):
+        bucket.Object(f"landing/{name}").delete()
+    bucket.put_object(Key="landing/c.csv", Body=ROWS.encode())
+    assert names(RemoteFolder(URL).mirror(tmp_path)) == ["c.csv"]
+
+
+def test_a_file_that_is_lost_here_is_fetched_again(bucket: Any, tmp_path: Path) -> None:
+    """Whatever the index says."""
+    bucket.put_object(Key="landing/a.csv", Body=ROWS.encode())
+    (RemoteFolder(URL).mirror(tmp_path) / "a.csv").unlink()
+    assert (RemoteFolder(URL).mirror(tmp_path) / "a.csv").read_text() == ROWS
+
+
+def test_a_file_that_changes_under_the_fetch_is_not_taken(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even one of the same length; the next time it is."""
+    bucket.put_object(Key="landing/a.csv", Body=ROWS.encode())
+    stale = RemoteFolder(URL).list()
+    bucket.put_object(Key="landing/a.csv", Body=ROWS.replace("lamp", "dusk").encode())
+    with monkeypatch.context() as before:
+        before.setattr(RemoteFolder, "list", lambda _self: stale)
+        with pytest.raises(ServiceUnavailable, match=f"{URL}/a.csv: it changed while it was fetched"):
+            RemoteFolder(URL).mirror(tmp_path)
+    assert "dusk" in (RemoteFolder(URL).mirror(tmp_path) / "a.csv").read_text()
 
 
 def test_what_is_hidden_or_unfinished_is_left_out(bucket: Any, tmp_path: Path) -> None:
-    for name in ("landing/.hidden.csv", "landing/.dir/a.csv", "landing/a.csv.part", "landing/a.csv.tmp", "landing/"):
+    for name in (
+        "landing/.hidden.csv",
+        "landing/.dir/a.csv",
+        "landing/a.csv.part",
+        "landing/a.csv.tmp",
+        "landing/",
+        "landing/x/",
+    ):
         bucket.put_object(Key=name, Body=b"x")
     bucket.put_object(Key="landing-too/c.csv", Body=b"x")
     assert RemoteFolder(URL).list() == []
     assert names(RemoteFolder(URL).mirror(tmp_path)) == []
 
 
-@pytest.mark.parametrize("name", ["../out.csv", "x/../../out.csv", "a.csv/b.csv", "back\\slash.csv"])
+@pytest.mark.parametrize(
+    "name", ["../out.csv", "x/../../out.csv", "a.csv/b.csv", "back\\slash.csv", "/b.csv", "x//b.csv", "x/./b.csv"]
+)
 def test_no_name_leads_out_of_the_folder(landing: Project, bucket: Any, name: str) -> None:
-    """Nor can a file be a folder, too."""
+    """Nor can a file be a folder, too, or two names one file."""
     bucket.put_object(Key=f"landing/{name}", Body=ROWS.encode())
     with pytest.raises(DataError, match="can't be a file in a folder"):
         landing.validate()
@@ -128,15 +182,15 @@ def test_a_look_sees_every_change(landing: Project, bucket: Any) -> None:
 
 def test_a_file_is_handed_in(landing: Project, bucket: Any, tmp_path: Path) -> None:
     """Once; another of its name is refused, and nothing else is left in the bucket."""
-    file = tmp_path / "new.csv"
+    file = tmp_path / "new[1]*.csv"
     file.write_text(ROWS)
     first, again = hand_in(landing.recipe(), file), hand_in(landing.recipe(), file)
-    assert (first.place, first.was_there, again.was_there) == (f"{URL}/new.csv", False, True)
+    assert (first.place, first.was_there, again.was_there) == (f"{URL}/{file.name}", False, True)
     file.write_text(ROWS * 2)
     with pytest.raises(DataError, match="another file of that name has landed"):
         hand_in(landing.recipe(), file)
-    assert bucket.Object("landing/new.csv").get()["Body"].read().decode() == ROWS
-    assert sorted(each.key for each in bucket.objects.all()) == ["landing/a.csv", "landing/new.csv"]
+    assert bucket.Object(f"landing/{file.name}").get()["Body"].read().decode() == ROWS
+    assert sorted(each.key for each in bucket.objects.all()) == ["landing/a.csv", f"landing/{file.name}"]
 
 
 def test_what_can_t_be_reached_is_told(landing: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,11 +199,11 @@ def test_what_can_t_be_reached_is_told(landing: Project, monkeypatch: pytest.Mon
 
     with pytest.raises(DataError, match="s3://nobody/landing: there is no such place"):
         RemoteFolder("s3://nobody/landing").list()
-    with pytest.raises(RecipeError, match="pip install 'webdav4'"):
-        RemoteFolder("webdav://host/landing").list()
+    with pytest.raises(RecipeError, match="pip install 'gcsfs'"):
+        RemoteFolder("gs://nobody/landing").list()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(ServiceUnavailable, match=f"{URL}: it does not answer"):
+    with pytest.raises(ServiceUnavailable, match=f"{URL}: it can't be reached"):
         RemoteFolder(URL).list()
 
 

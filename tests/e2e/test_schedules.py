@@ -1,7 +1,9 @@
 """Recipes that are run by the clock, on the servers of `graftwork up` with its databases in files."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from projects import RECIPE
@@ -9,6 +11,7 @@ from up import Team, listening, team_up, write_recipe
 
 pytestmark = pytest.mark.e2e
 
+EVERY_S = {"by-cron": 60, "by-interval": 20}
 SCHEDULES = {"by-cron": '{cron: "* * * * *", timezone: Europe/Berlin}', "by-interval": "{interval: 20s}"}
 
 
@@ -37,13 +40,18 @@ def paths(team: Team) -> list[str]:
 
 
 def test_recipes_run_when_their_schedules_say_so(team: Team, paths: list[str]) -> None:
-    """Twice each, a minute and twenty seconds apart, on nobody's word; their pages say what is wrong with the data."""
+    """Twice each, on nobody's word and when they were to; their pages say what is wrong with the data."""
     team.call("deploy", *paths)
     for path in paths:
-        team.wait_for(lambda path=path: len([run for run in team.runs(recipe=path) if team.over(run)]) >= 2)
-        runs = [run for run in team.runs(recipe=path) if team.over(run)]
+        runs = team.wait_for(lambda path=path: ended(team, path)[1:] and ended(team, path))
         assert all(run["auto_scheduled"] for run in runs)
+        first, second = (datetime.fromisoformat(run["expected_start_time"]) for run in runs[:2])
+        assert (second - first).total_seconds() % EVERY_S[Path(path).stem] == 0
         assert all("not-there.tsv" in run["state"]["message"] for run in runs)
+
+
+def ended(team: Team, path: str) -> list[dict[str, Any]]:
+    return [run for each in team.runs(recipe=path) if (run := team.over(each))]
 
 
 def test_the_team_is_told_what_failed(team: Team, paths: list[str]) -> None:

@@ -21,6 +21,13 @@ HERE = ROOT / "deployments"
 TEMPLATE = json.loads((HERE / "kubernetes.json").read_text())
 COMPOSE: Any = YAML(typ="safe").load((HERE / "compose.yaml").read_text())
 # Variables of `graftwork up` that have no place in a container: where things lie on one machine, or who asks.
+READ_BY = {
+    "PREFECT_SERVER_": "prefect",
+    "MLFLOW_TRACKING": "cpu",
+    "MLFLOW_": "mlflow",
+    "PREFECT_": "cpu",
+    "GRAFTWORK_": "cpu",
+}
 LOCAL = {"PATH", "PREFECT_HOME", "GRAFTWORK_HOME", "PREFECT_CLI_PROMPT", "PREFECT_SERVER_DATABASE_TIMEOUT"}
 
 
@@ -74,11 +81,12 @@ def test_containers_run_what_the_procfile_says(tmp_path: Path) -> None:
 
 
 def test_containers_are_told_what_graftwork_up_tells(tmp_path: Path) -> None:
-    """Every variable that it sets, and the three databases, each on the PostgreSQL."""
-    told = {name for service in COMPOSE["services"].values() for name in service.get("environment", ())}
-    wanted = environment_of(Settings(home=tmp_path), Ports(), {}).keys()
-    wanted = {name for name in wanted if re.match("PREFECT_|MLFLOW_|GRAFTWORK_", name)} - LOCAL
-    assert wanted - told == set()
+    """Each server and worker its own, with the same value unless that is an address; three databases on PostgreSQL."""
+    for name, value in environment_of(Settings(home=tmp_path), Ports(), {}).items():
+        who = next((who for prefix, who in READ_BY.items() if name.startswith(prefix)), None)
+        if who is not None and name not in LOCAL:
+            told = COMPOSE["services"][who]["environment"][name]
+            assert told == value or "://" in value, name
     made = re.findall(r"CREATE DATABASE (\w+);", COMPOSE["configs"]["databases"]["content"])
     assert set(made) == DATABASES.keys()
     for name, (variable, driver) in DATABASES.items():
