@@ -11,7 +11,7 @@ from projects import AMAZON, RECIPE, ROOT, shorten
 from servers import commands, postgres_server
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
-from up import Team, team_up
+from up import Team, listening, team_up
 
 pytestmark = pytest.mark.e2e
 
@@ -42,7 +42,14 @@ def retraining(team: Team, number: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def deployed(team: Team) -> Any:
+def heard(team: Team) -> Iterator[list[dict[str, str]]]:
+    """What the team is told by its notification block."""
+    with listening(team) as heard:
+        yield heard
+
+
+@pytest.fixture(scope="module")
+def deployed(team: Team, heard: list[dict[str, str]]) -> Any:
     return team.call("deploy", RECIPE)
 
 
@@ -64,10 +71,13 @@ def test_deploying_again_changes_nothing(team: Team, deployed: Any) -> None:
     ]
 
 
-def test_what_is_there_is_trained_on_without_a_word(team: Team, deployed: Any) -> None:
-    """The movies lie there: the watch finds them, and the first version becomes champion."""
+def test_what_is_there_is_trained_on_without_a_word(team: Team, deployed: Any, heard: list[dict[str, str]]) -> None:
+    """The movies lie there: the watch finds them, the first version becomes champion, and the team is told."""
     first = team.wait_for(lambda: team.over(retraining(team, 1)))
     assert first["state_type"] == "COMPLETED"
+    (said,) = team.wait_for(lambda: heard)
+    assert said["subject"] == f"{MODEL}: version 1 is the champion"
+    assert first["id"] in said["body"]
     assert [entry["rule"] for entry in team.call("history", MODEL)] == ["baselines"]
     assert {each["state"] for each in team.call("doctor")} == {"good"}
 

@@ -1,12 +1,14 @@
 """What is deployed elsewhere says the same as the Procfile and Prefect do."""
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import prefect.server.api.collections_data.views as views
 from prefect.utilities.templating import apply_values, find_placeholders
@@ -82,7 +84,9 @@ def test_containers_run_what_the_procfile_says(tmp_path: Path) -> None:
 
 def test_containers_are_told_what_graftwork_up_tells(tmp_path: Path) -> None:
     """Each server and worker its own, with the same value unless that is an address; three databases on PostgreSQL."""
-    for name, value in environment_of(Settings(home=tmp_path), Ports(), {}).items():
+    with patch.dict(os.environ, clear=True):
+        told_by_up = environment_of(Settings(home=tmp_path), Ports(), {})
+    for name, value in told_by_up.items():
         who = next((who for prefix, who in READ_BY.items() if name.startswith(prefix)), None)
         if who is not None and name not in LOCAL:
             told = COMPOSE["services"][who]["environment"][name]
