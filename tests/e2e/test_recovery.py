@@ -110,10 +110,10 @@ def test_a_prefect_server_that_is_away_is_waited_for(team: Team, run: dict[str, 
 
 def test_a_worker_that_dies_with_its_run_is_noticed(team: Team, run: dict[str, Any], resolved: dict[str, str]) -> None:
     """Nobody is left to say so: the run shows no life, is crashed, and goes on with another worker."""
-    since = time.monotonic()
+    since, before = time.monotonic(), team.wait_for(team.trainer)
     team.kill(WORKER)
     team.kill(FLOWS)
-    team.wait_for(team.trainer)
+    team.wait_for(lambda: (found := team.trainer()) and found != before)
     print(f"worker and flow killed: training again after {time.monotonic() - since:.0f} s")
 
 

@@ -17,6 +17,7 @@ from projects import RECIPE, ROOT, STAGES, Project, make_project, processes_belo
 from servers import ask_prefect, environment_for, free_port, post_to_prefect, serving
 
 WITHIN_S = 900
+INIT = 1
 SMALL = {
     "batch_tokens: 400": "batch_tokens: 800",
     "max_tokens: 128": "max_tokens: 32",
@@ -104,8 +105,9 @@ class Team:
                     process.kill()
 
     def trainer(self) -> psutil.Process | None:
-        """The flow's own process while its training runs."""
-        return next((process.parent() for process in self.processes("graftwork.training.process")), None)
+        """The flow's own process while its training runs; a training that outlives its flow for a moment has none."""
+        parents = [process.parent() for process in self.processes("graftwork.training.process")]
+        return next((each for each in parents if each is not None and each.pid != INIT and each.is_running()), None)
 
 
 @contextmanager
