@@ -40,7 +40,7 @@ check: install ## format, lint, types, import contracts, fast tests
 unit: install ## the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m 'not e2e and not install'
 
-e2e: install ## the tests with the real checkpoint and real servers
+e2e: install ## the tests with the real checkpoint, real servers, and processes that are killed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m e2e
 
 test-install: install ## a wheel in a fresh environment, a saved model in one of its own: needs a package index

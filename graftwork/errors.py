@@ -104,5 +104,6 @@ def raise_if(problems: Iterable[Problem], error: type[GraftworkError]) -> None:
 def shorten(value: object, limit: int = SHOWN_VALUE) -> str:
     """The value on one line, control characters escaped, cut to `limit` characters."""
     text = str(value)
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -107,14 +107,14 @@ def stamp_files(source: str, path: Path, root: Path) -> list[tuple[Any, ...]]:
 
 
 def _list_landing(source: str, folder: Path, root: Path, kind: str | None, url: str | None) -> list[LandedFile]:
-    inside = folder.resolve()
+    inside, shown = folder.resolve(), url or str(_below(folder, root))
     files, problems = [], []
-    for path in sorted(Path(entry.path) for entry in _walk(folder)):
-        name = path.relative_to(folder).as_posix()
-        where = f"{url}/{name}" if url else _shown(path, root)
-        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+    for entry in sorted(_walk(folder), key=lambda entry: entry.path.split("/")):  # strings: there may be many
+        name = entry.path[len(str(folder)) + 1 :]
+        path, where = Path(entry.path), shorten(f"{shown}/{name}")
+        if entry.is_symlink() and not path.resolve().is_relative_to(inside):
             problems.append(Problem("a symbolic link leaves the landing folder", where, "copy the file"))
-        elif path.is_file():
+        elif entry.is_file():
             found = kind or FORMATS.get(path.suffix.lower())
             if found is None:
                 log.warning("%s: not a supported format, left out", where)
@@ -162,4 +162,9 @@ def _refuse_change(path: Path, stamp: tuple[int, int, int], where: str) -> None:
 
 
 def _shown(path: Path, root: Path) -> str:
-    return shorten(path.relative_to(root) if path.is_relative_to(root) else path)
+    return shorten(_below(path, root))
+
+
+def _below(path: Path, root: Path) -> Path:
+    """The path from the root, if that is above it."""
+    return path.relative_to(root) if path.is_relative_to(root) else path

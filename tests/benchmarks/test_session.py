@@ -13,6 +13,8 @@ from benchmarks.experiments import EXPERIMENTS, SEARCHED, STEPS, Experiment
 from benchmarks.machine import this_machine
 from benchmarks.workload import PreparedHome, Workload, both_reviews, prepare
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def session(workload: Workload, tmp_path: Path) -> Session:

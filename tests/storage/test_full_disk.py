@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from writes import WRITES
 
+pytestmark = pytest.mark.e2e
+
 SCRIPT = Path(__file__).parents[1] / "support/fulldisk.py"
 MOUNTED = 'mount -t tmpfs -o size=64m tmpfs "$1" && exec "${@:2}"'  # in a namespace that ends with the process
 NEEDS_NO_ROOM = {"a removal"}

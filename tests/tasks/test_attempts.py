@@ -17,6 +17,8 @@ from graftwork.settings import Settings
 from graftwork.workspace import Workspace
 from tasks.attempts import DEATHS, ENDED, KIND, begin_attempt
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:

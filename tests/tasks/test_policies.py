@@ -9,6 +9,8 @@ from prefect.testing.utilities import prefect_test_harness
 from graftwork.errors import DataError, RecipeError, ServiceUnavailable
 from tasks.policies import RETRIED
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:

@@ -27,6 +27,8 @@ from graftwork.training.plan import ResolvedRun
 from graftwork.training.replicas import ALONE, Replicas
 from graftwork.workspace import Workspace
 
+pytestmark = pytest.mark.e2e
+
 # float32 sums in another order; measured: 2e-7.
 TOLERANCE = 1e-5
 

@@ -24,6 +24,8 @@ from graftwork.training.bundle import MODEL, find_bundle
 from graftwork.training.plan import ResolvedRun
 from graftwork.workspace import Workspace
 
+pytestmark = pytest.mark.e2e
+
 Resolve = Callable[..., ResolvedRun]
 LONG = "stages.1.epochs=400"
 

@@ -101,6 +101,8 @@ def test_nothing_is_left_but_the_estimate(resolve: Resolve, workspace: Workspace
 LONG = "the film was very good and not bad but long and dull and clever " * 10
 LITTLE = """
 import psutil
+
+pytestmark = pytest.mark.e2e
 there_is = psutil.virtual_memory
 psutil.virtual_memory = lambda: there_is()._replace(available=450 << 20)
 """
