@@ -16,6 +16,8 @@ from graftwork.training.plan import ResolvedRun
 from graftwork.training.probe import probe_run
 from graftwork.workspace import Workspace
 
+pytestmark = pytest.mark.e2e
+
 Resolve = Callable[..., ResolvedRun]
 HEAD = "{name: NAME, train: head, epochs: 1, learning_rate: 1e-2}"
 TOP = "{name: NAME, train: [head, 'top:1'], epochs: 2, learning_rate: 1e-3}"
@@ -102,7 +104,6 @@ LONG = "the film was very good and not bad but long and dull and clever " * 10
 LITTLE = """
 import psutil
 
-pytestmark = pytest.mark.e2e
 there_is = psutil.virtual_memory
 psutil.virtual_memory = lambda: there_is()._replace(available=450 << 20)
 """
