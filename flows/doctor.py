@@ -100,15 +100,10 @@ def _schedules(client: SyncPrefectClient, deployments: list[DeploymentResponse])
     return Finding("schedules", "good", f"{len(on_schedule)} active")
 
 
-def _blocks() -> set[str]:
-    return {wanted["block"] for wanted in read_automations() if "block" in wanted}
-
-
 def _automations(client: SyncPrefectClient) -> Iterator[Finding]:
+    wanted = read_automations()
     missing = [
-        wanted
-        for wanted in read_automations()
-        if not any(known.enabled for known in client.read_automations_by_name(wanted["name"]))
+        each for each in wanted if not any(known.enabled for known in client.read_automations_by_name(each["name"]))
     ]
     needed = [each["name"] for each in missing if "block" not in each]
     if needed:
@@ -116,7 +111,8 @@ def _automations(client: SyncPrefectClient) -> Iterator[Finding]:
         yield Finding("automations", "bad", told, "`graftwork deploy RECIPE …` makes them")
     else:
         yield Finding("automations", "good", "all there")
-    if len(missing) > len(needed) or not all(find_notification_block(client, name) for name in _blocks()):
+    blocks = [each["block"] for each in wanted if "block" in each]
+    if len(missing) > len(needed) or not all(find_notification_block(client, name) for name in blocks):
         hint = "make a notification block named graftwork on the Prefect page, and deploy again: docs/operations.md"
         yield Finding("notifications", "note", "nobody is told what is promoted, waits or fails", hint)
     else:

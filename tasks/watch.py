@@ -7,7 +7,7 @@ from uuid import UUID
 
 from prefect import task
 
-from graftwork.errors import GraftworkError, Problem, RecipeError, ServiceUnavailable, raise_if
+from graftwork.errors import GraftworkError, RecipeError, ServiceUnavailable, raise_if
 from graftwork.monitoring.landing import Retraining, Watched, Watcher
 from graftwork.recipe import Recipe, load_recipe
 from graftwork.workspace import Workspace
@@ -26,21 +26,20 @@ def look_around(recipes: list[str], looks: int, every_s: float, is_whole: bool) 
     if nothing but services that are away kept anybody.
     """
     found: dict[str, Watched] = {}
-    problems: list[Problem] = []
-    kinds: set[type[GraftworkError]] = set()
+    errors: list[GraftworkError] = []
     for number in range(looks):
         if number:
             time.sleep(every_s)
-        problems.clear()
-        kinds.clear()
+        errors.clear()
         for path in recipes:
             try:
                 _look(load_recipe(Path(path)), is_whole, found)
             except GraftworkError as error:
                 log.error("%s: %s", path, error)
-                problems += error.problems
-                kinds.add(type(error))
-    raise_if(problems, ServiceUnavailable if kinds == {ServiceUnavailable} else RecipeError)
+                errors.append(error)
+    are_away = all(isinstance(error, ServiceUnavailable) for error in errors)
+    problems = (problem for error in errors for problem in error.problems)
+    raise_if(problems, ServiceUnavailable if are_away else RecipeError)
     return found
 
 

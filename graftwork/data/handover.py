@@ -35,20 +35,21 @@ def hand_in(recipe: Recipe, file: Path, source: str | None = None) -> HandedIn:
         raise DataError(Problem("there is no such file", str(file)))
     if chosen.format is None and file.suffix.lower() not in FORMATS:
         raise DataError(Problem("not a supported format", str(file), f"one of {', '.join(FORMATS)}"))
+    sha256 = file_digest(file)
     if isinstance(chosen.place, Path):
         place = str(recipe.root / chosen.place / file.name)
-        is_new = _copy(file, Path(place))
+        is_new = _copy(file, sha256, Path(place))
     else:
         place = f"{chosen.place}/{file.name}"
-        is_new = RemoteFolder(chosen.place).put(file)
+        is_new = RemoteFolder(chosen.place).put(file, sha256)
     path = recipe.path.relative_to(recipe.root).as_posix()
-    return HandedIn(recipe.name, path, chosen.name, file.name, place, file_digest(file), was_there=not is_new)
+    return HandedIn(recipe.name, path, chosen.name, file.name, place, sha256, was_there=not is_new)
 
 
-def _copy(file: Path, place: Path) -> bool:
+def _copy(file: Path, sha256: str, place: Path) -> bool:
     """True if it was not there yet."""
     if place.is_file():
-        if file_digest(place) != file_digest(file):
+        if file_digest(place) != sha256:
             raise DataError(Problem("another file of that name has landed", str(place), "give yours another name"))
         return False
     make_folder(place.parent)

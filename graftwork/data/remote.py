@@ -19,7 +19,7 @@ from filelock import FileLock
 from graftwork.data.sources import UNFINISHED
 from graftwork.errors import DataError, GraftworkError, Problem, RecipeError, ServiceUnavailable, raise_if
 from graftwork.fields import PROTOCOLS
-from graftwork.fingerprint import digest, file_digest
+from graftwork.fingerprint import digest
 from graftwork.storage import is_full, make_folder, whole_file
 
 # What servers say of an object by which a change of it can be told, the best first.
@@ -81,8 +81,8 @@ class RemoteFolder:
             _write_index(home / INDEX, files)
         return place
 
-    def put(self, file: Path) -> bool:
-        """Upload a file; False if it is there already. Raises DataError if another of its name is."""
+    def put(self, file: Path, sha256: str) -> bool:
+        """Upload a file with this digest; False if it is there already. Raises DataError if another of its name is."""
         with self._reached() as (system, top):
             place = f"{top}/{file.name}"
             system.invalidate_cache()
@@ -92,7 +92,7 @@ class RemoteFolder:
                 system.put_file(str(file), place)  # to a bucket, whole or not at all
                 return True
             with system.open(place, "rb") as there:
-                is_same = hashlib.file_digest(there, "sha256").hexdigest() == file_digest(file)
+                is_same = hashlib.file_digest(there, "sha256").hexdigest() == sha256
         if not is_same:
             hint = "give yours another name"
             raise DataError(Problem("another file of that name has landed", f"{self.url}/{file.name}", hint))

@@ -1,14 +1,11 @@
 """An MLflow server with users and passwords: whoever has one does everything, nobody else gets in, and is told why."""
 
-import json
 import sys
-import urllib.request
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from servers import environment_for, free_port, serving
+from servers import environment_for, free_port, post_json, serving
 
 from graftwork.errors import RegistryError
 from graftwork.registry.client import reach_mlflow
@@ -31,12 +28,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environment = environment_for(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true", **said)
     address = f"http://127.0.0.1:{port}"
     with serving(f"exec {sys.executable} {SERVER} {port}", folder, environment, f"{address}/health"):
-        user = json.dumps({"username": PIPELINE[0], "password": PIPELINE[1]}).encode()
-        headers = {
-            "Content-Type": "application/json",
-            "Authorization": f"Basic {b64encode(':'.join(ADMIN).encode()).decode()}",
-        }
-        urllib.request.urlopen(urllib.request.Request(f"{address}/api/2.0/mlflow/users/create", user, headers))
+        user = {"username": PIPELINE[0], "password": PIPELINE[1]}
+        post_json(f"{address}/api/2.0/mlflow/users/create", user, ":".join(ADMIN))
         yield address
 
 

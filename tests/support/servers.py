@@ -62,11 +62,11 @@ def call(script: str, folder: Path, environment: dict[str, str], code: int = 0) 
 
 def ask_prefect(api: str, what: str, password: str = "", **wanted: Any) -> list[dict[str, Any]]:
     """A Prefect server's records of a kind: flow_runs, deployments, logs … password: user:password, if it has one."""
-    return post_to_prefect(f"{api}/{what}/filter", wanted, password)
+    return post_json(f"{api}/{what}/filter", wanted, password)
 
 
-def post_to_prefect(url: str, said: Mapping[str, Any], password: str = "") -> Any:
-    """What a Prefect server answers."""
+def post_json(url: str, said: Mapping[str, Any], password: str = "") -> Any:
+    """What a server answers to JSON. password: user:password, if it wants one."""
     headers = {"Content-Type": "application/json", "Authorization": f"Basic {b64encode(password.encode()).decode()}"}
     request = urllib.request.Request(url, json.dumps(said).encode(), headers)
     with urllib.request.urlopen(request, timeout=30) as answer:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 from projects import RECIPE, ROOT, STAGES, Project, make_project, processes_below
-from servers import ask_prefect, environment_for, free_port, post_to_prefect, serving
+from servers import ask_prefect, environment_for, free_port, post_json, serving
 
 WITHIN_S = 900
 INIT = 1
@@ -61,7 +61,7 @@ class Team:
         """A run of the deployment, as its page starts it. how: what is said of it, such as its parameters."""
         (known,) = [each for each in self.ask("deployments") if deployment.endswith(f"/{each['name']}")]
         url = f"{self.api}/deployments/{known['id']}/create_flow_run"
-        started: dict[str, Any] = post_to_prefect(url, how, self.environment.get("PREFECT_API_AUTH_STRING", ""))
+        started: dict[str, Any] = post_json(url, how, self.environment.get("PREFECT_API_AUTH_STRING", ""))
         return started
 
     def wait_for(self, what: Callable[[], Any]) -> Any:
