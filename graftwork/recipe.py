@@ -297,6 +297,7 @@ class StageSection(Section):
     schedule: Literal["linear", "cosine", "constant", "one-cycle"] = "linear"
     weight_decay: Amount = 0.01
     label_smoothing: Share = 0.0
+    body_dropout: bool = Field(default=True, description="False: what is pretrained is trained without dropout.")
     clip_norm: Rate = 1.0
     keep_epoch: Literal["log-loss", "accuracy", "last"] = Field(
         default="log-loss",
@@ -319,6 +320,8 @@ class StageSection(Section):
             raise ValueError("layer_decay makes rates of depth groups differ, and all adapters are one")
         if "lora" in self.train and self.l2_sp:
             raise ValueError("l2_sp holds the body where it began, and adapters leave it there")
+        if self.lora.dropout and not self.body_dropout:
+            raise ValueError("lora.dropout asks for what body_dropout: false forbids")
         if self.patience is not None and self.keep_epoch == "last":
             raise ValueError("patience waits for a better epoch, and keep_epoch: last keeps the last whatever it is")
         return self

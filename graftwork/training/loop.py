@@ -263,7 +263,7 @@ class StageLoop:
         Where weights are averaged, it is the average that is validated and kept.
         """
         progress, epoch = self.progress, len(self.progress.epochs)
-        set_modes(self.model)
+        set_modes(self.model, self.stage.body_dropout)
         for batches in self.batches[epoch][len(progress.losses) :]:
             self.stop_if_asked()
             progress.losses.append(self.run_step(batches))

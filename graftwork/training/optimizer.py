@@ -24,13 +24,18 @@ def freeze(model: nn.Module, groups: Sequence[DepthGroup], trained: Mapping[str,
             parameter.grad = None
 
 
-def set_modes(model: nn.Module) -> None:
-    """Training mode where something is trained, eval mode (no dropout) in parts that are wholly frozen."""
+def set_modes(model: nn.Module, has_body_dropout: bool = True) -> None:
+    """Training mode where something is trained, eval mode (no dropout) in parts that are wholly frozen.
+
+    has_body_dropout: if not, the whole `body` is in eval mode; that takes no gradient from what is trained in it.
+    """
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
+    if not has_body_dropout:
+        model.get_submodule("body").eval()
 
 
 def build_optimizer(

@@ -209,6 +209,7 @@ def _resolve_stages(
             "warmup": section.warmup,
             "weight_decay": section.weight_decay,
             "label_smoothing": section.label_smoothing,
+            "body_dropout": section.body_dropout,
             "clip_norm": section.clip_norm,
             "keep_epoch": section.keep_epoch,
             "patience": section.patience,

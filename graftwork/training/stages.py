@@ -26,6 +26,7 @@ class Stage:
     is its one pooled vector. solver: `adamw`, or `lbfgs` for the optimum of a head, where rates are 0 and epochs is 1.
     head_start: `keep`, `fresh`, or what the logits of the head that it finds are scaled by. kept_bytes: what computing
     the frozen part once would take in the store, if every text were as long as may be; without a cut it was too much.
+    body_dropout: whether the encoder drops out, as its checkpoint says, where it is trained.
     keep_epoch: whose weights the stage leaves: the best epoch by `log-loss` or `accuracy` on validation, or the `last`.
     """
 
@@ -53,6 +54,7 @@ class Stage:
     head_start: str | float = "keep"
     kept_bytes: int = 0
     keep_epoch: str = "log-loss"
+    body_dropout: bool = True
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:

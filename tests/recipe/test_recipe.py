@@ -46,6 +46,7 @@ def test_the_example_loads_from_a_clean_clone():
         ("train: all", "train: [lora, all]", "11:5", "only the head is trained with lora"),
         ("train: all", "train: all, lora: {}", "11:5", "its `train` does not name lora"),
         ("train: all", "train: lora, layer_decay: 0.9", "11:5", "all adapters are one"),
+        ("train: all", "train: lora, lora: {dropout: 0.1}, body_dropout: false", "11:5", "lora.dropout asks for what"),
         ("train: all", "train: lora, l2_sp: 0.1", "11:5", "adapters leave it there"),
         ("train: all", "train: all, keep_epoch: last, patience: 2", "11:5", "patience waits for a better epoch"),
         ("train: all", "train: lora, lora: {rank: 0}", "11:38", "greater than or equal to 1, found 0"),

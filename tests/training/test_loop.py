@@ -144,6 +144,22 @@ def test_the_same_seed_gives_the_same_weights(tiny_checkpoint: Path, examples: E
     assert not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.parametrize("body_dropout", [False, True])
+def test_the_body_drops_out_only_if_it_may(tiny_checkpoint: Path, examples: Examples, body_dropout: bool) -> None:
+    """Without dropout the probability that its modules have changes no bit of what is trained; with it, it does."""
+    weights = []
+    for probability in (0.0, 0.5):
+        model = load_pretrained(tiny_checkpoint, CONFIG, seed=3)
+        before = model.body.encoder.layer[2].output.dense.weight.clone()
+        for module in model.body.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = probability
+        run(model, examples, make_stage(epochs=1, body_dropout=body_dropout))
+        weights.append(model.body.encoder.layer[2].output.dense.weight)
+        assert not torch.equal(before, weights[-1])
+    assert torch.equal(*weights) != body_dropout
+
+
 def test_the_weights_of_the_best_epoch_stay(model: TextClassifier, examples: Examples) -> None:
     """A rate that ruins the model later leaves it as it was at its best, and patience ends the stage early."""
     stage = make_stage(epochs=30, schedule="constant", rates={"head": 3.0, "block.2": 0.5}, patience=3, clip_norm=0.0)
