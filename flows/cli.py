@@ -410,6 +410,27 @@ def reject(model: str, version: int, *, word: SignedWord, json: Json = False) ->
 
 
 @app.command(group=GOVERN)
+def adopt(
+    model: Annotated[str, Parameter(help="MODEL@ALIAS or MODEL/VERSION, as it is registered in MLflow.")],
+    *,
+    recipe: Annotated[Path, Parameter(help="The recipe whose candidates will be judged against it.")],
+    reason: Reason,
+    json: Json = False,
+) -> None:
+    """Begin with what you have: make a model that others registered the first champion of a recipe's model.
+
+    Any pyfunc will do that reads the recipe's text columns and gives a column p_<class> for each class; it is tried on
+    a few rows. Its code runs in a process of its own, by the Python that GRAFTWORK_ADOPTED_PYTHON names: adopt what you
+    trust. It serves under the recipe's name as it did under its own.
+    """
+    from graftwork import api
+
+    with _project(recipe):
+        entry = api.adopt(recipe, model, reason)
+    _print(json, vars(entry), f"{entry.model}: {model} is the champion, as version {entry.to_version}")
+
+
+@app.command(group=GOVERN)
 def promote(model: str, version: int, *, reason: Reason, json: Json = False) -> None:
     """Make a version the champion by hand; the ledger records who and why."""
     from graftwork import api

@@ -326,9 +326,7 @@ def _stage_table(summary: "RunSummary") -> Table:
 def _metrics_table(summary: "RunSummary") -> Table:
     """The candidate's row, then the references', then the baselines'."""
     evaluation = summary.evaluation
-    rivals = {
-        f"{name} (version {reference.version})": reference.metrics for name, reference in evaluation.references.items()
-    }
+    rivals = {f"{name} ({each.name})": each.metrics for name, each in evaluation.references.items()}
     table = _table(f"{evaluation.rows:,} holdout rows", *METRICS)
     for name, metrics in {"candidate": evaluation.metrics, **rivals, **evaluation.baselines}.items():
         cells = (_interval(metrics[metric]) for metric in METRICS)

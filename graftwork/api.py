@@ -210,6 +210,13 @@ def carry_out(model: str, decision: "Decision") -> LedgerEntry | None:
     return carry_out(Workspace.open(), model, decision)
 
 
+def adopt(recipe: Path, reference: str, reason: str) -> LedgerEntry:
+    """Make a registered version that others made the first champion of the recipe's model."""
+    from graftwork.registry.adoption import adopt
+
+    return adopt(Workspace.open(), load_recipe(recipe), reference, reason)
+
+
 def promote(model: str, version: int, reason: str) -> LedgerEntry:
     """Make a version the champion by hand."""
     from graftwork.registry.aliases import promote_by_hand

@@ -111,7 +111,9 @@ def _registered(workspace: Workspace) -> Iterator[str]:
     """Bundles and data of all versions that the registry holds, whoever serves."""
     for listed in list_models(workspace, None):
         tags = listed.tags
-        yield from (tags[BUNDLE_KEY], f"{FETCHED}/{tags[BUNDLE]}", f"dataset/{tags[MANIFEST]}")
+        yield from (tags[BUNDLE_KEY], f"{FETCHED}/{tags[BUNDLE]}")
+        if listed.version.adopted is None:
+            yield f"dataset/{tags[MANIFEST]}"
 
 
 def _awaited(workspace: Workspace) -> Iterator[str]:

@@ -25,7 +25,7 @@ from graftwork.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow
 
-    from graftwork.models.serving import ServingModel
+    from graftwork.evaluation.predictions import Predictor
 
 Progress = Callable[[int, int], None]
 
@@ -61,20 +61,20 @@ def score_file(
 
     Raises DataError, RegistryError, or RecipeError for an output that can't be written.
     """
-    from graftwork.models import serving
-    from graftwork.registry.versions import fetch_bundle, resolve_version
+    from graftwork.registry.predictors import open_version
+    from graftwork.registry.versions import resolve_version
 
     started = time.monotonic()
     check_output(output, data)
     file = open_table(data)
     version = resolve_version(workspace, re.sub(r"@(\d+)$", r"/\1", model))
-    served = serving.load(fetch_bundle(workspace, version))
+    served = open_version(workspace, version)
     rows = score_rows(served, file, output, prefix, on_progress)
     return Scored(version.name, version.version, rows, output, round(time.monotonic() - started, 3))
 
 
 def score_rows(
-    served: "ServingModel", file: TableFile, output: Path, prefix: str = "", on_progress: Progress | None = None
+    served: "Predictor", file: TableFile, output: Path, prefix: str = "", on_progress: Progress | None = None
 ) -> int:
     """Write the predictions of a loaded model for every row, whole or not at all; the number of rows.
 
@@ -110,7 +110,7 @@ def check_output(output: Path, data: Path) -> None:
         raise RecipeError(Problem(problem, str(output), "choose another with -o"))
 
 
-def _column_problems(served: "ServingModel", file: TableFile, prefix: str) -> Iterator[Problem]:
+def _column_problems(served: "Predictor", file: TableFile, prefix: str) -> Iterator[Problem]:
     where = str(file.path)
     for column in served.columns:
         if column not in file.columns:
@@ -123,7 +123,7 @@ def _column_problems(served: "ServingModel", file: TableFile, prefix: str) -> It
             yield Problem(f"there is a column {column!r} already, where the prediction goes", where, hint)
 
 
-def _new_columns(served: "ServingModel", prefix: str) -> list[str]:
+def _new_columns(served: "Predictor", prefix: str) -> list[str]:
     return [f"{prefix}label", *(f"{prefix}p_{name}" for name in served.classes)]
 
 
@@ -150,7 +150,7 @@ def _row_problems(chunk: Chunk, texts: Sequence[str], where: str) -> Iterator[Pr
 
 
 def _predicted(
-    served: "ServingModel", file: TableFile, prefix: str, total: int, on_progress: Progress | None
+    served: "Predictor", file: TableFile, prefix: str, total: int, on_progress: Progress | None
 ) -> "Iterator[pyarrow.Table]":
     """The rows with their predictions, chunk by chunk."""
     import pyarrow

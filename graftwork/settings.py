@@ -5,6 +5,7 @@ Not here: what a run is to do (the recipe) or when it may be promoted (the polic
 
 import os
 import re
+import sys
 from functools import cached_property
 from itertools import starmap
 from pathlib import Path
@@ -45,6 +46,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=60.0, gt=0, description="A run whose process shows no life so long is free.")
     cache_bytes: int = Field(
         default=CACHE_BYTES, ge=0, description="Room for activations of frozen parts, in the store."
+    )
+    adopted_python: Path = Field(
+        default=Path(sys.executable), description="The interpreter that runs models which were made elsewhere."
     )
     mlflow_pages: str | None = Field(default=None, description="The MLflow server as browsers reach it, for links.")
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")

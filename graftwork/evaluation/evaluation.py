@@ -6,7 +6,6 @@ What follows from it (promote, keep, wait) is the gate's business, in `graftwork
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from graftwork.evaluation.baselines import FrozenEncoder, predict_baseline
 from graftwork.evaluation.holdout import judged_rows
 from graftwork.evaluation.metrics import ClassMetrics, Interval, describe_classes, estimate, measure
 from graftwork.evaluation.predictions import (
+    Predictor,
     Text,
     group_codes,
     labels_of,
@@ -42,15 +42,15 @@ SEED = 0
 class Contender:
     """A model to judge. version: None before it is registered.
 
-    bundle, recipe, manifest: digests; manifest is that of the rows it was trained on. open_model: gives the verified
-    folder that `serving.load` reads; called only if its predictions are not stored.
+    bundle, recipe, manifest: digests; manifest is that of the rows it was trained on. Those of a model that was made
+    elsewhere are empty. open_model: loads it; called only if its predictions are not stored.
     """
 
     bundle: str
     recipe: str
     manifest: str
     version: int | None
-    open_model: Callable[[], Path] = field(repr=False, compare=False)
+    open_model: Callable[[], Predictor] = field(repr=False, compare=False)
 
     @property
     def identity(self) -> tuple[str | int | None, ...]:
@@ -60,12 +60,17 @@ class Contender:
 
 @dataclass(frozen=True)
 class Reference:
-    """A registered model's figures on the same rows. bundle, recipe: digests."""
+    """A registered model's figures on the same rows. bundle, recipe: digests; one made elsewhere has no recipe."""
 
     version: int | None
     bundle: str
     recipe: str
     metrics: dict[str, Interval]
+
+    @property
+    def name(self) -> str:
+        """How reports name it: by its version."""
+        return f"version {self.version}" + ("" if self.recipe else ", made elsewhere")
 
 
 @dataclass(frozen=True)
@@ -211,10 +216,8 @@ def _predict(
     """The key of a contender's predictions; its model is opened only if the store has none."""
 
     def open_and_predict(texts: Sequence[Text]) -> np.ndarray:
-        from graftwork.models import serving
-
-        model = serving.load(contender.open_model())
-        if tuple(model.classes) != manifest.classes:
+        model = contender.open_model()
+        if model.classes != manifest.classes:
             found, expected = ", ".join(model.classes), ", ".join(manifest.classes)
             hint = "a recipe with other classes needs a name of its own"
             where = name if contender.version is None else f"{name}, version {contender.version}"

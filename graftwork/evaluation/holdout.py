@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 def judged_rows(store: Store, manifest: DatasetManifest, trained_on: Iterable[str]) -> "tuple[pd.DataFrame, int]":
     """The manifest's holdout without rows that are known to a model, and how many those were.
 
-    trained_on: digests of the manifests that the models were trained on. Known is a row whose id, content or group is
-    on another side there. Within one lineage there are none; a champion from elsewhere may know some. An id that is
-    only a place in a file says nothing: a line that is added above moves it on to another row.
+    trained_on: digests of the manifests that the models were trained on, empty where nobody knows. Known is a row whose
+    id, content or group is on another side there. Within one lineage there are none; a champion from elsewhere may know
+    some. An id that is only a place in a file says nothing: a line that is added above moves it on to another row.
     Raises DataError if no row is left.
     """
     rows = load_rows(store, manifest, sides={"holdout"})
     is_known = rows["row_id"].isin([])
     is_named = rows["row_id"] != rows["source"] + "/" + rows["file"] + ":" + rows["line"].astype(str)
-    for each in sorted(set(trained_on) - {manifest.digest}):
+    for each in sorted(set(trained_on) - {manifest.digest, ""}):
         known = load_rows(store, open_manifest(store, each), sides={"train", "validation"})
         is_known |= is_named & rows["row_id"].isin(known["row_id"])
         is_known |= rows["group"].notna() & rows["group"].isin(known["group"].dropna())

@@ -1,7 +1,7 @@
 """Predictions: one stored row for each row a model judged, so that any two models can be compared later."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -17,6 +17,20 @@ FILE = "predictions.parquet"
 KEPT = ["row_id", "label", "group", "source"]
 
 Text = str | tuple[str, str]
+
+
+class Predictor(Protocol):
+    """A model that judges texts. columns: what it reads of a row. classes: in the order of its probabilities."""
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def probabilities(self, texts: Sequence[Text], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """(texts, classes). on_progress is told how many texts are done."""
+        ...
 
 
 def predict_rows(

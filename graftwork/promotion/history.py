@@ -14,9 +14,11 @@ from graftwork.fingerprint import digest
 CHAMPION, CHALLENGER = "champion", "challenger"
 AWAITING: Literal["awaiting approval"] = "awaiting approval"
 BEFORE_THE_FIRST = ""
-Rule = Literal["baselines", "superiority", "non-inferiority", "by hand", "rollback", "registered", "awaiting approval"]
+Rule = Literal[
+    "baselines", "superiority", "non-inferiority", "by hand", "adopted", "rollback", "registered", "awaiting approval"
+]
 # A retraining that is only 'not worse' may not become the measure of the next: quality would walk off in small steps.
-ANCHORING = frozenset({"baselines", "superiority", "by hand"})
+ANCHORING = frozenset({"baselines", "superiority", "by hand", "adopted"})
 
 
 @dataclass(frozen=True)

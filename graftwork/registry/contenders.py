@@ -1,13 +1,14 @@
 """Who is judged against whom: the candidate's bundle, and the registered models that the ledger puts beside it."""
 
 from functools import partial
-from pathlib import Path
 
 from graftwork.errors import Problem, RegistryError
 from graftwork.evaluation.evaluation import Contender
+from graftwork.evaluation.predictions import Predictor
 from graftwork.promotion.history import LedgerEntry, Standing
 from graftwork.promotion.ledger import Ledger
-from graftwork.registry.versions import fetch_bundle, read_bundle, resolve_version
+from graftwork.registry.predictors import open_version
+from graftwork.registry.versions import read_bundle, resolve_version
 from graftwork.training.bundle import MODEL, ServingBundle
 from graftwork.workspace import Workspace
 
@@ -42,19 +43,21 @@ def _registered(workspace: Workspace, entry: LedgerEntry, candidate: ServingBund
     )
 
 
-def _stored(workspace: Workspace, key: str) -> Path:
+def _stored(workspace: Workspace, key: str) -> Predictor:
+    from graftwork.models import serving
+
     folder = workspace.store.open(key)
     if folder is None:
         raise RegistryError(Problem("the bundle is not in the store any more", key, "run again to make it"))
-    return folder / MODEL
+    return serving.load(folder / MODEL)
 
 
-def _fetched(workspace: Workspace, entry: LedgerEntry, candidate: ServingBundle) -> Path:
-    """The model folder of a registered version, which has to read the columns that the candidate reads."""
+def _fetched(workspace: Workspace, entry: LedgerEntry, candidate: ServingBundle) -> Predictor:
+    """The model of a registered version, which has to read the columns that the candidate reads."""
     version = resolve_version(workspace, f"{entry.model}/{entry.to_version}")
     found = read_bundle(workspace, version).columns
     if found != candidate.columns:
         problem = f"it reads {', '.join(found)}; the data has {', '.join(candidate.columns)}"
         hint = "a recipe that reads other columns needs a name of its own"
         raise RegistryError(Problem(problem, version.uri, hint))
-    return fetch_bundle(workspace, version)
+    return open_version(workspace, version)

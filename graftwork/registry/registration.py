@@ -65,6 +65,17 @@ def register_model(
         return found
 
 
+def create_model(client: "MlflowClient", name: str) -> None:
+    """A registered model of that name, if there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
 def record_verdict(workspace: Workspace, version: ModelVersion, verdict: "Verdict") -> None:
     """Write the newest verdict on a version that was judged again, over the one it was registered with."""
     with reach_mlflow(workspace.settings) as client:
@@ -127,13 +138,7 @@ def _create_version(
     description: str,
 ) -> ModelVersion:
     """A version that points to the logged model; if someone was quicker all the same, theirs."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(bundle.name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    create_model(client, bundle.name)
     client.create_model_version(
         bundle.name,
         source=f"models:/{model.model_id}",

@@ -66,6 +66,8 @@ def _look(workspace: Workspace, recipe: Recipe, manifest: DatasetManifest, lock:
     if not before:
         return Start(reason="there is no champion yet")
     version = resolve_version(workspace, f"{recipe.name}/{before[-1].to_version}")
+    if version.adopted is not None:
+        return Start(reason=f"the champion, version {version.version}, was made elsewhere")
     bundle = read_bundle(workspace, version)
     changes = _changes(_facts_of(workspace, version, bundle), model_facts(recipe, manifest, lock))
     if changes:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from graftwork.errors import Problem, RegistryError
-from graftwork.fingerprint import folder_digest, from_json
+from graftwork.fingerprint import folder_digest, from_json, to_json
 from graftwork.registry.client import all_pages, reach_mlflow
 from graftwork.registry.tracking import holdout_metrics
 from graftwork.training.bundle import BUNDLE_RECORD, FETCHED, MODEL, ServingBundle, find_model
@@ -25,11 +25,26 @@ if TYPE_CHECKING:
 
 
 BUNDLE, BUNDLE_KEY = "graftwork.bundle", "graftwork.bundle_key"
+ADOPTED = "graftwork.adopted"
+META = "registered_model_meta"  # a file that MLflow adds to what it downloads: under which name and version
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """Of a version that others made, where it comes from, NAME/VERSION, which columns it reads, and its classes."""
+
+    SCHEMA: ClassVar[int] = 1
+    origin: str
+    columns: tuple[str, ...]
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered version. bundle: digest. model_id, mlflow_run: where MLflow keeps its files and its metrics."""
+    """A registered version. bundle: digest. model_id, mlflow_run: where MLflow keeps its files and its metrics.
+
+    adopted: of a version that others made; its bundle has neither recipe nor data.
+    """
 
     SCHEMA: ClassVar[int] = 1
     name: str
@@ -39,6 +54,7 @@ class ModelVersion:
     model_id: str
     mlflow_run: str
     created_at: str
+    adopted: Adopted | None = None
 
     @property
     def uri(self) -> str:
@@ -102,15 +118,23 @@ def resolve_version(workspace: Workspace, reference: str) -> ModelVersion:
 
     Raises RegistryError, naming what there is instead.
     """
-    name, at, alias = reference.partition("@")
-    name, slash, number = (name, "", "") if at else reference.partition("/")
+    name, alias, number = split_reference(reference)
     with reach_mlflow(workspace.settings) as client:
         aliases = _aliases(client, name)
-        wanted = number if slash else str(aliases.get(alias or "champion", ""))
+        wanted = number or str(aliases.get(alias, ""))
         found = {str(version.version): version for version in _versions(client, name)}
     if wanted in found:
         return found[wanted]
     raise RegistryError(_not_there(reference, name, sorted(found, key=int), aliases))
+
+
+def split_reference(reference: str) -> tuple[str, str, str]:
+    """The name, the alias if one is meant, and the number, in which case no alias is."""
+    name, at, alias = reference.partition("@")
+    if at:
+        return name, alias, ""
+    name, slash, number = reference.partition("/")
+    return name, "" if slash else "champion", number
 
 
 def _not_there(reference: str, name: str, versions: Sequence[str], aliases: Mapping[str, int]) -> Problem:
@@ -169,8 +193,9 @@ def _record(version: "MlflowVersion") -> ModelVersion:
         bundle=version.tags[BUNDLE],
         bundle_key=version.tags[BUNDLE_KEY],
         model_id=version.source.removeprefix("models:/"),  # its own field reads back empty
-        mlflow_run=version.run_id,
+        mlflow_run=version.run_id or "",  # one that others made may have none
         created_at=_iso(version.creation_timestamp),
+        adopted=from_json(Adopted, version.tags[ADOPTED]) if ADOPTED in version.tags else None,
     )
 
 
@@ -191,21 +216,47 @@ def _list(client: "MlflowClient", name: str) -> list[ListedVersion]:
         if BUNDLE in version.tags:
             record = _record(version)
             names = tuple(sorted(alias for alias, number in aliases.items() if number == record.version))
-            metrics = holdout_metrics(client.get_run(record.mlflow_run))
+            metrics = {} if record.adopted else holdout_metrics(client.get_run(record.mlflow_run))
             listed.append(ListedVersion(record, names, metrics, version.tags))
     return listed
 
 
-def _download(workspace: Workspace, version: ModelVersion, folder: Path) -> None:
-    """The bundle's record and model folder out of the registry's artifacts, its digest checked."""
+def download(workspace: Workspace, uri: str, folder: Path) -> Path:
+    """A registered version's files, below the folder, as they were registered."""
     from mlflow.artifacts import download_artifacts
 
-    uri = workspace.settings.mlflow_uri
+    server = workspace.settings.mlflow_uri
+    whole = Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=server, registry_uri=server))
+    (whole / META).unlink(missing_ok=True)
+    return whole
+
+
+def _download(workspace: Workspace, version: ModelVersion, folder: Path) -> None:
+    """The bundle's record and model folder out of the registry's artifacts, its digest checked."""
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        whole = Path(download_artifacts(version.uri, dst_path=temporary, tracking_uri=uri, registry_uri=uri))
-        shutil.move(whole / BUNDLE_RECORD, folder / BUNDLE_RECORD)
-        shutil.move(next((whole / "artifacts").iterdir()), folder / MODEL)
+        whole = download(workspace, version.uri, Path(temporary))
+        if version.adopted is None:
+            shutil.move(whole / BUNDLE_RECORD, folder / BUNDLE_RECORD)
+            shutil.move(next((whole / "artifacts").iterdir()), folder / MODEL)
+        else:
+            (folder / BUNDLE_RECORD).write_text(to_json(_bundle_of(version, version.adopted)), encoding="utf-8")
+            whole.rename(folder / MODEL)
     found = folder_digest(folder / MODEL)
     if found != version.bundle:
         problem = f"the registry's files changed: found {found[:12]}, expected {version.bundle[:12]}"
         raise RegistryError(Problem(problem, version.uri, "restore its artifacts, or promote another version"))
+
+
+def _bundle_of(version: ModelVersion, adopted: Adopted) -> ServingBundle:
+    """What is known of a model that others made."""
+    return ServingBundle(
+        digest=version.bundle,
+        key=version.bundle_key,
+        name=version.name,
+        recipe_digest="",
+        manifest="",
+        checkpoint="",
+        classes=adopted.classes,
+        columns=adopted.columns,
+        stages=(),
+    )

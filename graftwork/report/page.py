@@ -87,11 +87,11 @@ def headline(facts: ReportFacts) -> str:
 
 def contenders(facts: ReportFacts) -> list[tuple[str, dict[str, Interval]]]:
     """Every model that was measured, the candidate first, then the registered ones, then the baselines."""
-    roles: dict[int | None, list[str]] = {}
+    roles: dict[str, list[str]] = {}
     for role, each in facts.evaluation.references.items():
-        roles.setdefault(each.version, []).append(role)
+        roles.setdefault(each.name, []).append(role)
     registered = [
-        (f"{' and '.join(names)}, version {version}", facts.evaluation.references[names[0]].metrics)
+        (f"{' and '.join(names)}, {version}", facts.evaluation.references[names[0]].metrics)
         for version, names in roles.items()
     ]
     return [("candidate", facts.evaluation.metrics), *registered, *facts.evaluation.baselines.items()]

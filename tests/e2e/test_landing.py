@@ -107,8 +107,8 @@ def test_what_is_handed_in_is_trained_on_once_though_its_process_dies(team: Team
 
 
 def test_the_page_tells_what_was_done_here() -> None:
-    """Every command of docs/operations.md is one that these tests run."""
-    run = {"up", "deploy", "land", "promote", "rollback", "history", "audit", "doctor", "prune"}
+    """Every command of docs/operations.md is one that these tests run; adopt, those of the registry."""
+    run = {"adopt", "up", "deploy", "land", "promote", "rollback", "history", "audit", "doctor", "prune"}
     script = "\n".join(commands(ROOT / "docs/operations.md").values())
     assert {line.split()[1] for line in script.splitlines()} == run
     assert all(line.startswith("graftwork ") for line in script.splitlines())

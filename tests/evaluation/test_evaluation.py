@@ -18,7 +18,7 @@ from graftwork.errors import DataError, RecipeError, RegistryError
 from graftwork.evaluation.baselines import FrozenEncoder
 from graftwork.evaluation.evaluation import Contender, Evaluation, evaluate
 from graftwork.evaluation.holdout import judged_rows
-from graftwork.evaluation.predictions import open_predictions
+from graftwork.evaluation.predictions import Predictor, open_predictions
 from graftwork.models import serving
 from graftwork.storage import Store
 
@@ -43,7 +43,7 @@ print(*({"torch", "pandas", "sklearn", "scipy", "pyarrow"} & set(sys.modules)))
 """
 
 
-def no_model() -> Path:
+def no_model() -> Predictor:
     raise AssertionError("a stored prediction was computed again")
 
 
@@ -61,7 +61,7 @@ def run(store: Store, encoder: FrozenEncoder) -> Evaluate:
 @pytest.fixture
 def candidate(manifest: DatasetManifest, write_model: Callable[..., Path]) -> Contender:
     folder = write_model(1)
-    return Contender("b1", "r1", manifest.digest, None, lambda: folder)
+    return Contender("b1", "r1", manifest.digest, None, lambda: serving.load(folder))
 
 
 def test_figures_are_those_of_the_kept_predictions(
@@ -71,7 +71,7 @@ def test_figures_are_those_of_the_kept_predictions(
     found = run(candidate, manifest)
     rows = load_rows(store, manifest, sides={"holdout"})
     kept = open_predictions(store, found.predictions["candidate"])
-    own = serving.load(candidate.open_model()).probabilities(list(rows["text"]))
+    own = candidate.open_model().probabilities(list(rows["text"]))
     assert kept["row_id"].tolist() == rows["row_id"].tolist()
     np.testing.assert_allclose(kept[["p_0", "p_1"]].to_numpy(), own, atol=1e-6)
     assert found.metrics["accuracy"].value == pytest.approx(accuracy_score(rows["label"], own.argmax(axis=1)))
@@ -211,6 +211,6 @@ def test_a_champion_with_other_classes_is_named(
 ) -> None:
     """Figures of different classes are not put side by side."""
     folder = write_model(2, classes=("positive", "negative"))
-    champion = Contender("b2", "r1", manifest.digest, 4, lambda: folder)
+    champion = Contender("b2", "r1", manifest.digest, 4, lambda: serving.load(folder))
     with pytest.raises(RegistryError, match=r"champion, version 4.*positive, negative.*negative, positive"):
         run(candidate, manifest, champion=champion)

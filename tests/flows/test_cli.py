@@ -37,6 +37,7 @@ COMMANDS = {
     "up": ["--prefect-port", "--mlflow-port", "--postgres"],
     "deploy": ["RECIPES", "--json"],
     "land": ["FILE", "--recipe", "--source", "--json"],
+    "adopt": ["MODEL", "--recipe", "--reason", "--json"],
     "promote": ["MODEL", "VERSION", "--reason", "--json"],
     "rollback": ["MODEL", "--reason", "--json"],
 }

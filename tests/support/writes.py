@@ -267,7 +267,7 @@ def evaluate_bundle(place: Place) -> ReportFacts:
     run, bundle = place.run, place.bundle
     assert bundle is not None
     model = place.store.root / bundle.key / MODEL
-    candidate = Contender(bundle.digest, bundle.recipe_digest, bundle.manifest, None, lambda: model)
+    candidate = Contender(bundle.digest, bundle.recipe_digest, bundle.manifest, None, lambda: serving.load(model))
     encoder = FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision)
     baselines = run.policy.baselines
     evaluation = evaluate(place.store, candidate, {}, run.manifest, encoder=encoder, baselines=baselines, samples=50)

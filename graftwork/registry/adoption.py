@@ -1,0 +1,105 @@
+"""Adoption: a model that others made and registered becomes a model's first champion, to be judged against.
+
+Its files are copied, and pinned by their digest. Nobody knows here which rows it was trained on: those it has seen
+count for it, so that a candidate's task is harder than it would be, never easier.
+"""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graftwork.data.manifest import load_rows, validate_data
+from graftwork.errors import Problem, PromotionRefused, RegistryError
+from graftwork.evaluation.predictions import texts_of
+from graftwork.fingerprint import folder_digest, to_json
+from graftwork.promotion.history import LedgerEntry, Nomination
+from graftwork.promotion.ledger import Ledger, promote
+from graftwork.recipe import Recipe
+from graftwork.registry.aliases import person
+from graftwork.registry.client import reach_mlflow
+from graftwork.registry.predictors import adopted_model
+from graftwork.registry.registration import create_model
+from graftwork.registry.versions import (
+    ADOPTED,
+    BUNDLE,
+    BUNDLE_KEY,
+    Adopted,
+    ModelVersion,
+    download,
+    first_version,
+    move_alias,
+    split_reference,
+)
+from graftwork.training.bundle import FETCHED
+from graftwork.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
+TRIED_ROWS = 32
+
+
+def adopt(workspace: Workspace, recipe: Recipe, reference: str, reason: str, actor: str | None = None) -> LedgerEntry:
+    """Make a registered version that others made the first champion of the recipe's model.
+
+    reference: NAME@ALIAS or NAME/VERSION of any pyfunc that reads the recipe's text columns and gives a column
+    p_<class> for each of its classes; it is tried on a few rows before anything is changed. It then is a version of
+    the recipe's model, too, if it is not one already. Repeated, this does what is left.
+    Raises PromotionRefused if there is another champion, RegistryError if the version is ours or not such a model.
+    """
+    manifest = validate_data(recipe, workspace)
+    with reach_mlflow(workspace.settings) as client, tempfile.TemporaryDirectory() as temporary:
+        origin = _find(client, reference)
+        columns = (recipe.input.text,) if isinstance(recipe.input.text, str) else recipe.input.text
+        adopted = Adopted(f"{origin.name}/{origin.version}", columns, manifest.classes)
+        folder = download(workspace, f"models:/{adopted.origin}", Path(temporary))
+        digest = folder_digest(folder)
+        _refuse_another(Ledger.of(workspace), recipe.name, digest)
+        version = first_version(client, recipe.name, digest)
+        if version is None:
+            rows = load_rows(workspace.store, manifest, sides=("validation",))[:TRIED_ROWS]
+            adopted_model(workspace, adopted, folder).probabilities(texts_of(rows))
+            version = _register(client, recipe.name, origin, adopted, digest)
+    nomination = Nomination(version.version, digest, "", "", rule="adopted", reason=reason)
+    move = partial(move_alias, workspace)
+    return promote(Ledger.of(workspace), move, recipe.name, nomination, actor=actor or person(), expected=None)
+
+
+def _find(client: "MlflowClient", reference: str) -> "MlflowVersion":
+    name, alias, number = split_reference(reference)
+    found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+    if BUNDLE in found.tags and ADOPTED not in found.tags:
+        hint = "`graftwork promote` makes it champion"
+        raise RegistryError(Problem("there is nothing to adopt: a run of Graftwork made it", reference, hint))
+    return found
+
+
+def _refuse_another(ledger: Ledger, name: str, digest: str) -> None:
+    champion = ledger.champion(name)
+    if champion is not None and champion.bundle_digest != digest:
+        problem = f"it has a champion, version {champion.to_version}: adopting is for a model without one"
+        raise PromotionRefused(Problem(problem, name, "`graftwork promote` makes another version champion"))
+
+
+def _register(
+    client: "MlflowClient", name: str, origin: "MlflowVersion", adopted: Adopted, digest: str
+) -> ModelVersion:
+    """The version of the model that holds it: itself, or one that points to it."""
+    tags = {ADOPTED: to_json(adopted), BUNDLE_KEY: f"{FETCHED}/{digest}", BUNDLE: digest}
+    if origin.name == name:
+        for tag, value in tags.items():  # the digest last: by that it is known
+            client.set_model_version_tag(name, origin.version, tag, value)
+    else:
+        create_model(client, name)
+        client.create_model_version(
+            name,
+            source=f"models:/{adopted.origin}",
+            run_id=origin.run_id,
+            tags=tags,
+            description=f"{adopted.origin}, made elsewhere",
+        )
+    version = first_version(client, name, digest)
+    assert version is not None
+    return version

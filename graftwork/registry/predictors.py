@@ -1,0 +1,110 @@
+"""Registered versions, loaded to predict: ours in this process, those that others made in one of their own.
+
+The code of an adopted model may be anything, and what it unpickles, too. It runs by the interpreter that the settings
+name, and is told nothing of this process's environment but where programs are and what the language is.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graftwork.errors import Problem, RegistryError, shorten
+from graftwork.evaluation.predictions import Predictor, Text
+from graftwork.registry.versions import Adopted, ModelVersion, fetch_bundle
+from graftwork.workspace import Workspace
+
+TOLD = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+TOLERANCE = 1e-3  # of a row's probabilities from a sum of 1
+
+
+@dataclass(frozen=True)
+class AdoptedModel:
+    """A pyfunc model that others made. folder: of its files. python: an interpreter that has MLflow and what it needs.
+
+    It gives a table with a column p_<class> for each class, as ours do.
+    """
+
+    name: str
+    folder: Path
+    python: Path
+    columns: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def probabilities(self, texts: Sequence[Text], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """(texts, classes), by one process for all of them. Raises RegistryError if it fails or gives other things."""
+        if not texts:
+            return np.empty((0, len(self.classes)))
+        rows = [list(text) if isinstance(text, tuple) else [text] for text in texts]
+        with tempfile.TemporaryDirectory() as temporary:
+            asked, answered = Path(temporary) / "rows.json", Path(temporary) / "predictions.json"
+            table = {"dataframe_split": {"columns": list(self.columns), "data": rows}}
+            asked.write_text(json.dumps(table), encoding="utf-8")
+            self._run(["-i", str(asked), "-o", str(answered)], cwd=temporary)
+            found = json.loads(answered.read_text(encoding="utf-8"))["predictions"]
+        probabilities = self._read(found, len(rows))
+        if on_progress:
+            on_progress(len(rows))
+        return probabilities
+
+    def _run(self, files: Sequence[str], cwd: str) -> None:
+        """What `mlflow models predict` does with these files."""
+        command = ["-m", "mlflow", "models", "predict", "--env-manager", "local", "-t", "json", "-m", str(self.folder)]
+        environment = {name: os.environ[name] for name in TOLD if name in os.environ}
+        try:
+            done = subprocess.run(  # noqa: S603 - MLflow's command, under an interpreter that the settings name
+                [str(self.python), *command, *files],
+                env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+                cwd=cwd,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except OSError as error:
+            problem = f"its interpreter {self.python} can't be run: {error.strerror}"
+            raise RegistryError(Problem(problem, self.name, "GRAFTWORK_ADOPTED_PYTHON names it")) from error
+        if done.returncode != 0:
+            said = shorten(done.stderr.strip().rpartition("\n")[2], 300)
+            hint = "GRAFTWORK_ADOPTED_PYTHON: the Python of an environment with what its requirements.txt lists"
+            raise RegistryError(Problem(f"{self.python} could not run it: {said}", self.name, hint))
+
+    def _read(self, found: Any, rows: int) -> np.ndarray:
+        """Its answer as an array. Raises RegistryError if that is not a row of probabilities for each text."""
+        names = [f"p_{name}" for name in self.classes]
+        if not isinstance(found, list) or len(found) != rows or not all(isinstance(row, dict) for row in found):
+            raise RegistryError(Problem(f"it does not give a row for each of {rows} texts", self.name))
+        missing = [name for name in names if name not in found[0]]
+        if missing:
+            problem = f"it gives {shorten(', '.join(found[0]))}; the data's classes need {', '.join(names)}"
+            raise RegistryError(Problem(problem, self.name, "register a pyfunc around it that does"))
+        try:
+            probabilities = np.array([[row[name] for name in names] for row in found], dtype=np.float64)
+        except (KeyError, TypeError, ValueError):
+            probabilities = np.full((rows, len(names)), np.nan)
+        is_sound = (probabilities >= 0).all(axis=1) & (abs(probabilities.sum(axis=1) - 1) < TOLERANCE)
+        if not is_sound.all():
+            problem = f"what it gives for {int((~is_sound).sum()):,} of {rows:,} rows are no probabilities"
+            raise RegistryError(Problem(problem, self.name, "those of a row are not negative, and have the sum 1"))
+        return probabilities
+
+
+def adopted_model(workspace: Workspace, adopted: Adopted, folder: Path) -> AdoptedModel:
+    """The model that others made, whose files are in the folder."""
+    python = workspace.settings.adopted_python
+    return AdoptedModel(adopted.origin, folder, python, adopted.columns, adopted.classes)
+
+
+def open_version(workspace: Workspace, version: ModelVersion) -> Predictor:
+    """The model of a registered version. Raises RegistryError as `fetch_bundle`."""
+    folder = fetch_bundle(workspace, version)
+    if version.adopted is not None:
+        return adopted_model(workspace, version.adopted, folder)
+    from graftwork.models import serving
+
+    return serving.load(folder)
