@@ -32,7 +32,7 @@ SEARCHED = {
 # As accurate as the Trainer; the demo's own stages are quicker and less so.
 THOROUGH = (
     "stages=[{name: full, train: all, epochs: 2, learning_rate: 3e-4, head_multiplier: 10, layer_decay: 0.85, "
-    "label_smoothing: 0.1, keep_epoch: last}]",
+    "label_smoothing: 0.1, keep_epoch: last, body_dropout: false}]",
     "train.batch_tokens=800",
 )
 GPU_SETTINGS = {**peers.TUNED, "bf16": True, "per_device_train_batch_size": 64}
