@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from graftwork.checkpoints.lock import CheckpointLock
 from graftwork.claims import claim, outcome_of, settle
 from graftwork.data.manifest import DatasetManifest
-from graftwork.phrases import duration
+from graftwork.phrases import duration, memory
 from graftwork.policy import load_policy
 from graftwork.recipe import Recipe
 from graftwork.registry.starts import fetch_start, resolve_start
@@ -132,7 +132,8 @@ class TrainingProgress:
     def on_step(self, event: dict[str, Any]) -> None:
         now = time.monotonic()
         left = (now - self.stage_started) / (event["step"] - self.first_step) * (event["steps"] - event["step"])
-        text = "stage {stage}: step {step} of {steps}, loss {loss:.3f}, ".format(**event) + f"{duration(left)} left"
+        text = "stage {stage}: step {step} of {steps}, loss {loss:.3f}, ".format(**event)
+        text += f"{duration(left)} left, memory up to {memory(event['memory'])}"
         if now - self.published >= PUBLISH_EVERY_S or event["step"] == event["steps"]:
             self.published = now
             self._publish(100 * event["step"] / event["steps"], text)

@@ -353,7 +353,7 @@ class StageLoop:
             return
         self.reported = now
         event = {"event": "step", "stage": self.stage.name, "step": self.progress.step, "steps": self.total}
-        self.context.report(event | {"loss": loss})
+        self.context.report(event | {"loss": loss, "memory": peak_bytes(self.context.device)})
 
 
 def _body_weights(model: TextClassifier) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Whatever dies, the run ends right: at the exact step that it had saved, one version, no point of a curve twice."""
 
+import re
 import subprocess
 import time
 from collections import Counter
@@ -22,6 +23,8 @@ CHANGES = {
     "resources: {pool: gpu, time_limit: 2h}": "resources: {time_limit: 2h}",
     "min_rows: 50": "min_rows: 100000",
 }
+# What the page says of a training: step, loss, time left, memory.
+PAGE = re.compile(r"stage upper: step (?P<step>\d+) of \d+, loss \d\.\d+, [\dminh s]+ left, memory up to [\d.]+ [MG]iB")
 NIGHT_S = 150  # so long is trained, and all happens meanwhile
 SERVER, MLFLOW, WORKER = "prefect.server.api.server:create_app", "mlflow.server", "worker start --pool cpu"
 FLOWS = "prefect.engine"
@@ -72,8 +75,8 @@ def resolved(team: Team, run: dict[str, Any]) -> dict[str, str]:
 def step(team: Team, run: dict[str, Any]) -> int:
     """The step of the last stage that the run's page tells; 0 before it."""
     of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}, "artifacts": {"key": {"any_": ["training"]}}}
-    told = [each["description"] or "" for each in team.ask("artifacts", **of_run)]
-    return max((int(text.split()[3]) for text in told if text.startswith("stage upper: step")), default=0)
+    told = [PAGE.fullmatch(each["description"] or "") for each in team.ask("artifacts", **of_run)]
+    return max((int(said["step"]) for said in told if said), default=0)
 
 
 def goes_on(team: Team, run: dict[str, Any], since: float, what: str) -> None:
