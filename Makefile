@@ -6,7 +6,7 @@ RECIPE := recipes/review-sentiment.yaml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-new-data test check unit e2e test-install torture bench bench-gpu clean
+.PHONY: help install demo demo-new-data test check unit e2e test-install torture soak simulate bench bench-gpu clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,15 @@ L := 1000
 torture: install ## kill N=200 trainings, and who looks after L=1000 landings, at random points; nothing may differ or be lost
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/support $(BIN)/python tests/support/torture.py --kills $(N)
 	PYTHONPATH=tests/support $(BIN)/python tests/support/landing_torture.py --landings $(L)
+
+soak: install ## 50 recipes on one server, fed for 10 minutes; nothing lost or twice, memory that does not grow
+	PYTHONPATH=tests/support $(BIN)/python tests/support/soak.py
+
+H := 2000x50
+S := 10000x20
+simulate: install ## S=10000x20 schedules of landings and H=2000x50 histories of the ledger, at random, with crashes
+	LANDING_SCHEDULES=$(S) LEDGER_HISTORIES=$(H) $(BIN)/pytest -q -n 2 --dist worksteal \
+	    tests/monitoring/test_landing_machine.py tests/promotion/test_ledger_machine.py
 
 bench: install ## measure what is missing, each figure beside its peer's, into benchmarks/RESULTS.md: hours at first
 	$(BIN)/python -m benchmarks

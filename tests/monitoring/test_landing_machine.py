@@ -1,5 +1,6 @@
 """Any sequence of landings, looks from several hosts, crashes, jumps of the clock and ended runs: each row once."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -11,15 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from graftwork.database import Database
-from graftwork.errors import DataError
+from graftwork.errors import DataError, ServiceUnavailable
 from graftwork.fingerprint import digest
 from graftwork.monitoring.landing import Retraining, Watched, Watcher
 from graftwork.recipe import RetrainSection
 
 NAMES = count()
 POLICY = RetrainSection.model_validate({"quiet": "10m", "max_wait": "1d", "min_rows": 4})
-SCHEDULES, STEPS = 60, 20
-DEATHS = st.sampled_from(["", "", "before", "after"])
+# `make simulate` runs 10,000 schedules of 20 steps.
+SCHEDULES, STEPS = (int(number) for number in os.environ.get("LANDING_SCHEDULES", "60x20").split("x"))
+DEATHS = st.sampled_from(["", "", "before", "after", "away"])
 
 
 class KilledError(Exception):
@@ -56,6 +58,7 @@ class World:
         return len(self.manifests[manifest] ^ (self.manifests[before] if before else frozenset()))
 
     def start(self, retraining: Retraining) -> str:
+        self.reach()
         if self.dies == "before":
             raise KilledError
         run = self.runs.setdefault(retraining.manifest, f"run-{len(self.runs) + 1}")
@@ -64,7 +67,12 @@ class World:
         return run
 
     def is_over(self, run: str) -> bool:
+        self.reach()
         return run in self.over
+
+    def reach(self) -> None:
+        if self.dies == "away":
+            raise ServiceUnavailable("the server does not answer")
 
 
 class Landings(RuleBasedStateMachine):
@@ -83,7 +91,7 @@ class Landings(RuleBasedStateMachine):
         watcher = self.watcher(self.lineage, POLICY, self.database, world, world, lambda: world.now)
         try:
             return watcher.look(is_whole)
-        except KilledError:
+        except (KilledError, ServiceUnavailable):
             return None
         finally:
             self.asked += [run for run in world.runs.values() if run not in self.asked]
