@@ -37,6 +37,7 @@ NOT_RECORDED = {
     "registry/approvals.py:_keep": "a record, into a folder of `Store.writing`",
     "registry/client.py:_bootstrap": "MLflow's database, empty until it is in its place",
     "registry/packaging.py:save_model": "into a temporary folder, from which MLflow takes it",
+    "registry/predictors.py:probabilities": "into a temporary folder, for the process of an adopted model",
     "registry/starts.py:resolve_start": "a record, into a folder of `Store.writing`",
     "registry/versions.py:_download": "into a folder of `Store.writing`",
     "starter.py:_write": "a new file that its owner reads next; it never replaces another",
