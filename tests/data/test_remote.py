@@ -202,6 +202,7 @@ def test_what_can_t_be_reached_is_told(landing: Project, monkeypatch: pytest.Mon
     with pytest.raises(RecipeError, match="pip install 'gcsfs'"):
         RemoteFolder("gs://nobody/landing").list()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(ServiceUnavailable, match=f"{URL}: it can't be reached"):
         RemoteFolder(URL).list()

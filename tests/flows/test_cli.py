@@ -311,6 +311,7 @@ def test_choose_compares_checkpoints(graftwork):
     assert [each["source"] for each in found["candidates"]] == ["file://checkpoint", "file://twin"]
 
 
+@pytest.mark.e2e
 def test_a_probe_tells_what_a_run_will_take(graftwork):
     """Time and memory of each stage, for a person and as JSON; without it, there is no estimate."""
     assert json.loads(graftwork("plan", "recipe.yaml", "--json")[1])["estimate"] is None
@@ -322,6 +323,7 @@ def test_a_probe_tells_what_a_run_will_take(graftwork):
     assert 0 < stage["peak_bytes"] < estimate["free_bytes"]
 
 
+@pytest.mark.e2e
 def test_a_probe_that_is_killed_for_want_of_memory_says_so(graftwork, monkeypatch):
     """As the system kills it: no traceback, no error, but the word that it does not fit."""
     monkeypatch.setenv("GRAFTWORK_FAULT", "probe.step:1")

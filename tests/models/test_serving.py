@@ -125,6 +125,7 @@ def test_a_checkpoint_with_a_tensor_missing_is_not_loaded(
         load_pretrained(folder, CONFIG, seed=0)
 
 
+@pytest.mark.e2e
 def test_serving_code_runs_without_the_package(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The file that travels with a bundle predicts where Graftwork is not importable, and gives the same."""
     expected = write_bundle(tiny_checkpoint, tmp_path).probabilities(TEXTS)

@@ -201,6 +201,7 @@ def test_each_landing_is_trained_on_once_whatever_happens(database: Database) ->
     run_machine(database, Watcher, settings(max_examples=SCHEDULES, stateful_step_count=STEPS, deadline=None))
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("faulty", [ForgetsWhatWasAsked, StartsBesideAnother, SettlesTooEarly])
 def test_a_seeded_fault_is_found(database: Database, faulty: type[Watcher]) -> None:
     """The machine would be worth nothing if it did not find these; how short a way there is does not matter."""

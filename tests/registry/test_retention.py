@@ -10,7 +10,7 @@ import pytest
 from tiny import resolve_run, write_project
 
 from graftwork.retention import find_leftovers, remove_leftovers
-from graftwork.training import launch
+from graftwork.training.engine import run_stages
 from graftwork.training.lease import hold
 from graftwork.training.plan import ResolvedRun
 from graftwork.workspace import Workspace
@@ -20,12 +20,11 @@ MONTH = timedelta(days=30)
 
 
 @pytest.fixture
-def run(tmp_path: Path, workspace: Workspace, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> ResolvedRun:
+def run(tmp_path: Path, workspace: Workspace, tiny_checkpoint: Path) -> ResolvedRun:
     """A run that was trained, and never registered."""
-    monkeypatch.setenv("GRAFTWORK_HOME", str(workspace.settings.home))
     write_project(tmp_path, tiny_checkpoint)
     run = resolve_run(tmp_path, workspace)
-    launch.train_stages(run.run_id, workspace.store, lambda event: None)
+    run_stages(run, workspace, lambda event: None, lambda: False)
     return run
 
 

@@ -40,6 +40,7 @@ print(model.predict(pd.DataFrame({"text": sys.argv[2:]})).to_json(orient="split"
 """
 
 
+@pytest.mark.e2e
 def test_model_predicts_without_graftwork_and_without_pickle(
     workspace: Workspace, bundle: ServingBundle, register: Callable[[], ModelVersion]
 ) -> None:

@@ -158,6 +158,7 @@ def test_refusal_of_the_server_is_not_worth_another_try(workspace: Workspace) ->
         client.get_run("no_such_run")
 
 
+@pytest.mark.e2e
 def test_processes_that_start_at_once_share_one_fresh_store(
     start_together: Callable[[str, int], list[subprocess.CompletedProcess[str]]],
 ) -> None:

@@ -137,6 +137,7 @@ def test_stopped_again_and_again_it_ends_as_an_unbroken_one(
     assert facts(bundle) == expected
 
 
+@pytest.mark.e2e
 def test_killed_it_goes_on_where_it_was(
     resolve: Resolve, workspace: Workspace, base: ServingBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +192,7 @@ def test_stages_with_adapters_and_augmentation(resolve: Resolve, workspace: Work
     assert json.loads(config.read_text())["base_model_name_or_path"] == f"graftwork://{base.key}"
 
 
+@pytest.mark.e2e
 def test_ten_landings_end_where_training_from_scratch_does(
     resolve: Resolve, workspace: Workspace, tmp_path: Path
 ) -> None:
