@@ -399,13 +399,13 @@ def approvals(model: str, *, json: Json = False) -> None:
 
 @app.command(group=GOVERN)
 def approve(model: str, version: int, *, word: SignedWord, json: Json = False) -> None:
-    """Let a version serve that the gate wants to promote; the ledger keeps your signed word for it."""
+    """Let a version serve that waits for an approval; the ledger keeps your signed word for it."""
     _decide("approve", model, version, word, json)
 
 
 @app.command(group=GOVERN)
 def reject(model: str, version: int, *, word: SignedWord, json: Json = False) -> None:
-    """Keep a version from serving that the gate wants to promote; it stays challenger."""
+    """Keep a version from serving that waits for an approval; it stays challenger."""
     _decide("reject", model, version, word, json)
 
 
@@ -432,11 +432,15 @@ def adopt(
 
 @app.command(group=GOVERN)
 def promote(model: str, version: int, *, reason: Reason, json: Json = False) -> None:
-    """Make a version the champion by hand; the ledger records who and why."""
+    """Make a version the champion by hand; the ledger records who and why.
+
+    Where the model's policy wants an approval, one is asked for, and the version is challenger until it is given.
+    """
     from graftwork import api
 
     entry = api.promote(model, version, reason)
-    _print(json, vars(entry), f"{model}: version {entry.to_version} is the champion")
+    done = "is the champion" if entry.alias == "champion" else "waits for an approval: `graftwork approve`"
+    _print(json, vars(entry), f"{model}: version {entry.to_version} {done}")
 
 
 @app.command(group=GOVERN)

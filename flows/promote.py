@@ -12,7 +12,7 @@ SAID = "{who} (said on the Prefect page)"
 
 @flow(name="promote", flow_run_name="promote-{model}-{version}", persist_result=False)
 def promote(model: str, version: int, reason: str, who: str) -> LedgerEntry:
-    """Make a version the champion.
+    """Make a version the champion; where its policy wants a signature, ask for one.
 
     reason: why, in a sentence for the ledger. who: your name, for the ledger.
     """

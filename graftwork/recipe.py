@@ -219,6 +219,11 @@ class InputSection(Section):
         default=None, description="By default what the checkpoint was made with."
     )
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of texts."""
+        return (self.text,) if isinstance(self.text, str) else self.text
+
 
 class CheckpointSection(Section):
     """The pretrained weights to start from."""

@@ -8,13 +8,13 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftwork.data.chunks import Chunk, TableFile, open_table, read_chunks
+from graftwork.data.chunks import ROWS, Chunk, TableFile, open_table, read_chunks
 from graftwork.data.contracts import MISSING
 from graftwork.data.export import WRITERS
 from graftwork.errors import SHOWN_PROBLEMS, DataError, Problem, RecipeError, raise_if, shorten
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from graftwork.evaluation.predictions import Predictor
 
+ADOPTED_ROWS = 100_000  # a process is started for so many
 Progress = Callable[[int, int], None]
 
 
@@ -69,24 +70,31 @@ def score_file(
     file = open_table(data)
     version = resolve_version(workspace, re.sub(r"@(\d+)$", r"/\1", model))
     served = open_version(workspace, version)
-    rows = score_rows(served, file, output, prefix, on_progress)
+    at_once = ROWS if version.adopted is None else ADOPTED_ROWS
+    rows = score_rows(served, file, output, prefix, on_progress, at_once)
     return Scored(version.name, version.version, rows, output, round(time.monotonic() - started, 3))
 
 
 def score_rows(
-    served: "Predictor", file: TableFile, output: Path, prefix: str = "", on_progress: Progress | None = None
+    served: "Predictor",
+    file: TableFile,
+    output: Path,
+    prefix: str = "",
+    on_progress: Progress | None = None,
+    at_once: int = ROWS,
 ) -> int:
     """Write the predictions of a loaded model for every row, whole or not at all; the number of rows.
 
-    Every row is looked at before the first is predicted. Raises DataError with the first rows that have no text, or
-    can't be read, StoreFull if the disk is full.
+    at_once: rows that are held in memory. Every row is looked at before the first is predicted. Raises DataError with
+    the first rows that have no text, or can't be read, StoreFull if the disk is full.
     """
     raise_if(_column_problems(served, file, prefix), DataError)
     digest = file_digest(file.path)
     total = _check_rows(file, served.columns)
     try:
+        chunks = read_chunks(file, file.columns, at_once)
         with whole_file(output) as aside:
-            WRITERS[output.suffix.lower()](aside, _predicted(served, file, prefix, total, on_progress))
+            WRITERS[output.suffix.lower()](aside, _predicted(served, chunks, prefix, total, on_progress))
             if file_digest(file.path) != digest:
                 hint = "run again when it is whole"
                 raise DataError(Problem("the file changed while it was read", str(file.path), hint))
@@ -150,13 +158,13 @@ def _row_problems(chunk: Chunk, texts: Sequence[str], where: str) -> Iterator[Pr
 
 
 def _predicted(
-    served: "Predictor", file: TableFile, prefix: str, total: int, on_progress: Progress | None
+    served: "Predictor", chunks: Iterable[Chunk], prefix: str, total: int, on_progress: Progress | None
 ) -> "Iterator[pyarrow.Table]":
     """The rows with their predictions, chunk by chunk."""
     import pyarrow
 
     done = 0
-    for chunk in read_chunks(file, file.columns):
+    for chunk in chunks:
         cells = [chunk.cells(column) for column in served.columns]
         texts: list[Any] = cells[0] if len(cells) == 1 else list(zip(*cells, strict=True))
 

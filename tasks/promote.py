@@ -34,18 +34,25 @@ def promote(
         workspace, version, bundle, verdict, champion, run.policy.approval, run.recipe.get("author")
     )
     log.info("%s@%s is version %d", entry.model, entry.alias, entry.to_version)
+    _show_request(entry)
+    return entry
+
+
+def _show_request(entry: LedgerEntry) -> None:
+    """Where the entry waits for an approval, what to do about it, on the run's page."""
     if entry.rule == AWAITING:
         log.info("%s", entry.reason)
         command = f"graftwork approve {entry.model} {entry.to_version} --reason … --approver … --key …"
         text = f"# Waits for an approval\n\n{entry.reason}\n\nRequest `{entry.evidence_digest}`\n\n    {command}"
         create_markdown_artifact(key="approval", markdown=text)
-    return entry
 
 
 @task(task_run_name="promote {model} version {version}", tags=["cpu"], timeout_seconds=10 * MINUTE_S, **RETRIED)
 def promote_by_hand(model: str, version: int, reason: str, actor: str) -> LedgerEntry:
-    """The ledger entry by which a person made the version champion."""
-    return aliases.promote_by_hand(Workspace.open(), model, version, reason, actor)
+    """The ledger entry by which a person made the version champion, or challenger until somebody signs."""
+    entry = aliases.promote_by_hand(Workspace.open(), model, version, reason, actor)
+    _show_request(entry)
+    return entry
 
 
 @task(task_run_name="roll {model} back", tags=["cpu"], timeout_seconds=10 * MINUTE_S, **RETRIED)

@@ -58,7 +58,7 @@ def make_manifest(
 
 def _read_sources(recipe: Recipe, contract: Contract | None, files: Sequence[LandedFile]) -> ReadRows:
     label = recipe.data.label
-    texts = (recipe.input.text,) if isinstance(recipe.input.text, str) else recipe.input.text
+    texts = recipe.input.columns
     read_label = label_reader(label.classes, label.threshold, label.map)
     read = ReadRows()
     for source in recipe.data.sources:

@@ -89,6 +89,19 @@ def make_request(
     return Request(model, nomination, expected, dict(approval.approvers), barred, start, end)
 
 
+def renew(request: Request, nomination: Nomination, expected: int | None, author: str | None) -> Request:
+    """A request for another promotion of the model, to the same people and for as long, from now on.
+
+    author: of this one's recipe, if that is known.
+    """
+    start = now()
+    valid = datetime.fromisoformat(request.expires_at) - datetime.fromisoformat(request.requested_at)
+    end = (datetime.fromisoformat(start) + valid).isoformat(timespec="seconds")
+    barred = request.author and (author or request.author)
+    approvers = request.approvers
+    return Request(request.model, nomination, expected, approvers, barred, start, end)
+
+
 def decide(request: str, outcome: Outcome, approver: str, reason: str, key: Ed25519PrivateKey) -> Decision:
     """The signed decision about the request with this digest."""
     unsigned = Decision(request, outcome, approver, reason, now(), "")

@@ -206,6 +206,12 @@ def find_misplaced(ledger: Ledger, model: str, aliases: Mapping[str, int]) -> It
             yield Misplaced(model, alias, found, due, is_cut_off=due is not None and found == before)
 
 
+def check_reason(where: str, reason: str) -> None:
+    """Raise PromotionRefused without one. where: the version, as messages name it."""
+    if not reason.strip():
+        raise PromotionRefused(Problem("a promotion needs a reason", where, "give one with --reason"))
+
+
 def _is_there(current: LedgerEntry, nomination: Nomination) -> bool:
     """True if the nomination would change nothing; a further request for approval does."""
     is_new_request = nomination.rule == AWAITING and current.evidence_digest != nomination.evidence_digest
@@ -215,8 +221,7 @@ def _is_there(current: LedgerEntry, nomination: Nomination) -> bool:
 def _check(model: str, nomination: Nomination, standing: Standing, expected: int | None) -> None:
     """Raise PromotionRefused if the nomination may not follow on this standing."""
     where = f"{model}, version {nomination.version}"
-    if not nomination.reason.strip():
-        raise PromotionRefused(Problem("a promotion needs a reason", where, "give one with --reason"))
+    check_reason(where, nomination.reason)
     if nomination.rule != "by hand" and nomination.bundle_digest in standing.revoked:
         problem = "a rollback left this bundle, so only a person may promote it again"
         raise PromotionRefused(Problem(problem, where, "`graftwork promote --reason`"))

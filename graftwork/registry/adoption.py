@@ -4,17 +4,15 @@ Its files are copied, and pinned by their digest. Nobody knows here which rows i
 count for it, so that a candidate's task is harder than it would be, never easier.
 """
 
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftwork.data.manifest import load_rows, validate_data
+from graftwork.data.manifest import DatasetManifest, load_rows, validate_data
 from graftwork.errors import Problem, PromotionRefused, RegistryError
 from graftwork.evaluation.predictions import texts_of
-from graftwork.fingerprint import folder_digest, to_json
+from graftwork.fingerprint import to_json
 from graftwork.promotion.history import LedgerEntry, Nomination
-from graftwork.promotion.ledger import Ledger, promote
+from graftwork.promotion.ledger import Ledger, check_reason, promote
 from graftwork.recipe import Recipe
 from graftwork.registry.aliases import person
 from graftwork.registry.client import reach_mlflow
@@ -26,12 +24,12 @@ from graftwork.registry.versions import (
     BUNDLE_KEY,
     Adopted,
     ModelVersion,
-    download,
-    first_version,
+    adopted_version,
+    download_adopted,
     move_alias,
     split_reference,
 )
-from graftwork.training.bundle import FETCHED
+from graftwork.training.bundle import MODEL
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -49,22 +47,18 @@ def adopt(workspace: Workspace, recipe: Recipe, reference: str, reason: str, act
     the recipe's model, too, if it is not one already. Repeated, this does what is left.
     Raises PromotionRefused if there is another champion, RegistryError if the version is ours or not such a model.
     """
-    manifest = validate_data(recipe, workspace)
-    with reach_mlflow(workspace.settings) as client, tempfile.TemporaryDirectory() as temporary:
+    check_reason(reference, reason)
+    manifest, ledger = validate_data(recipe, workspace), Ledger.of(workspace)
+    with reach_mlflow(workspace.settings) as client:
         origin = _find(client, reference)
-        columns = (recipe.input.text,) if isinstance(recipe.input.text, str) else recipe.input.text
-        adopted = Adopted(f"{origin.name}/{origin.version}", columns, manifest.classes)
-        folder = download(workspace, f"models:/{adopted.origin}", Path(temporary))
-        digest = folder_digest(folder)
-        _refuse_another(Ledger.of(workspace), recipe.name, digest)
-        version = first_version(client, recipe.name, digest)
+        adopted = Adopted(f"{origin.name}/{origin.version}", recipe.input.columns, manifest.classes)
+        version = adopted_version(client, recipe.name, adopted.origin)
+        _refuse_another(ledger, recipe.name, version)
         if version is None:
-            rows = load_rows(workspace.store, manifest, sides=("validation",))[:TRIED_ROWS]
-            adopted_model(workspace, adopted, folder).probabilities(texts_of(rows))
-            version = _register(client, recipe.name, origin, adopted, digest)
-    nomination = Nomination(version.version, digest, "", "", rule="adopted", reason=reason)
+            version = _take_in(workspace, client, recipe.name, origin, adopted, manifest)
+    nomination = Nomination(version.version, version.bundle, "", "", rule="adopted", reason=reason)
     move = partial(move_alias, workspace)
-    return promote(Ledger.of(workspace), move, recipe.name, nomination, actor=actor or person(), expected=None)
+    return promote(ledger, move, recipe.name, nomination, actor=actor or person(), expected=None)
 
 
 def _find(client: "MlflowClient", reference: str) -> "MlflowVersion":
@@ -76,30 +70,38 @@ def _find(client: "MlflowClient", reference: str) -> "MlflowVersion":
     return found
 
 
-def _refuse_another(ledger: Ledger, name: str, digest: str) -> None:
+def _refuse_another(ledger: Ledger, name: str, version: ModelVersion | None) -> None:
     champion = ledger.champion(name)
-    if champion is not None and champion.bundle_digest != digest:
+    if champion is not None and (version is None or champion.to_version != version.version):
         problem = f"it has a champion, version {champion.to_version}: adopting is for a model without one"
         raise PromotionRefused(Problem(problem, name, "`graftwork promote` makes another version champion"))
 
 
-def _register(
-    client: "MlflowClient", name: str, origin: "MlflowVersion", adopted: Adopted, digest: str
+def _take_in(
+    workspace: Workspace,
+    client: "MlflowClient",
+    name: str,
+    origin: "MlflowVersion",
+    adopted: Adopted,
+    manifest: DatasetManifest,
 ) -> ModelVersion:
-    """The version of the model that holds it: itself, or one that points to it."""
-    tags = {ADOPTED: to_json(adopted), BUNDLE_KEY: f"{FETCHED}/{digest}", BUNDLE: digest}
+    """Its files in the store, tried, and the version of our model that holds it: itself, or one that points to it."""
+    store = workspace.store
+    with store.staging() as folder:
+        bundle = download_adopted(workspace, f"models:/{adopted.origin}", name, adopted, folder)
+        place = store.publish(bundle.key, folder)
+    rows = load_rows(store, manifest, sides=("validation",))[:TRIED_ROWS]
+    adopted_model(workspace, adopted, place / MODEL).probabilities(texts_of(rows))
+    tags = {ADOPTED: to_json(adopted), BUNDLE_KEY: bundle.key, BUNDLE: bundle.digest}
     if origin.name == name:
         for tag, value in tags.items():  # the digest last: by that it is known
             client.set_model_version_tag(name, origin.version, tag, value)
     else:
         create_model(client, name)
+        told = f"{adopted.origin}, made elsewhere"
         client.create_model_version(
-            name,
-            source=f"models:/{adopted.origin}",
-            run_id=origin.run_id,
-            tags=tags,
-            description=f"{adopted.origin}, made elsewhere",
+            name, f"models:/{adopted.origin}", run_id=origin.run_id, tags=tags, description=told
         )
-    version = first_version(client, name, digest)
+    version = adopted_version(client, name, adopted.origin)
     assert version is not None
     return version

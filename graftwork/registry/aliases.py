@@ -6,12 +6,12 @@ import os
 import socket
 from functools import partial
 
-from graftwork.errors import Problem, PromotionRefused
 from graftwork.policy import ApprovalSection
+from graftwork.promotion.approval import make_request
 from graftwork.promotion.gate import Verdict
 from graftwork.promotion.history import CHALLENGER, CHAMPION, LedgerEntry, Nomination
-from graftwork.promotion.ledger import Ledger, promote, reconcile, rollback
-from graftwork.registry.approvals import ask, find_requests
+from graftwork.promotion.ledger import Ledger, check_reason, promote, reconcile, rollback
+from graftwork.registry.approvals import ask, request_by_hand
 from graftwork.registry.versions import ModelVersion, move_alias, read_aliases, read_bundle, resolve_version
 from graftwork.training.bundle import ServingBundle
 from graftwork.workspace import Workspace
@@ -53,12 +53,10 @@ def nominate(
     held = ledger.champion(version.name)
     is_held = held is not None and held.to_version == version.version
     if is_promoted and not is_held and approval is not None:
-        nomination = ask(workspace, version.name, nomination, champion, approval, author)
+        nomination = ask(workspace, make_request(version.name, nomination, champion, approval, author))
     elif is_promoted or is_held:
         return promote(ledger, move, version.name, nomination, actor=AUTOMATIC, expected=champion)
-    challenger = ledger.standing(version.name, CHALLENGER).champion
-    seen = challenger.to_version if challenger else None
-    return promote(ledger, move, version.name, nomination, actor=AUTOMATIC, expected=seen, alias=CHALLENGER)
+    return _challenge(workspace, version.name, nomination, actor=AUTOMATIC)
 
 
 def promote_by_hand(
@@ -66,18 +64,20 @@ def promote_by_hand(
 ) -> LedgerEntry:
     """Make a version the champion because a person says so. actor: who that is; by default whoever is at the keyboard.
 
-    Raises RegistryError if there is no such version, PromotionRefused if the model's policy wants a signature.
+    Where the model's policy wants a signature it becomes challenger, and a request waits for one.
+    Raises RegistryError if there is no such version, PromotionRefused without a reason.
     """
-    bundle = read_bundle(workspace, resolve_version(workspace, f"{model}/{version}"))
+    check_reason(f"{model}, version {version}", reason)
+    found = resolve_version(workspace, f"{model}/{version}")
+    bundle = read_bundle(workspace, found)
     nomination = Nomination(version, bundle.digest, bundle.recipe_digest, bundle.manifest, "by hand", reason)
-    ledger = Ledger.of(workspace)
+    ledger, move, who = Ledger.of(workspace), partial(move_alias, workspace), actor or person()
     champion = ledger.champion(model)
-    for asked in find_requests(workspace, model):
-        if asked.request.nomination.version == version or (champion and asked.is_behind(champion)):
-            problem = "its policy wants a signed approval, which a promotion by hand would go around"
-            raise PromotionRefused(Problem(problem, model, "`graftwork approve`, or `graftwork rollback` to go back"))
-    expected, move = champion.to_version if champion else None, partial(move_alias, workspace)
-    return promote(ledger, move, model, nomination, actor=actor or person(), expected=expected)
+    expected = champion.to_version if champion else None
+    request = None if expected == version else request_by_hand(workspace, found, nomination, champion)
+    if request is not None:
+        return _challenge(workspace, model, ask(workspace, request), actor=who)
+    return promote(ledger, move, model, nomination, actor=who, expected=expected)
 
 
 def roll_back(workspace: Workspace, model: str, reason: str, actor: str | None = None) -> LedgerEntry:
@@ -89,6 +89,13 @@ def roll_back(workspace: Workspace, model: str, reason: str, actor: str | None =
         serving = last.to_version  # a promotion was cut off before it moved the alias: that one is to be left
     move = partial(move_alias, workspace)
     return rollback(ledger, move, model, leaving=serving, actor=actor or person(), reason=reason)
+
+
+def _challenge(workspace: Workspace, model: str, nomination: Nomination, actor: str) -> LedgerEntry:
+    ledger = Ledger.of(workspace)
+    seen = ledger.standing(model, CHALLENGER).champion
+    expected, move = seen.to_version if seen else None, partial(move_alias, workspace)
+    return promote(ledger, move, model, nomination, actor=actor, expected=expected, alias=CHALLENGER)
 
 
 def person() -> str:

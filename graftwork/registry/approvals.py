@@ -12,12 +12,14 @@ from typing import Literal
 
 from graftwork.errors import AuditError, GraftworkError, Problem, PromotionRefused
 from graftwork.fingerprint import from_json, to_json
-from graftwork.policy import ApprovalSection
-from graftwork.promotion.approval import Decision, Request, check, expired, make_request
+from graftwork.promotion.approval import Decision, Request, check, expired, make_request, renew
 from graftwork.promotion.history import AWAITING, CHALLENGER, CHAMPION, LedgerEntry, Nomination
 from graftwork.promotion.ledger import Ledger, promote
-from graftwork.registry.versions import move_alias
+from graftwork.registry.client import reach_mlflow
+from graftwork.registry.tracking import RUN_ID
+from graftwork.registry.versions import ModelVersion, move_alias
 from graftwork.storage import Store
+from graftwork.training.plan import ResolvedRun, open_run
 from graftwork.workspace import Workspace
 
 RECORD = "request.json"
@@ -43,24 +45,17 @@ class Approval:
         return entry.evidence_digest == self.request.digest
 
 
-def ask(
-    workspace: Workspace,
-    model: str,
-    nomination: Nomination,
-    expected: int | None,
-    approval: ApprovalSection,
-    author: str | None,
-) -> Nomination:
+def ask(workspace: Workspace, request: Request) -> Nomination:
     """The nomination as challenger of what was to become champion, with the request that now waits for a person.
 
     What was asked before on the same grounds, and is neither decided nor expired, is not asked again.
     """
-    request = make_request(model, nomination, expected, approval, author)
-    for known in find_requests(workspace, model, nomination.version):
-        if known.state != "expired" and known.request.nomination == nomination:
+    nomination, champion = request.nomination, request.expected
+    for known in find_requests(workspace, request.model, nomination.version):
+        if known.state == "open" and (known.request.nomination, known.request.expected) == (nomination, champion):
             request = known.request
     _keep(workspace.store, f"request/{request.digest}", RECORD, to_json(request))
-    reason = f"{nomination.reason} It waits for an approval until {request.expires_at}."
+    reason = f"{nomination.reason.rstrip('. ')}. It waits for an approval until {request.expires_at}."
     return replace(nomination, rule=AWAITING, reason=reason, evidence_digest=request.digest)
 
 
@@ -69,6 +64,36 @@ def find_requests(workspace: Workspace, model: str, version: int | None = None) 
     for entry in Ledger.of(workspace).entries(model, CHALLENGER):
         if entry.rule == AWAITING and version in (None, entry.to_version):
             yield open_approval(workspace.store, entry)
+
+
+def request_by_hand(
+    workspace: Workspace, version: ModelVersion, nomination: Nomination, champion: LedgerEntry | None
+) -> Request | None:
+    """The request that a promotion by hand has to make; None if nobody has to sign.
+
+    Somebody has to if the policy that the version was judged by says so; else, if the champion was signed for, or the
+    version was asked about before, the same people as then.
+    """
+    expected = champion.to_version if champion else None
+    run = _run_of(workspace, version)
+    author = run.recipe.get("author") if run else None
+    if run is not None and run.policy.approval is not None:
+        return make_request(version.name, nomination, expected, run.policy.approval, author)
+    found = [
+        asked.request
+        for asked in find_requests(workspace, version.name)
+        if asked.request.nomination.version == version.version or (champion and asked.is_behind(champion))
+    ]
+    return renew(found[-1], nomination, expected, author) if found else None
+
+
+def _run_of(workspace: Workspace, version: ModelVersion) -> ResolvedRun | None:
+    """What the run that made the version had resolved, if this store has it."""
+    if version.adopted is not None:
+        return None
+    with reach_mlflow(workspace.settings) as client:
+        run_id = client.get_run(version.mlflow_run).data.tags.get(RUN_ID, "")
+    return open_run(workspace.store, run_id) if workspace.store.find(f"run/{run_id}") else None
 
 
 def newest_request(workspace: Workspace, model: str, version: int) -> Request:
@@ -104,8 +129,14 @@ def carry_out(workspace: Workspace, model: str, decision: Decision) -> LedgerEnt
         raise PromotionRefused(Problem(f"nobody asked for a decision on {decision.request[:12]}", model, hint))
     request = asked.request
     check(request, decision)
-    if asked.state == "expired":
+    ledger, move = Ledger.of(workspace), partial(move_alias, workspace)
+    history = ledger.entries(model)
+    done = next((entry for entry in history if asked.is_behind(entry)), None)
+    if done is None and request.is_expired:
         raise PromotionRefused(expired(request))
+    if done is not None and done != history[-1]:
+        problem = f"it was carried out before, at {done.created_at}, and is good for once"
+        raise PromotionRefused(Problem(problem, request.where, "`graftwork promote` asks anew"))
     kept = _keep_first(workspace.store, request, decision)
     if kept.outcome != decision.outcome:
         problem = f"{kept.approver} decided to {kept.outcome} at {kept.decided_at}: {kept.reason}"
@@ -113,7 +144,6 @@ def carry_out(workspace: Workspace, model: str, decision: Decision) -> LedgerEnt
     if kept.outcome == "reject":
         return None
     nomination = replace(request.nomination, reason=f"{kept.reason} ({request.nomination.reason})")
-    ledger, move = Ledger.of(workspace), partial(move_alias, workspace)
     return promote(
         ledger,
         move,
@@ -125,16 +155,21 @@ def carry_out(workspace: Workspace, model: str, decision: Decision) -> LedgerEnt
 
 
 def unapproved(workspace: Workspace, model: str) -> Iterator[Problem]:
-    """Champions of the model that should have been approved and were not; for the audit."""
+    """Champions of the model that should have been approved and were not; for the audit.
+
+    A version has to be, once it was asked about.
+    """
     ledger = Ledger.of(workspace)
-    awaited = {entry.to_version: entry for entry in ledger.entries(model, CHALLENGER) if entry.rule == AWAITING}
+    awaited = [entry for entry in ledger.entries(model, CHALLENGER) if entry.rule == AWAITING]
     for entry in ledger.entries(model, CHAMPION):
-        asked = awaited.get(entry.to_version)
-        if asked is None or entry.rule == "rollback":
+        asked = [
+            each for each in awaited if each.to_version == entry.to_version and each.created_at <= entry.created_at
+        ]
+        if not asked or entry.rule == "rollback":
             continue
         try:
-            found = open_approval(workspace.store, asked)
-            if found.state != "approved" or not found.is_behind(entry):
+            found = (open_approval(workspace.store, each) for each in asked)
+            if not any(each.state == "approved" and each.is_behind(entry) for each in found):
                 yield Problem("it became champion without the approval that its policy asks for", entry.where)
         except GraftworkError as error:
             yield from error.problems

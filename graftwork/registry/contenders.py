@@ -8,7 +8,7 @@ from graftwork.evaluation.predictions import Predictor
 from graftwork.promotion.history import LedgerEntry, Standing
 from graftwork.promotion.ledger import Ledger
 from graftwork.registry.predictors import open_version
-from graftwork.registry.versions import read_bundle, resolve_version
+from graftwork.registry.versions import resolve_version
 from graftwork.training.bundle import MODEL, ServingBundle
 from graftwork.workspace import Workspace
 
@@ -55,9 +55,9 @@ def _stored(workspace: Workspace, key: str) -> Predictor:
 def _fetched(workspace: Workspace, entry: LedgerEntry, candidate: ServingBundle) -> Predictor:
     """The model of a registered version, which has to read the columns that the candidate reads."""
     version = resolve_version(workspace, f"{entry.model}/{entry.to_version}")
-    found = read_bundle(workspace, version).columns
-    if found != candidate.columns:
-        problem = f"it reads {', '.join(found)}; the data has {', '.join(candidate.columns)}"
+    model = open_version(workspace, version)
+    if model.columns != candidate.columns:
+        problem = f"it reads {', '.join(model.columns)}; the data has {', '.join(candidate.columns)}"
         hint = "a recipe that reads other columns needs a name of its own"
         raise RegistryError(Problem(problem, version.uri, hint))
-    return open_version(workspace, version)
+    return model

@@ -6,6 +6,7 @@ name, and is told nothing of this process's environment but where programs are a
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from graftwork.registry.versions import Adopted, ModelVersion, fetch_bundle
 from graftwork.workspace import Workspace
 
 TOLD = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+# Its folder is the store's: nothing may be added there, bytecode neither.
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONDONTWRITEBYTECODE": "1"}
 TOLERANCE = 1e-3  # of a row's probabilities from a sum of 1
 
 
@@ -46,30 +49,35 @@ class AdoptedModel:
             asked, answered = Path(temporary) / "rows.json", Path(temporary) / "predictions.json"
             table = {"dataframe_split": {"columns": list(self.columns), "data": rows}}
             asked.write_text(json.dumps(table), encoding="utf-8")
-            self._run(["-i", str(asked), "-o", str(answered)], cwd=temporary)
+            self._run(asked, answered)
             found = json.loads(answered.read_text(encoding="utf-8"))["predictions"]
         probabilities = self._read(found, len(rows))
         if on_progress:
             on_progress(len(rows))
         return probabilities
 
-    def _run(self, files: Sequence[str], cwd: str) -> None:
-        """What `mlflow models predict` does with these files."""
-        command = ["-m", "mlflow", "models", "predict", "--env-manager", "local", "-t", "json", "-m", str(self.folder)]
+    def _run(self, asked: Path, answered: Path) -> None:
+        """What `mlflow models predict` does with a file of rows."""
+        command = ["-m", "mlflow", "models", "predict", "--env-manager", "local", "-t", "json"]
+        files = ["-m", str(self.folder.absolute()), "-i", str(asked), "-o", str(answered)]
         environment = {name: os.environ[name] for name in TOLD if name in os.environ}
         try:
             done = subprocess.run(  # noqa: S603 - MLflow's command, under an interpreter that the settings name
                 [str(self.python), *command, *files],
-                env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true"},
-                cwd=cwd,
+                env=environment | QUIET,
+                cwd=asked.parent,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 check=False,
             )
         except OSError as error:
             problem = f"its interpreter {self.python} can't be run: {error.strerror}"
             raise RegistryError(Problem(problem, self.name, "GRAFTWORK_ADOPTED_PYTHON names it")) from error
-        if done.returncode != 0:
+        if done.returncode < 0:
+            problem = f"its process died of {signal.Signals(-done.returncode).name}"
+            raise RegistryError(Problem(problem, self.name, "SIGKILL is most often a want of memory"))
+        if done.returncode or not answered.exists():
             said = shorten(done.stderr.strip().rpartition("\n")[2], 300)
             hint = "GRAFTWORK_ADOPTED_PYTHON: the Python of an environment with what its requirements.txt lists"
             raise RegistryError(Problem(f"{self.python} could not run it: {said}", self.name, hint))
@@ -97,6 +105,8 @@ class AdoptedModel:
 def adopted_model(workspace: Workspace, adopted: Adopted, folder: Path) -> AdoptedModel:
     """The model that others made, whose files are in the folder."""
     python = workspace.settings.adopted_python
+    if python.parent != Path():  # a bare name is looked for in PATH; a link stays one, or it would lead out of its venv
+        python = python.absolute()
     return AdoptedModel(adopted.origin, folder, python, adopted.columns, adopted.classes)
 
 

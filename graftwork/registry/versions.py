@@ -182,6 +182,12 @@ def first_version(client: "MlflowClient", name: str, bundle: str) -> ModelVersio
     return min((_record(version) for version in found), key=lambda version: version.version, default=None)
 
 
+def adopted_version(client: "MlflowClient", name: str, origin: str) -> ModelVersion | None:
+    """The version of the model that was adopted from there, inside a `reach_mlflow` block; None if there is none."""
+    found = (version for version in _versions(client, name) if version.adopted and version.adopted.origin == origin)
+    return min(found, key=lambda version: version.version, default=None)
+
+
 def _versions(client: "MlflowClient", name: str) -> list[ModelVersion]:
     return [_record(version) for version in client.search_model_versions(f"name = '{name}'") if BUNDLE in version.tags]
 
@@ -221,8 +227,29 @@ def _list(client: "MlflowClient", name: str) -> list[ListedVersion]:
     return listed
 
 
-def download(workspace: Workspace, uri: str, folder: Path) -> Path:
-    """A registered version's files, below the folder, as they were registered."""
+def download_adopted(workspace: Workspace, uri: str, name: str, adopted: Adopted, folder: Path) -> ServingBundle:
+    """The files of a model that others made, in the folder, and the record of what is known of it: little.
+
+    name: of our model that it becomes a version of.
+    """
+    digest = folder_digest(_download_files(workspace, uri, folder / MODEL))
+    bundle = ServingBundle(
+        digest=digest,
+        key=f"{FETCHED}/{digest}",
+        name=name,
+        recipe_digest="",
+        manifest="",
+        checkpoint="",
+        classes=adopted.classes,
+        columns=adopted.columns,
+        stages=(),
+    )
+    (folder / BUNDLE_RECORD).write_text(to_json(bundle), encoding="utf-8")
+    return bundle
+
+
+def _download_files(workspace: Workspace, uri: str, folder: Path) -> Path:
+    """A registered version's files, in the folder, as they were registered."""
     from mlflow.artifacts import download_artifacts
 
     server = workspace.settings.mlflow_uri
@@ -233,30 +260,14 @@ def download(workspace: Workspace, uri: str, folder: Path) -> Path:
 
 def _download(workspace: Workspace, version: ModelVersion, folder: Path) -> None:
     """The bundle's record and model folder out of the registry's artifacts, its digest checked."""
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        whole = download(workspace, version.uri, Path(temporary))
-        if version.adopted is None:
+    if version.adopted is not None:
+        download_adopted(workspace, version.uri, version.name, version.adopted, folder)
+    else:
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            whole = _download_files(workspace, version.uri, Path(temporary))
             shutil.move(whole / BUNDLE_RECORD, folder / BUNDLE_RECORD)
             shutil.move(next((whole / "artifacts").iterdir()), folder / MODEL)
-        else:
-            (folder / BUNDLE_RECORD).write_text(to_json(_bundle_of(version, version.adopted)), encoding="utf-8")
-            whole.rename(folder / MODEL)
     found = folder_digest(folder / MODEL)
     if found != version.bundle:
         problem = f"the registry's files changed: found {found[:12]}, expected {version.bundle[:12]}"
         raise RegistryError(Problem(problem, version.uri, "restore its artifacts, or promote another version"))
-
-
-def _bundle_of(version: ModelVersion, adopted: Adopted) -> ServingBundle:
-    """What is known of a model that others made."""
-    return ServingBundle(
-        digest=version.bundle,
-        key=version.bundle_key,
-        name=version.name,
-        recipe_digest="",
-        manifest="",
-        checkpoint="",
-        classes=adopted.classes,
-        columns=adopted.columns,
-        stages=(),
-    )

@@ -1,7 +1,11 @@
 """What is wrong with a file is said by file, line, column and value; nothing is guessed or silently changed."""
 
+import gzip
+import io
 import re
 import struct
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pyarrow
@@ -198,6 +202,56 @@ def test_a_link_out_of_the_landing_folder_is_refused(project):
     outside = project.write("secret.csv", GOOD)
     (project.root / "landing" / "link.csv").symlink_to(outside)
     with pytest.raises(DataError, match=r"landing/link\.csv: a symbolic link leaves the landing folder"):
+        project.validate()
+
+
+def zipped(*names: str) -> bytes:
+    """An archive of files with these names, each a hundred thousand times as large as it is there."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, GOOD * 100_000)
+    return buffer.getvalue()
+
+
+def tarred(name: str, kind: bytes) -> bytes:
+    """An archive of one member of a kind, a link if it is one to the password file."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, "/etc/passwd"
+        archive.addfile(member)
+    return buffer.getvalue()
+
+
+ARCHIVES = {
+    "bomb.zip": zipped("reviews.csv"),
+    "out.zip": zipped("../out.csv", "/tmp/out.csv"),
+    "nested.zip": zipped("inner.zip"),
+    "link.tar.gz": tarred("out.csv", tarfile.SYMTYPE),
+    "hard.tar.gz": tarred("out.csv", tarfile.LNKTYPE),
+    "device.tar.gz": tarred("out.csv", tarfile.CHRTYPE),
+    "reviews.csv.gz": gzip.compress(GOOD.encode() * 100_000),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_is_never_opened(project, name, caplog):
+    """It is no supported format: what else has landed is taken, and the log says what was left out."""
+    project.land()
+    before = {path for path in project.root.rglob("*") if "landing" in path.parts}
+    project.write(f"landing/{name}", ARCHIVES[name])
+    assert project.validate().counts.kept == 200
+    assert f"{name}: not a supported format, left out" in caplog.text
+    after = {path for path in project.root.rglob("*") if "landing" in path.parts}
+    assert {path.name for path in after - before} == {name}
+
+
+def test_an_archive_under_another_name_is_no_text(project):
+    """A recipe that names it, or a landing in which it is called a CSV file, is told that it is not text."""
+    project.write("reviews.csv", ARCHIVES["bomb.zip"])
+    project.data["sources"][0]["path"] = "reviews.csv"
+    with pytest.raises(DataError, match=r"reviews\.csv"):
         project.validate()
 
 

@@ -1,6 +1,7 @@
 """A model that others made, with a library that only their environment has, becomes champion and is judged against."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from servers import environment_for, free_port, serving
 from tiny import land_reviews, resolve_run, write_project
 
 from graftwork.errors import PromotionRefused, RegistryError
@@ -27,10 +29,11 @@ from graftwork.registry.aliases import promote_by_hand, roll_back
 from graftwork.registry.audit import audit
 from graftwork.registry.client import reach_mlflow
 from graftwork.registry.contenders import candidate, references
+from graftwork.registry.predictors import open_version
 from graftwork.registry.registration import register_model
 from graftwork.registry.starts import find_start
 from graftwork.registry.tracking import log_training
-from graftwork.registry.versions import list_models, read_aliases
+from graftwork.registry.versions import list_models, read_aliases, resolve_version
 from graftwork.retention import _needed
 from graftwork.scoring import score_file
 from graftwork.training.engine import run_stages
@@ -44,6 +47,8 @@ import os
 
 def judge(text):
     assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
+    if "too much" in text:
+        os.kill(os.getpid(), 9)
     is_good = any(word in text.split() for word in {GOOD.split()})
     return [0.1, 0.9] if is_good else [0.8, 0.2]
 """
@@ -61,7 +66,8 @@ mlflow.models.set_model(Theirs())
 REGISTER = """
 import sys
 import mlflow
-mlflow.set_experiment(experiment_id=mlflow.create_experiment(sys.argv[2], artifact_location=sys.argv[3]))
+place = None if mlflow.get_tracking_uri().startswith("http") else sys.argv[3]
+mlflow.set_experiment(experiment_id=mlflow.create_experiment(sys.argv[2], artifact_location=place))
 with mlflow.start_run():
     mlflow.pyfunc.log_model(
         name="theirs", python_model=sys.argv[1], registered_model_name=sys.argv[2], pip_requirements=["mlflow"]
@@ -124,6 +130,7 @@ def test_it_is_champion_and_the_next_is_judged_against_it(team: Team) -> None:
     assert team.adopt("sentiment-prod/1") == entry
     assert read_aliases(team.workspace, "tiny") == {"champion": 1}
     assert audit(team.workspace).problems == ()
+    shutil.rmtree(team.folder / "their-artifacts")  # from here on it is ours
     (listed,) = list_models(team.workspace, "tiny")
     assert listed.version.adopted is not None
     assert (listed.version.adopted.origin, listed.metrics) == ("sentiment-prod/1", {})
@@ -158,14 +165,17 @@ def test_it_is_champion_and_the_next_is_judged_against_it(team: Team) -> None:
         team.adopt("sentiment-prod/1")
     assert roll_back(team.workspace, "tiny", "complaints").to_version == 1
     assert _needed(team.workspace, before=1e12).has(f"registered/{entry.bundle_digest}")
+    assert team.workspace.store.open(f"registered/{entry.bundle_digest}") is not None
     with pytest.raises(RegistryError, match="there is nothing to adopt: a run of Graftwork made it"):
         team.adopt("tiny/2")
 
 
 def test_it_predicts_files_as_ours_do(team: Team) -> None:
-    """One that is registered under the model's own name already stays the version it is."""
+    """One that is registered under the model's own name already stays the version it is. Paths may be relative."""
+    team = with_settings(team, adopted_python=Path(os.path.relpath(team.python)))
     team.register("tiny")
-    assert team.adopt("tiny@production").to_version == 1
+    entry = team.adopt("tiny@production")
+    assert entry.to_version == 1
     assert len(list_models(team.workspace, "tiny")) == 1
     output = team.folder / "out.csv"
     told: list[tuple[int, int]] = []
@@ -176,6 +186,10 @@ def test_it_predicts_files_as_ours_do(team: Team) -> None:
     assert (table["p_label"] == table["label"]).all()
     assert np.allclose(table["p_p_no"] + table["p_p_yes"], 1)
     assert told[-1] == (100, 100)
+    assert team.workspace.store.open(f"registered/{entry.bundle_digest}") is not None
+    (team.folder / "made.csv").write_text("text,label\nit was too much,no\n")
+    with pytest.raises(RegistryError, match="tiny/1: its process died of SIGKILL"):
+        score_file(team.workspace, "tiny", team.folder / "made.csv", output, prefix="p_")
 
 
 @pytest.mark.parametrize(
@@ -194,11 +208,13 @@ def test_what_gives_other_things_is_refused(team: Team, columns: str, message: s
     with pytest.raises(RegistryError) as caught:
         team.adopt("sentiment-prod/1")
     assert message in str(caught.value)
+    with pytest.raises(PromotionRefused, match="needs a reason"):
+        adopt(team.workspace, load_recipe(team.folder / "recipe.yaml"), "sentiment-prod/1", " ")
     assert list_models(team.workspace, "tiny") == []
     assert Ledger.of(team.workspace).champion("tiny") is None
 
 
-def broken(team: Team, **settings: object) -> Team:
+def with_settings(team: Team, **settings: object) -> Team:
     changed = team.workspace.settings.model_copy(update=settings)
     return replace(team, workspace=replace(team.workspace, settings=changed))
 
@@ -206,8 +222,11 @@ def broken(team: Team, **settings: object) -> Team:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda team: broken(team, adopted_python=Path(sys.executable)), "No module named 'others_sentiment'"),
-        (lambda team: broken(team, adopted_python=Path("/no/such/python")), "can't be run: No such file or directory"),
+        (lambda team: with_settings(team, adopted_python=Path(sys.executable)), "No module named 'others_sentiment'"),
+        (
+            lambda team: with_settings(team, adopted_python=Path("/no/such/python")),
+            "can't be run: No such file or directory",
+        ),
     ],
 )
 def test_an_environment_that_does_not_fit_is_told(team: Team, change: Callable[[Team], Team], message: str) -> None:
@@ -216,6 +235,24 @@ def test_an_environment_that_does_not_fit_is_told(team: Team, change: Callable[[
     with pytest.raises(RegistryError, match="GRAFTWORK_ADOPTED_PYTHON") as caught:
         change(team).adopt("sentiment-prod/1")
     assert message in str(caught.value)
+
+
+def test_it_is_taken_from_a_server_as_well(team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over HTTP, where a version that points to another is found in another way."""
+    port = free_port()
+    environment = environment_for(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    command = f"exec {sys.executable} -m mlflow server --workers 1 --port {port}"
+    address = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)  # MLflow sets it, and would leave it so
+    (tmp_path / "server").mkdir()
+    with serving(command, tmp_path / "server", environment, f"{address}/health"):
+        team = with_settings(team, tracking_uri=address)
+        team.register("sentiment-prod")
+        entry = team.adopt("sentiment-prod@production")
+        team.workspace.store.remove(f"registered/{entry.bundle_digest}")
+        version = resolve_version(team.workspace, "tiny@champion")
+        model = open_version(team.workspace, version)
+        assert model.probabilities(["a good film", "a dull one"]).tolist() == [[0.1, 0.9], [0.8, 0.2]]
 
 
 def test_what_is_not_registered_can_t_be_adopted(team: Team) -> None:

@@ -8,20 +8,30 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tiny import write_project
 
+from graftwork.checkpoints.retrieve import retrieve_checkpoint
+from graftwork.data.manifest import validate_data
 from graftwork.errors import PromotionRefused, RecipeError
+from graftwork.evaluation.evaluation import Evaluation
 from graftwork.fingerprint import to_json
 from graftwork.keys import read_private_key
-from graftwork.policy import ApprovalSection
+from graftwork.models.catalog import FAMILIES
+from graftwork.policy import ApprovalSection, Policy
 from graftwork.promotion import approval as approving
 from graftwork.promotion.approval import Decision, decide
 from graftwork.promotion.gate import Verdict
 from graftwork.promotion.history import LedgerEntry
+from graftwork.recipe import load_recipe
 from graftwork.registry.aliases import nominate, promote_by_hand, roll_back
 from graftwork.registry.approvals import Approval, carry_out, find_requests
 from graftwork.registry.audit import audit
+from graftwork.registry.registration import register_model
+from graftwork.registry.tracking import log_training
 from graftwork.registry.versions import ModelVersion, read_aliases
 from graftwork.training.bundle import ServingBundle
+from graftwork.training.engine import run_stages
+from graftwork.training.plan import plan_run
 from graftwork.workspace import Workspace
 
 MODEL, AUTHOR = "review-sentiment", "carol"
@@ -138,15 +148,86 @@ def test_a_request_expires_and_can_be_made_again(
     assert carry_out(workspace, MODEL, yes(second)) is not None
 
 
-def test_nobody_goes_around_it(workspace: Workspace, asked: Approval, register_other: ModelVersion) -> None:
-    """Neither by hand nor past an approved champion; going back is always allowed."""
-    with pytest.raises(PromotionRefused, match="wants a signed approval"):
-        promote_by_hand(workspace, MODEL, 1, "I say so")
+def test_a_promotion_by_hand_asks_too(workspace: Workspace, asked: Approval, register_other: ModelVersion) -> None:
+    """Neither what waits nor what would follow on an approved champion goes around it; going back is always allowed."""
+    assert promote_by_hand(workspace, MODEL, 1, "I say so").alias == "challenger"
+    assert read_aliases(workspace, MODEL) == {"challenger": 1}
     carry_out(workspace, MODEL, yes(asked))
-    with pytest.raises(PromotionRefused, match="wants a signed approval"):
-        promote_by_hand(workspace, MODEL, register_other.version, "I say so")
     with pytest.raises(PromotionRefused, match="no champion before"):
         roll_back(workspace, MODEL, "complaints")
+    with pytest.raises(PromotionRefused, match="needs a reason"):
+        promote_by_hand(workspace, MODEL, register_other.version, " ")
+    entry = promote_by_hand(workspace, MODEL, register_other.version, "the gate is too strict", "dora")
+    assert (entry.alias, entry.rule, entry.actor) == ("challenger", "awaiting approval", "dora")
+    assert entry.reason.startswith("the gate is too strict. It waits for an approval until ")
+    assert promote_by_hand(workspace, MODEL, register_other.version, "the gate is too strict", "dora") == entry
+    *_, last = find_requests(workspace, MODEL)
+    decision = yes(last)
+    champion = carry_out(workspace, MODEL, decision)
+    assert champion is not None
+    assert carry_out(workspace, MODEL, decision) == champion
+    assert (champion.rule, champion.to_version, champion.actor) == ("by hand", 2, "alice (signed)")
+    assert roll_back(workspace, MODEL, "complaints").to_version == 1
+    with pytest.raises(PromotionRefused, match="and is good for once"):
+        carry_out(workspace, MODEL, decision)
+    again = promote_by_hand(workspace, MODEL, 2, "the gate is too strict")
+    assert (again.alias, read_aliases(workspace, MODEL)["champion"]) == ("challenger", 1)
+    *_, before, last = find_requests(workspace, MODEL)
+    assert (before.state, last.state) == ("approved", "open")
+    carry_out(workspace, MODEL, yes(last, outcome="reject"))
+    promote_by_hand(workspace, MODEL, 2, "the gate is too strict")
+    *_, before, last = find_requests(workspace, MODEL)
+    assert (before.state, last.state) == ("rejected", "open")
+    assert audit(workspace).problems == ()
+
+
+def test_a_champion_from_before_the_policy_needs_no_signature_for_what_it_was(
+    workspace: Workspace,
+    register: Callable[[], ModelVersion],
+    bundle: ServingBundle,
+    verdict: Verdict,
+    approval: ApprovalSection,
+    register_other: ModelVersion,
+) -> None:
+    """It is asked about when it is to come back; that it served before is no finding of the audit."""
+    nominate(workspace, register(), bundle, verdict, None)
+    other = replace(bundle, digest=register_other.bundle)
+    nominate(workspace, register_other, other, replace(verdict, rule="superiority"), 1, approval, AUTHOR)
+    *_, asked = find_requests(workspace, MODEL)
+    carry_out(workspace, MODEL, yes(asked))
+    assert promote_by_hand(workspace, MODEL, 1, "as it was").alias == "challenger"
+    assert audit(workspace).problems == ()
+    *_, asked = find_requests(workspace, MODEL)
+    assert carry_out(workspace, MODEL, yes(asked)) is not None
+    assert audit(workspace).problems == ()
+
+
+def test_what_the_gate_kept_is_asked_about_by_its_own_policy(
+    tmp_path: Path,
+    workspace: Workspace,
+    tiny_checkpoint: Path,
+    evaluation: Evaluation,
+    verdict: Verdict,
+    approval: ApprovalSection,
+) -> None:
+    """Nothing was ever signed for this model; its author is the one that its recipe names."""
+    write_project(tmp_path, tiny_checkpoint)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"author: {AUTHOR}\n{path.read_text()}")
+    recipe = load_recipe(path)
+    manifest, lock = validate_data(recipe, workspace), retrieve_checkpoint(recipe, workspace, FAMILIES)
+    run = plan_run(recipe, manifest, lock, Policy(approval=approval), workspace.store)
+    bundle = run_stages(run, workspace, lambda event: None, lambda: False)
+    mlflow_run = log_training(workspace, run.run_id, run.plan, bundle.stages)
+    kept = replace(verdict, outcome="keep")
+    version = register_model(workspace, mlflow_run, bundle, manifest, evaluation, kept)
+    assert nominate(workspace, version, bundle, kept, None, approval, AUTHOR).rule == "registered"
+    assert promote_by_hand(workspace, "tiny", 1, "I like it").rule == "awaiting approval"
+    (asked,) = find_requests(workspace, "tiny")
+    assert (asked.request.author, read_aliases(workspace, "tiny")) == (AUTHOR, {"challenger": 1})
+    entry = carry_out(workspace, "tiny", yes(asked))
+    assert entry is not None
+    assert (entry.rule, entry.to_version) == ("by hand", 1)
 
 
 def test_an_audit_finds_what_nobody_approved(

@@ -40,6 +40,7 @@ NOT_RECORDED = {
     "registry/predictors.py:probabilities": "into a temporary folder, for the process of an adopted model",
     "registry/starts.py:resolve_start": "a record, into a folder of `Store.writing`",
     "registry/versions.py:_download": "into a folder of `Store.writing`",
+    "registry/versions.py:download_adopted": "into a folder of `Store.staging` or `Store.writing`",
     "starter.py:_write": "a new file that its owner reads next; it never replaces another",
     "training/estimate.py:keep_estimate": "a record, into a folder of `Store.writing`",
     "training/engine.py:_save_weights": "recorded, but safetensors writes without Python",

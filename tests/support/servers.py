@@ -21,6 +21,7 @@ from typing import Any
 from projects import UNSET
 
 UP_WITHIN_S, DOWN_WITHIN_S, CALL_WITHIN_S = 120, 15, 600
+PAGE = 200  # as many as a Prefect server gives at once
 
 
 def commands(document: Path) -> dict[str, str]:
@@ -62,7 +63,12 @@ def call(script: str, folder: Path, environment: dict[str, str], code: int = 0) 
 
 def ask_prefect(api: str, what: str, password: str = "", **wanted: Any) -> list[dict[str, Any]]:
     """A Prefect server's records of a kind: flow_runs, deployments, logs … password: user:password, if it has one."""
-    return post_json(f"{api}/{what}/filter", wanted, password)
+    found: list[dict[str, Any]] = []
+    while True:
+        page = post_json(f"{api}/{what}/filter", {"limit": PAGE, "offset": len(found)} | wanted, password)
+        found += page
+        if len(page) < PAGE:
+            return found
 
 
 def post_json(url: str, said: Mapping[str, Any], password: str = "") -> Any:

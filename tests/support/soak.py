@@ -28,6 +28,7 @@ from graftwork.database import retrainings
 
 EVERY_S = 6.0  # a file lands
 LOOK_S = 15.0  # memory is looked at
+MOST_GROWTH = 1.1  # of a server's memory, from the third quarter of the time to the last
 FIRST_ROWS, ROWS = 60, 20  # of the first landing, and of any other
 WORDS = {"yes": "good great wonderful moving warm clever", "no": "bad awful dull boring weak cold"}
 SERVERS = {
@@ -164,21 +165,23 @@ def trained_rows(team: Team) -> dict[str, int]:
 
 
 def tell(team: Team, fed: Fed, sizes: list[dict[str, int]], seconds: float) -> int:
-    """What was found; 0 if it is as it should be."""
+    """What was found; 0 if it is as it should be, and no server grows."""
     runs, wanted = team.runs(manifest=None), asked_for(team)
     made = Counter((Path(run["parameters"]["recipe"]).stem, run["parameters"]["manifest"]) for run in runs)
     failed = [run["state"]["message"] for run in runs if run["state_type"] != "COMPLETED"]
     lost = set(wanted) - made.keys()
     twice = [each for each, count in made.items() if count > 1]
     print(f"{len(runs)} runs in {seconds:.0f} s; failed {len(failed)}, lost {len(lost)}, twice {len(twice)}")
+    grown = []
     for name in SERVERS:
         held = [each.get(name, 0) / (1 << 20) for each in sizes]
-        quarter = len(held) // 4
-        third, last = mean(held[-2 * quarter : -quarter]), mean(held[-quarter:])
+        quarter = max(1, len(held) // 4)
+        third, last = mean(held[-2 * quarter : -quarter] or held), mean(held[-quarter:])
         print(f"{name}: {third:.0f} MiB in the third quarter of the time, {last:.0f} in the last")
+        grown += [name] * (last > MOST_GROWTH * third)
     for message in failed[:5]:
         print(message)
-    return int(bool(failed or lost or twice))
+    return int(bool(failed or lost or twice or grown))
 
 
 if __name__ == "__main__":
