@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.cells import Job, Outcome
+from graftwork.settings import HOME_NAME
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +79,7 @@ class Project:
 
         for name in ("recipes", "contracts", "policies"):
             shutil.copytree(ROOT / name, folder / name)
+        (folder / HOME_NAME).mkdir()  # the mark of a project's root
         self.folder, self.name = folder, job.workload.recipe
         self.overrides = (*OVERRIDES, f"train.seed={job.cell.seed}")
         self.workspace = Workspace.open()

@@ -1,16 +1,17 @@
 """What is compared is the same work: the arms on a tiny model, in this process."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from benchmarks import ours, peers
+from benchmarks import ours, peers, retraining
 from benchmarks.bert import BASE, write_project
 from benchmarks.cells import Cell, Job
 from benchmarks.experiments import GPU_SETTINGS
-from benchmarks.workload import Size, Workload
+from benchmarks.workload import Size, Workload, both_reviews
 from graftwork.evaluation.predictions import probabilities_of
 from graftwork.models.serving import TextEncoder
 
@@ -47,6 +48,15 @@ def test_rows_and_tokens_are_those_that_were_trained_on(job: Job, monkeypatch: p
     assert len(padded) == size.warmup + size.steps
     counted = [len(row) for rows in padded[size.warmup :] for row in rows]
     assert (values["rows"], values["tokens"]) == (len(counted), sum(counted))
+
+
+@pytest.mark.e2e
+def test_a_landing_is_trained_from_the_model_before(job: Job) -> None:
+    """The demo's recipe in a project of its own: a landing costs its own rows and some that are known."""
+    values = retraining.retrain(replace(job, workload=both_reviews(Size.limited(400)))).values
+    assert len(values["landings_s"]) == 1
+    assert 0 < values["landing_rows"] < values["rows"] < 400
+    assert values["judged"] > 30
 
 
 def test_trainings_judge_the_same_holdout(job: Job) -> None:
