@@ -10,10 +10,11 @@ from transformers import AutoTokenizer
 from benchmarks import ours, peers, retraining
 from benchmarks.bert import BASE, write_project
 from benchmarks.cells import Cell, Job
-from benchmarks.experiments import GPU_SETTINGS
-from benchmarks.workload import Size, Workload, both_reviews
+from benchmarks.experiments import GPU_SETTINGS, THOROUGH
+from benchmarks.workload import DEMO, Size, Workload, both_reviews
 from graftwork.evaluation.predictions import probabilities_of
 from graftwork.models.serving import TextEncoder
+from graftwork.recipe import load_recipe
 
 
 @pytest.fixture
@@ -21,6 +22,12 @@ def job(workload: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A job in a fresh home."""
     monkeypatch.setenv("GRAFTWORK_HOME", str(tmp_path / "home"))
     return Job(Cell("made", 1), workload)
+
+
+def test_what_is_measured_is_what_the_preset_says() -> None:
+    """So that a figure is one of stages that a recipe can ask for by name."""
+    measured, preset = (load_recipe(DEMO, overrides) for overrides in (THOROUGH, ["stages=thorough"]))
+    assert measured.stages == preset.stages
 
 
 def test_both_predict_the_same_with_the_same_weights(job: Job) -> None:

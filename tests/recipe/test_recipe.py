@@ -191,7 +191,7 @@ def test_a_preset_takes_changes(project, text):
     assert [stage.weight_decay for stage in recipe.stages] == [0.1, 0.1, 0.1]
     with pytest.raises(
         RecipeError,
-        match="9:1: stages: no such preset; there are head-only, full, lora, gradual, ulmfit, found 'gradul'",
+        match="9:1: stages: no such preset; there are head-only, full, thorough, lora, gradual, ulmfit, found 'gradul'",
     ):
         load(project, text[:start] + "stages: gradul\n" + text[end:])
 
