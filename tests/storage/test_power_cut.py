@@ -75,6 +75,7 @@ def restored(tmp_path: Path) -> Iterator[Callable[[Tree], Place]]:
     yield restored
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", WRITES)
 def test_a_power_cut_tears_nothing(
     name: str, record: Callable[[str], Recorder], restored: Callable[[Tree], Place]
@@ -91,6 +92,7 @@ def test_a_power_cut_tears_nothing(
                 assert found.get(part) in legal, f"{part} by {cut}, {moment.about}"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", WRITES)
 def test_after_a_power_cut_it_goes_on_as_ever(
     name: str, record: Callable[[str], Recorder], restored: Callable[[Tree], Place]
