@@ -8,7 +8,7 @@ from them (registry/approvals.py).
 import base64
 import binascii
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Literal
 
 from cryptography.exceptions import InvalidSignature
@@ -83,10 +83,8 @@ def make_request(
     if approval.four_eyes and author is None:
         problem = "the policy wants somebody else's approval than the recipe's author, whom the recipe does not name"
         raise RecipeError(Problem(problem, model, "author: NAME in the recipe, one of the policy's approvers or not"))
-    start = now()
-    end = (datetime.fromisoformat(start) + approval.valid).isoformat(timespec="seconds")
     barred = author if approval.four_eyes else None
-    return Request(model, nomination, expected, dict(approval.approvers), barred, start, end)
+    return Request(model, nomination, expected, dict(approval.approvers), barred, *_from_now(approval.valid))
 
 
 def renew(request: Request, nomination: Nomination, expected: int | None, author: str | None) -> Request:
@@ -94,12 +92,15 @@ def renew(request: Request, nomination: Nomination, expected: int | None, author
 
     author: of this one's recipe, if that is known.
     """
-    start = now()
     valid = datetime.fromisoformat(request.expires_at) - datetime.fromisoformat(request.requested_at)
-    end = (datetime.fromisoformat(start) + valid).isoformat(timespec="seconds")
     barred = request.author and (author or request.author)
-    approvers = request.approvers
-    return Request(request.model, nomination, expected, approvers, barred, start, end)
+    return Request(request.model, nomination, expected, request.approvers, barred, *_from_now(valid))
+
+
+def _from_now(valid: timedelta) -> tuple[str, str]:
+    """When a request is made, and when it expires."""
+    start = now()
+    return start, (datetime.fromisoformat(start) + valid).isoformat(timespec="seconds")
 
 
 def decide(request: str, outcome: Outcome, approver: str, reason: str, key: Ed25519PrivateKey) -> Decision:
