@@ -2,19 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Averaging:
-    """ema: what the average keeps of itself at a step. after: share of the steps before the first that counts."""
-
-    SCHEMA: ClassVar[int] = 1
-    ema: float
-    after: float
+from graftwork.training.stages import Averaging
 
 
 class WeightAverage:

@@ -25,9 +25,16 @@ from graftwork.policy import Policy
 from graftwork.recipe import EvaluationSection, Recipe, StageSection
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
-from graftwork.training.averaging import Averaging
 from graftwork.training.precision import resolve_precision
-from graftwork.training.stages import Stage, frozen_blocks, peak_rates, plan_adapters, stage_groups, trained_groups
+from graftwork.training.stages import (
+    Averaging,
+    Stage,
+    frozen_blocks,
+    peak_rates,
+    plan_adapters,
+    stage_groups,
+    trained_groups,
+)
 from graftwork.training.start import FROM_CHECKPOINT, Start
 
 # Raised by hand when what a stage or a bundle means changes: then, and only then, trained work is done again.
@@ -104,7 +111,7 @@ def model_facts(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock)
     return {
         "checkpoint": lock.digest,
         "classes": manifest.classes,
-        "columns": (recipe.input.text,) if isinstance(recipe.input.text, str) else tuple(recipe.input.text),
+        "columns": recipe.input.columns,
         "pooling": recipe.input.pooling or lock.pooling or DEFAULT_POOLING,
         "hidden_layers": recipe.head.layers,
     }

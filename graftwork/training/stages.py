@@ -8,9 +8,20 @@ from graftwork.errors import Problem, RecipeError, raise_if
 from graftwork.models.adapters import Adapters, adapter_parameters
 from graftwork.models.catalog import DepthGroup, TextFamily, block_layers
 from graftwork.recipe import LoraSection, StageSection
-from graftwork.training.averaging import Averaging
 
 ATTENTION, ALL_LINEAR = "attention", "all-linear"
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Of a stage's weights over its steps.
+
+    ema: what the average keeps of itself at a step. after: share of the steps before the first that counts.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    ema: float
+    after: float
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from graftwork.training.averaging import Averaging, WeightAverage
+from graftwork.training.averaging import WeightAverage
+from graftwork.training.stages import Averaging
 
 STEPS, DECAY = 12, 0.8
 

@@ -15,7 +15,6 @@ from graftwork.errors import Paused, TrainingError
 from graftwork.models.catalog import DepthGroup, depth_groups, family_of
 from graftwork.models.serving import ServingConfig, TextClassifier, TextEncoder, infer
 from graftwork.models.text import load_pretrained
-from graftwork.training.averaging import Averaging
 from graftwork.training.bundle import EpochMetrics
 from graftwork.training.loop import (
     Examples,
@@ -26,7 +25,7 @@ from graftwork.training.loop import (
     is_better,
     train_stage,
 )
-from graftwork.training.stages import Stage
+from graftwork.training.stages import Averaging, Stage
 
 GOOD, BAD = "good great wonderful moving warm clever".split(), "bad awful dull boring weak cold".split()
 CONFIG = ServingConfig(("no", "yes"), ("text",), "mean", 16, dropout=0.1)

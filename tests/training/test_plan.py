@@ -1,5 +1,7 @@
 """Plans: what is trained is named, counted and keyed before anything is spent."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +12,8 @@ from tiny import resolve_run
 from graftwork.errors import RecipeError, TrainingError
 from graftwork.fingerprint import digest
 from graftwork.models.catalog import FAMILIES, DepthGroup
-from graftwork.training.averaging import Averaging
 from graftwork.training.plan import ResolvedRun, _check_length, open_run
-from graftwork.training.stages import trained_groups
+from graftwork.training.stages import Averaging, trained_groups
 from graftwork.workspace import Workspace
 
 GROUPS = tuple(
@@ -213,3 +214,12 @@ def test_a_key_is_made_of_what_it_was_always_made_of(resolve: Callable[..., Reso
         before = digest({"before": before, "index": index} | {name: getattr(stage, name) for name in facts} | used)
         assert stage.key == f"stage/{before}"
     assert plan.bundle_key == f"bundle/{digest({'version': 3, 'last': plan.stages[-1].key})}"
+
+
+def test_a_plan_is_made_without_torch() -> None:
+    """Whoever asks what will run does not wait for what runs it."""
+    code = (
+        "import sys, graftwork.training.plan; print(*({'torch', 'transformers', 'peft', 'pandas'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert shown.split() == []
