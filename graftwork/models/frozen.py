@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from graftwork.models.prefix_cache import PrefixCache, arithmetic_of
-from graftwork.models.serving import ServingConfig, Text, TextClassifier, TextEncoder, infer, pick_device
-from graftwork.models.text import autocast, load_body
+from graftwork.models.serving import ServingConfig, Text, TextClassifier, TextEncoder, autocast, infer, pick_device
+from graftwork.models.text import load_body
 from graftwork.storage import Store
 
 TIMED_ROWS, WARM_ROWS = 256, 16

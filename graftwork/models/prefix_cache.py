@@ -26,10 +26,11 @@ from graftwork.models.serving import (
     LENGTHS,
     TextClassifier,
     TextEncoder,
+    autocast,
     hidden_size,
     inference_batches,
 )
-from graftwork.models.text import attention_of, autocast, environment_facts
+from graftwork.models.text import attention_of, environment_facts
 from graftwork.storage import Store
 
 VERSION = 1

@@ -8,6 +8,7 @@ safetensors and numpy are installed. A folder that `load` reads holds `serving.j
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -195,12 +196,13 @@ def inference_batches(rows: Sequence[Any], batch_tokens: int, max_tokens: int) -
 
 @dataclass(frozen=True)
 class ServingModel:
-    """A loaded bundle: texts in, probabilities out."""
+    """A loaded bundle: texts in, probabilities out. precision: the dtype that layers multiply in."""
 
     model: TextClassifier
     encoder: TextEncoder
     config: ServingConfig
     device: torch.device
+    precision: str = "float32"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -213,9 +215,10 @@ class ServingModel:
 
     def probabilities(self, texts: Sequence[Text], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """(texts, classes) float64 probabilities; on_progress is told how many rows are done."""
-        logits = infer(
-            self.model, self.model.forward, self.encoder, self.encoder.encode(texts), on_progress=on_progress
-        )
+        with autocast(self.device, self.precision):
+            logits = infer(
+                self.model, self.model.forward, self.encoder, self.encoder.encode(texts), on_progress=on_progress
+            )
         return torch.softmax(logits.double(), dim=-1).numpy()
 
     def features(self, texts: Sequence[Text]) -> np.ndarray:
@@ -250,6 +253,13 @@ def infer(
     return torch.stack(results) if results else torch.empty(0)
 
 
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Where computing is done in `precision`, a name of a torch dtype; weights stay float32."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, precision))
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """The named device, or the first accelerator this torch can use, or the CPU."""
     if name != "auto":
@@ -259,9 +269,10 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def load(folder: Path | str, device: str = "auto") -> ServingModel:
+def load(folder: Path | str, device: str = "auto", precision: str = "float32") -> ServingModel:
     """The model of a bundle folder, ready to predict.
 
+    precision: float32, as it was judged, or bfloat16, which is quicker where the processor multiplies it natively.
     Raises ValueError for an unknown format and RuntimeError if a tensor is missing, unexpected or of another shape.
     """
     folder = Path(folder)
@@ -270,4 +281,4 @@ def load(folder: Path | str, device: str = "auto") -> ServingModel:
     model = TextClassifier(body, config)
     model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     place = pick_device(device)
-    return ServingModel(model.to(place).eval(), TextEncoder(folder, config.max_tokens), config, place)
+    return ServingModel(model.to(place).eval(), TextEncoder(folder, config.max_tokens), config, place, precision)

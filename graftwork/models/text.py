@@ -1,7 +1,6 @@
 """Text classifiers on pretrained encoders: loaded with every tensor accounted for."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from graftwork.errors import CheckpointError, Problem, raise_if
+from graftwork.models.attention import quicken_attention
 from graftwork.models.catalog import TextFamily, family_of
 from graftwork.models.serving import ServingConfig, Text, TextClassifier, TextEncoder, make_body
 
@@ -30,6 +30,7 @@ def load_body(folder: Path) -> nn.Module:
     body, report = make_body(folder, has_weights=True)
     config: Any = body.config
     raise_if(_loading_problems(family_of(config.model_type), report), CheckpointError)
+    quicken_attention(body)
     return body
 
 
@@ -72,13 +73,6 @@ def environment_facts(device: torch.device, attention: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "attention": attention,
     }
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Where computing is done in `precision`, a name of a torch dtype; weights stay float32."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, precision))
 
 
 def _number(words: Sequence[tuple[int | None, int | None]]) -> np.ndarray:

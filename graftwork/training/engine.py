@@ -37,6 +37,7 @@ from graftwork.training.bundle import (
 )
 from graftwork.training.contract import contract_of
 from graftwork.training.dropout import quicken_dropout
+from graftwork.training.embedding import quicken_embeddings
 from graftwork.training.lease import hold
 from graftwork.training.loop import (
     Examples,
@@ -229,6 +230,7 @@ def load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: list
     elif plan.start.warm is not None:
         model.load_state_dict(load_file(_open_start(plan.start.warm, store) / WEIGHTS), strict=True)
     quicken_dropout(model, pick_device())
+    quicken_embeddings(model, pick_device())
     return model.to(pick_device())
 
 

@@ -14,8 +14,7 @@ from graftwork.errors import Paused, Problem, TrainingError
 from graftwork.faults import fault
 from graftwork.fingerprint import seed_of
 from graftwork.models.catalog import DepthGroup
-from graftwork.models.serving import TextClassifier, infer
-from graftwork.models.text import autocast
+from graftwork.models.serving import TextClassifier, autocast, infer
 from graftwork.training.augmentation import Augmentation, row_generator
 from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import EpochMetrics, StepMetrics

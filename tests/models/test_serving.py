@@ -136,3 +136,14 @@ def test_serving_code_runs_without_the_package(tiny_checkpoint: Path, tmp_path: 
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     np.testing.assert_allclose(np.array(eval(done.stdout)), expected)
+
+
+def test_bfloat16_is_asked_for(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """It gives other bits, and the same to what bfloat16 can tell apart; float32 is what one gets unasked."""
+    exact = write_bundle(tiny_checkpoint, tmp_path)
+    quick = serving.load(tmp_path, precision="bfloat16")
+    expected, found = exact.probabilities(TEXTS), quick.probabilities(TEXTS)
+    assert exact.precision == "float32"
+    assert (found != expected).any()
+    np.testing.assert_allclose(found, expected, atol=0.01)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0)
