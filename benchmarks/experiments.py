@@ -16,6 +16,7 @@ RUN = "training/graftwork"
 TRAINER = "training/trainer"
 STEPS, TRAINER_STEPS = "steps/graftwork", "steps/trainer"
 PREDICTION, PIPELINE = "prediction/graftwork", "prediction/pipeline"
+QUICK_PREDICTION = "prediction/graftwork-auto"
 COMMANDS = "commands/graftwork"
 RETRAINING = "retraining/graftwork"
 GPU, TRAINER_GPU = "gpu/graftwork", "gpu/trainer"
@@ -42,7 +43,8 @@ ARMS: Mapping[str, Arm] = {
     **SEARCHED,
     STEPS: Arm(ours.train_steps, code=ENGINE),
     TRAINER_STEPS: _peer(peers.train_steps, peers.PLAIN),
-    PREDICTION: Arm(ours.predict, code=ENGINE),
+    PREDICTION: Arm(partial(ours.predict, precision="float32"), code=ENGINE),
+    QUICK_PREDICTION: Arm(partial(ours.predict, precision="auto"), code=ENGINE),
     PIPELINE: Arm(peers.predict),
     COMMANDS: Arm(ours.time_commands, code=PRODUCT),
     RETRAINING: Arm(retraining.retrain, code=(*ENGINE, "graftwork/data/replay.py")),
@@ -75,7 +77,7 @@ class Experiment:
 EXPERIMENTS: Mapping[str, Experiment] = {
     "training": Experiment(both_reviews, (RUN, TRAINER), searched=tuple(SEARCHED)),
     "steps": Experiment(full_stage, (STEPS, TRAINER_STEPS)),
-    "prediction": Experiment(both_reviews, (PREDICTION, PIPELINE)),
+    "prediction": Experiment(both_reviews, (PREDICTION, QUICK_PREDICTION, PIPELINE)),
     "retraining": Experiment(both_reviews, (RETRAINING,), rounds=3),
     "commands": Experiment(movie_reviews, (COMMANDS,), rounds=1),
     "gpu": Experiment(bert_base, (GPU, TRAINER_GPU), needs_gpu=True),

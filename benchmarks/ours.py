@@ -86,18 +86,20 @@ def train_steps(job: Job) -> Outcome:
     return Outcome(run.plan.precision, values | {"peak_mib": peak})
 
 
-def predict(job: Job) -> Outcome:
-    """Batch prediction by the served model, from texts to probabilities."""
+def predict(job: Job, precision: str) -> Outcome:
+    """Batch prediction by the served model, from texts to probabilities. precision: as of `graftwork predict`."""
     from graftwork.evaluation.predictions import texts_of
+    from graftwork.training.precision import resolve_precision
 
     run = job.workload.resolve()
-    rows, model = rows_to_predict(job, run), nearest_mean_model(run)
+    precision = resolve_precision(precision)
+    rows, model = rows_to_predict(job, run), replace(nearest_mean_model(run), precision=precision)
     texts = texts_of(rows)
     model.probabilities(texts[:WARMUP_ROWS])
     began = time.perf_counter()
     probabilities = model.probabilities(texts)
     seconds = time.perf_counter() - began
-    return Outcome("float32", {"seconds": seconds, "rows": len(rows)}, predictions_of(rows, probabilities))
+    return Outcome(precision, {"seconds": seconds, "rows": len(rows)}, predictions_of(rows, probabilities))
 
 
 def time_commands(job: Job) -> Outcome:

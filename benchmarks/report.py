@@ -13,6 +13,7 @@ from benchmarks.experiments import (
     GPU,
     PIPELINE,
     PREDICTION,
+    QUICK_PREDICTION,
     RETRAINING,
     RUN,
     SEARCHED,
@@ -154,7 +155,11 @@ def figures(results: Results) -> Iterator[Figure]:
     yield plain.figure("peak memory, the recipe", Goal(1), _peak, "{:,.0f} MiB".format)
     yield steps.figure("peak memory, full fine-tuning", Goal(1), _peak, "{:,.0f} MiB".format)
     predicted = Pairs.of(results, PREDICTION, PIPELINE)
-    yield predicted.figure("rows a second, batch prediction", Goal(3, is_ceiling=False), _rate, "{:.0f}".format)
+    quickly = Pairs.of(results, QUICK_PREDICTION, PIPELINE)
+    for pairs, title in ((predicted, "in float32"), (quickly, "with `--precision auto`")):
+        yield pairs.figure(
+            f"rows a second, batch prediction {title}", Goal(3, is_ceiling=False), _rate, "{:.0f}".format
+        )
     yield from _commands(found.get(Cell(COMMANDS, 1)))
     gpu = Pairs.of(results, GPU, TRAINER_GPU)
     yield gpu.figure("rows a second on a GPU, BERT-base's shape", Goal(2, is_ceiling=False), _rate, "{:,.0f}".format)

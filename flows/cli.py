@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -341,6 +341,10 @@ def predict(
     *,
     output: Annotated[Path, Parameter(("--output", "-o"), help="A .csv, .tsv, .jsonl or .parquet file; replaced.")],
     prefix: Annotated[str, Parameter(help="Put before the new columns where the data has such names already.")] = "",
+    precision: Annotated[
+        Literal["float32", "bfloat16", "auto"],
+        Parameter(help="float32 is what the model was judged in; auto: bfloat16 where the processor multiplies it."),
+    ] = "float32",
     json: Json = False,
 ) -> None:
     """Predict every row of a file: its columns, the label, and a probability for each class."""
@@ -348,7 +352,7 @@ def predict(
     from graftwork import api
 
     with console.progress("predicted rows") as on_progress:
-        done = api.predict(model, data, output, prefix=prefix, on_progress=on_progress)
+        done = api.predict(model, data, output, prefix=prefix, precision=precision, on_progress=on_progress)
     _print(json, done.as_json(), f"{done.rows:,} rows -> {output} with version {done.version} of {done.model}")
 
 

@@ -75,12 +75,18 @@ def predict(
     output: Path,
     *,
     prefix: str = "",
+    precision: str = "float32",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> "Scored":
-    """Predict every row of a file with a registered model; on_progress is told rows done and rows in all."""
+    """Predict every row of a file with a registered model; on_progress is told rows done and rows in all.
+
+    precision: float32, as the model was judged; bfloat16; or auto, where the processor decides.
+    """
     from graftwork.scoring import score_file
 
-    return score_file(Workspace.open(), model, data, output, prefix=prefix, on_progress=on_progress)
+    return score_file(
+        Workspace.open(), model, data, output, prefix=prefix, precision=precision, on_progress=on_progress
+    )
 
 
 def plan(

@@ -52,24 +52,28 @@ def score_file(
     output: Path,
     *,
     prefix: str = "",
+    precision: str = "float32",
     on_progress: Progress | None = None,
 ) -> Scored:
     """Predict every row of `data` with a registered model, into a .csv, .tsv, .jsonl or .parquet file.
 
-    model: name@alias, name@3, or name (its champion). prefix: heads the names of the new columns. on_progress is told
-    rows done and rows in all. Cells of CSV, TSV and JSON lines come out as text, those of Parquet keep their types.
+    model: name@alias, name@3, or name (its champion). prefix: heads the names of the new columns. precision: float32,
+    as the model was judged; bfloat16; or auto, which is the latter where the processor multiplies it natively.
+    on_progress is told rows done and rows in all. Cells of CSV, TSV and JSON lines come out as text, those of Parquet
+    keep their types.
     An earlier output is replaced once the new one is whole.
 
     Raises DataError, RegistryError, or RecipeError for an output that can't be written.
     """
     from graftwork.registry.predictors import open_version
     from graftwork.registry.versions import resolve_version
+    from graftwork.training.precision import resolve_precision
 
     started = time.monotonic()
     check_output(output, data)
     file = open_table(data)
     version = resolve_version(workspace, re.sub(r"@(\d+)$", r"/\1", model))
-    served = open_version(workspace, version)
+    served = open_version(workspace, version, resolve_precision(precision))
     at_once = ROWS if version.adopted is None else ADOPTED_ROWS
     rows = score_rows(served, file, output, prefix, on_progress, at_once)
     return Scored(version.name, version.version, rows, output, round(time.monotonic() - started, 3))

@@ -110,11 +110,17 @@ def adopted_model(workspace: Workspace, adopted: Adopted, folder: Path) -> Adopt
     return AdoptedModel(adopted.origin, folder, python, adopted.columns, adopted.classes)
 
 
-def open_version(workspace: Workspace, version: ModelVersion) -> Predictor:
-    """The model of a registered version. Raises RegistryError as `fetch_bundle`."""
+def open_version(workspace: Workspace, version: ModelVersion, precision: str = "float32") -> Predictor:
+    """The model of a registered version. precision: as of `graftwork.models.serving.load`.
+
+    Raises RegistryError as `fetch_bundle`, and for a model that others made where its own precision is not wanted.
+    """
     folder = fetch_bundle(workspace, version)
     if version.adopted is not None:
+        if precision != "float32":
+            problem = f"it was made elsewhere and has a precision of its own: {precision} can't be asked of it"
+            raise RegistryError(Problem(problem, f"{version.name}/{version.version}"))
         return adopted_model(workspace, version.adopted, folder)
     from graftwork.models import serving
 
-    return serving.load(folder)
+    return serving.load(folder, precision=precision)
