@@ -5,25 +5,17 @@
 What `make demo` has trained before is reused. Needs Debian's `chromium` (or its path in CHROMIUM).
 """
 
-import io
 import json
-import os
-import subprocess
 import tempfile
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
-from PIL import Image
+from browser import picture
 from projects import RECIPE, ROOT
 from servers import call, commands, environment_for, free_port, serving
 
 PICTURES = ROOT / "docs/pictures"
-CHROMIUM = os.environ.get("CHROMIUM", "chromium")
-OFFLINE = (
-    "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
-    "--no-first-run --hide-scrollbars --virtual-time-budget=20000"
-).split()
 COLOURS = 128  # of a picture's palette: a quarter of the size, and nobody sees it
 
 
@@ -56,12 +48,8 @@ def main() -> None:
 
 def take(name: str, url: str, size: tuple[int, int], crop: tuple[int, int, int, int] | None = None) -> None:
     """A picture of the page in a window of that size, cut out and with few colours."""
-    with tempfile.TemporaryDirectory() as temporary:
-        shot = Path(temporary) / "shot.png"
-        window = [f"--user-data-dir={temporary}/profile", "--window-size={},{}".format(*size), f"--screenshot={shot}"]
-        subprocess.run([CHROMIUM, *OFFLINE, *window, url], check=True, capture_output=True, timeout=120)
-        image = Image.open(io.BytesIO(shot.read_bytes())).convert("RGB").crop(crop or (0, 0, *size))
     PICTURES.mkdir(exist_ok=True)
+    image = picture(url, size).crop(crop or (0, 0, *size))
     image.quantize(COLOURS).save(PICTURES / f"{name}.png", optimize=True)
 
 

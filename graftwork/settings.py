@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     adopted_python: Path = Field(
         default=Path(sys.executable), description="The interpreter that runs models which were made elsewhere."
     )
+    adopted_seconds: float = Field(
+        default=3600.0, gt=0, description="A model that was made elsewhere may take so long for 100,000 rows."
+    )
     mlflow_pages: str | None = Field(default=None, description="The MLflow server as browsers reach it, for links.")
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")

@@ -18,6 +18,7 @@ import numpy as np
 
 from graftwork.errors import Problem, RegistryError, shorten
 from graftwork.evaluation.predictions import Predictor, Text
+from graftwork.phrases import duration
 from graftwork.registry.versions import Adopted, ModelVersion, fetch_bundle
 from graftwork.workspace import Workspace
 
@@ -31,7 +32,7 @@ TOLERANCE = 1e-3  # of a row's probabilities from a sum of 1
 class AdoptedModel:
     """A pyfunc model that others made. folder: of its files. python: an interpreter that has MLflow and what it needs.
 
-    It gives a table with a column p_<class> for each class, as ours do.
+    limit_s: seconds that its process may take. It gives a table with a column p_<class> for each class, as ours do.
     """
 
     name: str
@@ -39,6 +40,7 @@ class AdoptedModel:
     python: Path
     columns: tuple[str, ...]
     classes: tuple[str, ...]
+    limit_s: float
 
     def probabilities(self, texts: Sequence[Text], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """(texts, classes), by one process for all of them. Raises RegistryError if it fails or gives other things."""
@@ -62,15 +64,12 @@ class AdoptedModel:
         files = ["-m", str(self.folder.absolute()), "-i", str(asked), "-o", str(answered)]
         environment = {name: os.environ[name] for name in TOLD if name in os.environ}
         try:
-            done = subprocess.run(  # noqa: S603 - MLflow's command, under an interpreter that the settings name
-                [str(self.python), *command, *files],
-                env=environment | QUIET,
-                cwd=asked.parent,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                check=False,
-            )
+            whole = [str(self.python), *command, *files]
+            done = _run_to_its_end(whole, environment | QUIET, asked.parent, self.limit_s)
+        except subprocess.TimeoutExpired as error:
+            problem = f"it gave no answer within {duration(self.limit_s)}, and was ended"
+            hint = "GRAFTWORK_ADOPTED_SECONDS says how long it may take"
+            raise RegistryError(Problem(problem, self.name, hint)) from error
         except OSError as error:
             problem = f"its interpreter {self.python} can't be run: {error.strerror}"
             raise RegistryError(Problem(problem, self.name, "GRAFTWORK_ADOPTED_PYTHON names it")) from error
@@ -102,12 +101,35 @@ class AdoptedModel:
         return probabilities
 
 
+def _run_to_its_end(
+    command: Sequence[str], environment: dict[str, str], folder: Path, limit_s: float
+) -> "subprocess.CompletedProcess[str]":
+    """The command, finished. Raises subprocess.TimeoutExpired after its time, when it and all it started are killed."""
+    with subprocess.Popen(  # noqa: S603 - MLflow's command, under an interpreter that the settings name
+        command,
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            told, complained = process.communicate(timeout=limit_s)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, told, complained)
+
+
 def adopted_model(workspace: Workspace, adopted: Adopted, folder: Path) -> AdoptedModel:
     """The model that others made, whose files are in the folder."""
     python = workspace.settings.adopted_python
     if python.parent != Path():  # a bare name is looked for in PATH; a link stays one, or it would lead out of its venv
         python = python.absolute()
-    return AdoptedModel(adopted.origin, folder, python, adopted.columns, adopted.classes)
+    limit_s = workspace.settings.adopted_seconds
+    return AdoptedModel(adopted.origin, folder, python, adopted.columns, adopted.classes, limit_s)
 
 
 def open_version(workspace: Workspace, version: ModelVersion, precision: str = "float32") -> Predictor:

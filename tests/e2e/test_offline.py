@@ -1,11 +1,16 @@
-"""No network: a whole run where nothing but the loopback interface exists."""
+"""No network: whole runs where nothing but the loopback interface exists."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from servers import environment_for
 
-pytestmark = pytest.mark.e2e
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's"),
+]
 
 # Raises `lo` in the new network namespace, makes sure that there is nothing else, and becomes the command.
 ALONE = """
@@ -21,10 +26,43 @@ os.execv(sys.argv[1], sys.argv[1:])
 INSIDE = ("unshare", "--map-root-user", "--net", sys.executable, "-c", ALONE)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
-def test_a_run_needs_no_network(project):
-    """Where there is no network, the whole small run ends with a champion."""
+# What a team does, from `graftwork up` to a champion that nobody asked for by hand.
+WALK = """
+import sys
+from pathlib import Path
+from projects import RECIPE
+from up import team_up
+
+with team_up(Path(sys.argv[1]), {}) as team:
+    team.call("deploy", RECIPE)
+    run = team.wait_for(lambda: team.runs(manifest=None))[0]
+    assert team.wait_for(lambda: team.over(run))["state_type"] == "COMPLETED"
+    (version,) = team.call("models", "review-sentiment")
+    assert version["aliases"] == ["champion"]
+    assert team.call("audit")["problems"] == []
+    assert {each["state"] for each in team.call("doctor")} <= {"good", "note"}
+"""
+
+
+@pytest.fixture(autouse=True)
+def namespaces() -> None:
+    """Without them nothing would be shown."""
     probe = subprocess.run([*INSIDE, "/bin/true"], capture_output=True, text=True)
     assert probe.returncode == 0, f"this machine allows no network namespace, so nothing is shown: {probe.stderr}"
+
+
+def test_a_run_needs_no_network(project):
+    """Where there is no network, the whole small run ends with a champion."""
     summary, _ = project.run_and_log(inside=INSIDE)
     assert (summary["verdict"]["outcome"], summary["alias"]) == ("promote", "champion")
+
+
+def test_a_team_needs_no_network(tmp_path):
+    """Servers, workers, deployments and the watch: what is there is trained on, and the audit and the doctor agree."""
+    done = subprocess.run(
+        [*INSIDE, sys.executable, "-c", WALK, str(tmp_path)],
+        env=environment_for(PYTHONPATH=str(Path(__file__).parents[1] / "support")),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

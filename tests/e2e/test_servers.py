@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import has_browser, page
 from projects import ROOT, SMALL_STAGES, Project, make_project, processes_below
 from servers import ask_prefect, call, commands, environment_for, free_port, postgres_server, serving
 
@@ -160,6 +161,19 @@ def test_a_run_from_a_laptop_is_in_the_shared_ledger_and_store(team: Team, lapto
     assert not [
         path.name for path in team.project.home.iterdir() if path.name in {"store", "graftwork.db", "mlflow.db"}
     ]
+
+
+@pytest.mark.skipif(not has_browser(), reason="Debian's chromium is not installed")
+def test_people_see_the_run_and_the_model(team: Team, laptop_run: Any) -> None:
+    """The pages of both servers in a browser: the run with its tasks and artifacts, the version with its figures."""
+    (run,) = team.ask_prefect("flow_runs")[:1]
+    seen = page(f"http://localhost:{team.places['4200']}/runs/flow-run/{run['id']}")
+    assert run["name"] in seen
+    assert "Completed" in seen
+    assert team.mlflow in seen
+    seen = page(f"{team.mlflow}/#/models/{MODEL}/versions/1")
+    assert "champion" in seen
+    assert laptop_run["bundle"][:12] in seen
 
 
 def test_a_worker_does_the_same_and_reuses_everything(team: Team, laptop_run: Any, worker_run: dict[str, Any]) -> None:

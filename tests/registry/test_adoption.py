@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from servers import environment_for, free_port, serving
 from tiny import land_reviews, resolve_run, write_project
@@ -190,6 +191,17 @@ def test_it_predicts_files_as_ours_do(team: Team) -> None:
     (team.folder / "made.csv").write_text("text,label\nit was too much,no\n")
     with pytest.raises(RegistryError, match="tiny/1: its process died of SIGKILL"):
         score_file(team.workspace, "tiny", team.folder / "made.csv", output, prefix="p_")
+    with pytest.raises(RegistryError, match="tiny/1: it was made elsewhere and has a precision of its own"):
+        score_file(team.workspace, "tiny", team.folder / "made.csv", output, prefix="p_", precision="bfloat16")
+
+
+def test_one_that_gives_no_answer_is_ended(team: Team) -> None:
+    """With all that it started, after the time that the settings give it."""
+    team.register("sentiment-prod")
+    hasty = replace(team.workspace, settings=team.workspace.settings.model_copy(update={"adopted_seconds": 1.0}))
+    with pytest.raises(RegistryError, match="it gave no answer within 1 s, and was ended GRAFTWORK_ADOPTED_SECONDS"):
+        adopt(hasty, load_recipe(team.folder / "recipe.yaml"), "sentiment-prod/1", "serves since May")
+    assert not [each for each in psutil.Process().children(recursive=True) if "mlflow" in " ".join(each.cmdline())]
 
 
 @pytest.mark.parametrize(
