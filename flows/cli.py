@@ -150,6 +150,16 @@ def choose(
 
 
 @app.command(group=MAKE)
+def families(*, json: Json = False) -> None:
+    """List the architectures that can be trained: what they are known as, how they are cut, pooled and adapted."""
+    from flows import console
+    from graftwork import api
+
+    found = api.families()
+    _print(json, [asdict(family) for family in found], console.families_table(found))
+
+
+@app.command(group=MAKE)
 def plan(
     recipe: Path, *, set_: Set = (), limit_rows: LimitRows = None, probe: Probe = False, json: Json = False
 ) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from graftwork.choice import Candidate, Choice
     from graftwork.data.manifest import DatasetManifest
     from graftwork.health import Finding
+    from graftwork.models.catalog import FamilyFacts
     from graftwork.registry.approvals import Approval
     from graftwork.registry.versions import ListedVersion
     from graftwork.retention import Leftover
@@ -340,6 +341,15 @@ def _pages(settings: "Settings") -> Iterator[Text]:
         yield Text(f"Prefect  PREFECT_HOME={settings.home / 'prefect'} prefect server start")
     if settings.is_mlflow_embedded:
         yield Text(f"MLflow   mlflow server --backend-store-uri {settings.mlflow_uri}")
+
+
+def families_table(families: "Sequence[FamilyFacts]") -> Table:
+    """Every architecture, one a line."""
+    table = Table("model_type", "known as", "depth groups", "pooling", "attention", box=None, header_style="dim")
+    for family in families:
+        groups = ", ".join(family.depth_groups)
+        table.add_row(family.architecture, family.known_as, groups, family.pooling, family.attention_layers)
+    return table
 
 
 def _minute(moment: str) -> str:

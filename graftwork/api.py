@@ -21,6 +21,7 @@ from graftwork.workspace import Workspace
 if TYPE_CHECKING:
     from graftwork.choice import Choice
     from graftwork.data.handover import HandedIn
+    from graftwork.models.catalog import FamilyFacts
     from graftwork.promotion.approval import Decision, Outcome
     from graftwork.registry.approvals import Approval
     from graftwork.registry.audit import Audit
@@ -67,6 +68,13 @@ def init(
     from graftwork.starter import write_recipe
 
     return write_recipe(data, text, label, checkpoint, output, threshold=threshold, name=name, text_pair=text_pair)
+
+
+def families() -> "tuple[FamilyFacts, ...]":
+    """Every architecture that can be trained, with what its users have to know."""
+    from graftwork.models.catalog import list_families
+
+    return list_families()
 
 
 def predict(

@@ -27,7 +27,7 @@ from graftwork.evaluation.predictions import (
 )
 from graftwork.models.catalog import FAMILIES, family_of
 from graftwork.recipe import Recipe
-from graftwork.training.plan import DEFAULT_POOLING, longest_input
+from graftwork.training.plan import longest_input, pooling_of
 from graftwork.training.precision import resolve_precision
 from graftwork.workspace import Workspace
 
@@ -149,7 +149,7 @@ def _measure(
     )
     frozen = load_frozen(
         folder,
-        pooling=recipe.input.pooling or lock.pooling or DEFAULT_POOLING,
+        pooling=pooling_of(recipe, lock),
         max_tokens=min(recipe.input.max_tokens, limit or recipe.input.max_tokens),
         precision=resolve_precision(recipe.train.precision),
         store=workspace.store,

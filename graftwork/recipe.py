@@ -215,7 +215,7 @@ class InputSection(Section):
         str | tuple[str, str], PlainValidator(_text_columns, json_schema_input_type=str | tuple[str, str])
     ] = Field(description="A column, or two for pairs of texts.")
     max_tokens: Count = 128
-    pooling: Literal["mean", "cls", "max", "attention"] | None = Field(
+    pooling: Literal["mean", "cls", "last", "max", "attention"] | None = Field(
         default=None, description="By default what the checkpoint was made with."
     )
 

@@ -22,7 +22,7 @@ from graftwork.checkpoints.safety import (
     read_tensor_shapes,
     select_files,
 )
-from graftwork.checkpoints.tokenizer import check_tokenizer
+from graftwork.checkpoints.tokenizer import Architectures, check_tokenizer
 from graftwork.errors import CheckpointError, Problem, raise_if
 from graftwork.fingerprint import digest, walk_files
 from graftwork.recipe import Recipe
@@ -32,7 +32,7 @@ from graftwork.workspace import Workspace
 LOCK = "lock.json"  # of a candidate, in the store
 
 
-def retrieve_checkpoint(recipe: Recipe, workspace: Workspace, architectures: Collection[str]) -> CheckpointLock:
+def retrieve_checkpoint(recipe: Recipe, workspace: Workspace, architectures: Architectures) -> CheckpointLock:
     """The lock of the recipe's checkpoint, its verified files in the store under `lock.key`.
 
     The files must be those of the lockfile beside the recipe; where there is none yet, it is written. architectures:
@@ -57,7 +57,7 @@ def retrieve_checkpoint(recipe: Recipe, workspace: Workspace, architectures: Col
 
 
 def retrieve_candidate(
-    source: str, recipe: Recipe, workspace: Workspace, architectures: Collection[str]
+    source: str, recipe: Recipe, workspace: Workspace, architectures: Architectures
 ) -> CheckpointLock:
     """The lock of a checkpoint that the recipe might name instead, its verified files in the store.
 
@@ -80,7 +80,7 @@ def retrieve_candidate(
     return lock
 
 
-def lock_checkpoint(recipe: Recipe, workspace: Workspace, architectures: Collection[str]) -> CheckpointLock:
+def lock_checkpoint(recipe: Recipe, workspace: Workspace, architectures: Architectures) -> CheckpointLock:
     """Pin the recipe's checkpoint as it is now: a new lockfile, and a branch in the recipe becomes its commit.
 
     Nothing is written if the checkpoint can't be used. The recipe is changed in that one word.
@@ -116,7 +116,7 @@ def _take_in(
     reference: Reference,
     root: Path,
     workspace: Workspace,
-    architectures: Collection[str],
+    architectures: Architectures,
     locked: CheckpointLock | None = None,
 ) -> CheckpointLock:
     """Gather, check, compare with the lock if there is one, and publish."""
@@ -165,17 +165,18 @@ def _selected(folder: Path, reference: Reference) -> tuple[str, ...]:
     return names
 
 
-def _inspect(folder: Path, reference: Reference, architectures: Collection[str]) -> CheckpointLock:
+def _inspect(folder: Path, reference: Reference, architectures: Architectures) -> CheckpointLock:
     """The lock of gathered files, or every reason not to load them."""
     where = str(reference)
-    problems = [*check_configs(folder, where, architectures), *check_weights(folder, where)]
-    raise_if([*problems, *check_tokenizer(folder, where)], CheckpointError)
+    raise_if([*check_configs(folder, where, architectures), *check_weights(folder, where)], CheckpointError)
+    architecture = str(read_object(folder / "config.json")["model_type"])
+    raise_if(check_tokenizer(folder, where, architectures[architecture]), CheckpointError)
     version, stated = package_metadata(reference) if reference.scheme == "pkg" else (reference.revision, None)
     return CheckpointLock(
         source=str(reference),
         revision=version,
         licence=licence_of(folder) or (stated.lower() if stated else None),
-        architecture=read_object(folder / "config.json")["model_type"],
+        architecture=architecture,
         pooling=_pooling(folder),
         dtypes=tuple(sorted({dtype for _, dtype in read_tensor_shapes(folder).values()})),
         files=list_files(folder, tuple(path.relative_to(folder).as_posix() for path in walk_files(folder))),
@@ -185,12 +186,12 @@ def _inspect(folder: Path, reference: Reference, architectures: Collection[str])
 def _pooling(folder: Path) -> str | None:
     """How sentence-transformers pools this encoder, where it says so and we can do the same."""
     config = read_object(folder / POOLING) if (folder / POOLING).is_file() else {}
-    keys = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens"}
+    keys = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens", "last": "lasttoken"}
     modes = [mode for mode, key in keys.items() if config.get(f"pooling_mode_{key}")]
     return modes[0] if len(modes) == 1 else None
 
 
-def _use_problems(lock: CheckpointLock, licences: Collection[str], architectures: Collection[str]) -> Iterator[Problem]:
+def _use_problems(lock: CheckpointLock, licences: Collection[str], architectures: Architectures) -> Iterator[Problem]:
     allowed = {licence.lower() for licence in licences}
     if lock.licence is None:
         hint = "state it as `license:` in the front matter of its README.md"

@@ -1,13 +1,12 @@
 """What a tokenizer must be to fit its model: its ids have rows in the embedding, its special tokens are there."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from graftwork.checkpoints.safety import read_object, read_tensor_shapes
 from graftwork.errors import Problem, shorten
 
-EMBEDDING = "embeddings.word_embeddings.weight"
 # Where nothing is declared, a token goes by one of these names (BERT's or RoBERTa's).
 CONVENTION = {
     "pad_token": ("[PAD]", "<pad>"),
@@ -17,7 +16,19 @@ CONVENTION = {
 }
 
 
-def check_tokenizer(folder: Path, where: str) -> Iterator[Problem]:
+class Architecture(Protocol):
+    """table: the end of the name of the tensor with a row for each token. special_tokens: kinds it must have."""
+
+    @property
+    def table(self) -> str: ...
+    @property
+    def special_tokens(self) -> tuple[str, ...]: ...
+
+
+Architectures = Mapping[str, Architecture]  # by `model_type`
+
+
+def check_tokenizer(folder: Path, where: str, architecture: Architecture) -> Iterator[Problem]:
     """Ids beyond the embedding (an IndexError in the middle of training) and special tokens that do not exist."""
     try:
         vocabulary = _vocabulary(folder)
@@ -28,9 +39,10 @@ def check_tokenizer(folder: Path, where: str) -> Iterator[Problem]:
         yield Problem("there is no vocabulary: neither tokenizer.json, vocab.txt nor vocab.json lists a token", where)
         return
     shapes = read_tensor_shapes(folder)
-    rows = next((shape[0] for name, (shape, _) in shapes.items() if name.endswith(EMBEDDING) and len(shape) == 2), None)
+    table = architecture.table
+    rows = next((shape[0] for name, (shape, _) in shapes.items() if name.endswith(table) and len(shape) == 2), None)
     if rows is None:
-        yield Problem(f"there is no embedding: no tensor ends with {EMBEDDING}", where)
+        yield Problem(f"there is no embedding: no tensor ends with {table}", where)
         return
     declared = read_object(folder / "config.json").get("vocab_size")
     if declared != rows:
@@ -38,15 +50,19 @@ def check_tokenizer(folder: Path, where: str) -> Iterator[Problem]:
     token, last = max(vocabulary.items(), key=lambda item: item[1])
     if last >= rows:
         yield Problem(f"the token {shorten(token)!r} has id {last}, the embedding has {rows} rows", where)
-    yield from _check_special(folder, vocabulary, where)
+    yield from _check_special(folder, vocabulary, where, architecture.special_tokens)
 
 
-def _check_special(folder: Path, vocabulary: Mapping[str, int], where: str) -> Iterator[Problem]:
+def _check_special(
+    folder: Path, vocabulary: Mapping[str, int], where: str, needed: Collection[str]
+) -> Iterator[Problem]:
     declared: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             declared |= {key: value for key, value in read_object(folder / name).items() if key in CONVENTION and value}
     for kind, usual in CONVENTION.items():
+        if kind not in needed and kind not in declared:
+            continue
         token = declared.get(kind, usual)
         names = (token["content"],) if isinstance(token, dict) else (token,) if isinstance(token, str) else tuple(token)
         if not any(name in vocabulary for name in names):

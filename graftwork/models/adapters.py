@@ -49,10 +49,12 @@ def adapter_parameters(rank: int, dora: bool, outputs: int, inputs: int) -> int:
 class AttachedAdapters:
     """Adapters beside the layers of a body, which they freeze; drawn from `seed`, they change no output at first.
 
-    base: store key of what holds the weights of the body that they belong to.
+    base: store key of what holds the weights of the body that they belong to. is_transposed: as of its family.
     """
 
-    def __init__(self, body: "nn.Module", adapters: Adapters, seed: int, base: str) -> None:
+    def __init__(
+        self, body: "nn.Module", adapters: Adapters, seed: int, base: str, is_transposed: bool = False
+    ) -> None:
         import torch
         from peft import LoraConfig, LoraModel
 
@@ -62,6 +64,7 @@ class AttachedAdapters:
             lora_alpha=adapters.alpha,
             lora_dropout=adapters.dropout,
             use_dora=adapters.dora,
+            fan_in_fan_out=is_transposed,
             target_modules=self._layers,
             base_model_name_or_path=f"graftwork://{base}",  # by which no hub finds anything
         )

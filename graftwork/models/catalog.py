@@ -1,50 +1,147 @@
-"""Every supported architecture, one line each, and how its parameters fall into depth groups.
+"""Every supported architecture, one entry each, and how its parameters fall into depth groups.
 
-Depth 0 holds the embeddings, then come the blocks in order, last the head. Everything here works on tensor names, so a
-plan can be made from a checkpoint's header without loading a weight.
+Depth 0 holds the embeddings, then come the blocks in order, then the neck where there is one, last the head. Everything
+here works on tensor names, so a plan can be made from a checkpoint's header without loading a weight.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import ClassVar
 
 from graftwork.errors import CheckpointError
 
+# What a module below a cut does in the part above it, where activations come in that it had its share in.
+HANDS_ON, ADDS_NOTHING, IS_GONE = "hands on", "adds nothing", "is gone"
+# Tokens that an encoder puts around a text, or in the place of what it lacks.
+ENCODER_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token")
+
 
 @dataclass(frozen=True)
 class TextFamily:
-    """Where an encoder keeps its parts: prefixes of tensor names inside the bare model.
+    """Where a model keeps its parts: prefixes of tensor names inside the bare model.
 
-    attention: prefix of its layers inside a block. has_offset: its first token's position is the one after the
-    padding token's id, not 0.
+    known_as: families of checkpoints that are made so. neck: what comes after the last block. attention: prefix of its
+    layers inside a block. table: the end of the name of the tensor that has a row for each token. special_tokens: kinds
+    that its tokenizer must have. pooling: how its tokens become one state where neither the recipe nor the checkpoint
+    says. above: what modules below a cut do in the part above it. has_offset: its first token's position is the one
+    after the padding token's id, not 0. is_transposed: its linear layers keep their weights as (inputs, outputs).
+    renamed: names in the checkpoint, without the base model's prefix, that are others in the model. lender: inside a
+    block, the module of the lowest one that lends its bias of positions to all others. stale: pattern of names that old
+    files hold and no model has. unused: prefixes of what a checkpoint may hold for other uses.
     """
 
+    known_as: str
     blocks: str
     embeddings: tuple[str, ...] = ("embeddings.",)
+    neck: tuple[str, ...] = ()
     attention: str = "attention."
+    table: str = "embeddings.word_embeddings.weight"
+    special_tokens: tuple[str, ...] = ENCODER_TOKENS
+    pooling: str = "mean"
+    above: Mapping[str, str] = field(default_factory=lambda: {"embeddings": HANDS_ON})
     base_prefix: str = ""
     has_offset: bool = False
+    is_transposed: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    lender: str = ""
+    stale: str = r"(?!)"
     unused: tuple[str, ...] = ("pooler.",)
+
+    def name_of(self, tensor: str) -> str:
+        """What a checkpoint's tensor is called in the bare model."""
+        name = tensor.removeprefix(self.base_prefix)
+        return self.renamed.get(name, name)
 
 
 FAMILIES: Mapping[str, TextFamily] = {
-    "bert": TextFamily("encoder.layer.", base_prefix="bert.", unused=("pooler.", "cls.", "classifier.")),
-    "roberta": TextFamily(
-        "encoder.layer.", base_prefix="roberta.", has_offset=True, unused=("pooler.", "lm_head.", "classifier.")
+    "bert": TextFamily(
+        "BERT, MiniLM, BGE, E5", "encoder.layer.", base_prefix="bert.", unused=("pooler.", "cls.", "classifier.")
     ),
-    "ernie": TextFamily("encoder.layer.", base_prefix="ernie.", unused=("pooler.", "cls.", "classifier.")),
+    "roberta": TextFamily(
+        "RoBERTa",
+        "encoder.layer.",
+        base_prefix="roberta.",
+        has_offset=True,
+        unused=("pooler.", "lm_head.", "classifier."),
+    ),
+    "ernie": TextFamily("ERNIE", "encoder.layer.", base_prefix="ernie.", unused=("pooler.", "cls.", "classifier.")),
     "electra": TextFamily(
+        "ELECTRA (its discriminator)",
         "encoder.layer.",
         embeddings=("embeddings.", "embeddings_project."),
+        above={"embeddings": HANDS_ON, "embeddings_project": HANDS_ON},
         base_prefix="electra.",
         unused=("discriminator_predictions.", "generator_predictions.", "generator_lm_head.", "classifier."),
     ),
     "distilbert": TextFamily(
+        "DistilBERT",
         "transformer.layer.",
         base_prefix="distilbert.",
         unused=("vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pre_classifier.", "classifier."),
+    ),
+    # All blocks read the embeddings of relative positions; the convolution, where there is one, follows the first.
+    "deberta-v2": TextFamily(
+        "DeBERTa v2 and v3",
+        "encoder.layer.",
+        embeddings=("embeddings.", "encoder.rel_embeddings.", "encoder.LayerNorm.", "encoder.conv."),
+        above={"embeddings": HANDS_ON, "encoder.conv": IS_GONE},
+        base_prefix="deberta.",
+        unused=("pooler.", "cls.", "lm_predictions.", "mask_predictions.", "classifier."),
+    ),
+    "modernbert": TextFamily(
+        "ModernBERT",
+        "layers.",
+        neck=("final_norm.",),
+        attention="attn.",
+        table="embeddings.tok_embeddings.weight",
+        base_prefix="model.",
+        unused=("head.", "decoder.", "classifier."),
+    ),
+    "gpt2": TextFamily(
+        "GPT-2, DistilGPT2",
+        "h.",
+        embeddings=("wte.", "wpe."),
+        neck=("ln_f.",),
+        attention="attn.",
+        table="wte.weight",
+        special_tokens=(),
+        pooling="last",
+        above={"wte": IS_GONE, "wpe": ADDS_NOTHING, "drop": HANDS_ON},
+        base_prefix="transformer.",
+        is_transposed=True,
+        stale=r"h\.\d+\.attn\.(masked_)?bias",
+        unused=("lm_head.", "score."),
+    ),
+    "llama": TextFamily(
+        "Llama, TinyLlama, SmolLM",
+        "layers.",
+        embeddings=("embed_tokens.",),
+        neck=("norm.",),
+        attention="self_attn.",
+        table="embed_tokens.weight",
+        special_tokens=(),
+        pooling="last",
+        above={"embed_tokens": IS_GONE},
+        base_prefix="model.",
+        stale=r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
+        unused=("lm_head.", "score."),
+    ),
+    # Its encoder alone; some files hold the table of tokens twice, for both its names.
+    "t5": TextFamily(
+        "T5, Flan-T5, Sentence-T5 (the encoder)",
+        "block.",
+        embeddings=("embed_tokens.",),
+        neck=("final_layer_norm.",),
+        attention="layer.0.",
+        table="shared.weight",
+        special_tokens=("pad_token", "unk_token"),
+        above={"embed_tokens": IS_GONE},
+        base_prefix="encoder.",
+        renamed={"shared.weight": "embed_tokens.weight"},
+        lender="layer.0.SelfAttention",
+        unused=("decoder.", "lm_head.", "final_projection.", "linear."),
     ),
 }
 
@@ -60,6 +157,31 @@ class DepthGroup:
     prefixes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class FamilyFacts:
+    """What users of an architecture have to know. depth_groups: shallowest first, where there are n blocks."""
+
+    architecture: str
+    known_as: str
+    depth_groups: tuple[str, ...]
+    pooling: str
+    attention_layers: str
+
+
+def list_families() -> tuple[FamilyFacts, ...]:
+    """Every architecture of the catalog, by its `model_type`."""
+    return tuple(
+        FamilyFacts(
+            architecture=name,
+            known_as=family.known_as,
+            depth_groups=("embeddings", "block.0 … block.n-1", *(["neck"] if family.neck else []), "head"),
+            pooling=family.pooling,
+            attention_layers=f"{family.blocks}i.{family.attention}*",
+        )
+        for name, family in FAMILIES.items()
+    )
+
+
 def family_of(architecture: str) -> TextFamily:
     """The family of a `model_type`; CheckpointError names the known ones."""
     if architecture not in FAMILIES:
@@ -70,7 +192,7 @@ def family_of(architecture: str) -> TextFamily:
 def depth_groups(
     family: TextFamily, shapes: Mapping[str, tuple[int, ...]], head_parameters: int
 ) -> tuple[DepthGroup, ...]:
-    """The depth groups of a classifier on this body: `embeddings`, `block.0` … `block.n-1`, `head`.
+    """The depth groups of a classifier on this body: `embeddings`, `block.0` … `block.n-1`, `neck`, `head`.
 
     shapes: tensor name -> shape, as in the checkpoint's header (with or without the base model's prefix). The head's
     group is all that is new: what pools the tokens, too, where that is learnt.
@@ -78,21 +200,23 @@ def depth_groups(
     """
     sizes: dict[str, int] = {}
     strangers = []
-    for full_name, shape in shapes.items():
-        name = full_name.removeprefix(family.base_prefix)
+    for name, (full_name, shape) in {family.name_of(each): (each, shapes[each]) for each in shapes}.items():
         group = _group_name(family, name)
+        if re.fullmatch(family.stale, name):
+            continue
         if group is not None:
             sizes[group] = sizes.get(group, 0) + prod(shape)
         elif not name.startswith(family.unused):
             strangers.append(full_name)
-    blocks = sorted((name for name in sizes if name != "embeddings"), key=_block_index)
+    blocks = sorted((name for name in sizes if name.startswith("block.")), key=_block_index)
     if "embeddings" not in sizes or [_block_index(name) for name in blocks] != list(range(len(blocks))) or not blocks:
         raise CheckpointError(f"no {family.embeddings[0]}* or no unbroken {family.blocks}0… among the tensors")
     if strangers:
         raise CheckpointError(*(f"tensor {name} belongs to no part of this architecture" for name in strangers))
     prefixes = {"embeddings": tuple(f"body.{prefix}" for prefix in family.embeddings)}
     prefixes |= {name: (f"body.{family.blocks}{_block_index(name)}.",) for name in blocks}
-    body = [DepthGroup(name, depth, sizes[name], prefixes[name]) for depth, name in enumerate(["embeddings", *blocks])]
+    prefixes |= {"neck": tuple(f"body.{prefix}" for prefix in family.neck)} if "neck" in sizes else {}
+    body = [DepthGroup(name, depth, sizes[name], each) for depth, (name, each) in enumerate(prefixes.items())]
     return (*body, DepthGroup("head", len(body), head_parameters, ("pool.", "head.")))
 
 
@@ -100,16 +224,19 @@ def block_layers(family: TextFamily, shapes: Mapping[str, tuple[int, ...]]) -> d
     """The linear layers of each block: depth group -> name inside the block -> (outputs, inputs)."""
     layers: dict[str, dict[str, tuple[int, int]]] = {}
     for full_name in sorted(shapes):
-        name, shape = full_name.removeprefix(family.base_prefix), shapes[full_name]
-        block = re.fullmatch(re.escape(family.blocks) + r"(\d+)\.(.+)\.weight", name)
+        name, shape = family.name_of(full_name), shapes[full_name]
+        block = re.fullmatch(re.escape(family.blocks) + r"(\d+)\.(.+(?<!_bias))\.weight", name)  # a bias is a table
         if block and len(shape) == 2:
-            layers.setdefault(f"block.{block[1]}", {})[block[2]] = (shape[0], shape[1])
+            outputs, inputs = shape[::-1] if family.is_transposed else shape
+            layers.setdefault(f"block.{block[1]}", {})[block[2]] = (outputs, inputs)
     return layers
 
 
 def _group_name(family: TextFamily, name: str) -> str | None:
     if name.startswith(family.embeddings):
         return "embeddings"
+    if family.neck and name.startswith(family.neck):
+        return "neck"
     block = re.match(re.escape(family.blocks) + r"(\d+)\.", name)
     return f"block.{block[1]}" if block else None
 

@@ -1,12 +1,15 @@
 """A classifier cut in two at a depth: the part below, which gives a row's activations, and the part that goes on."""
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from graftwork.models.catalog import family_of
+from graftwork.models.catalog import ADDS_NOTHING, HANDS_ON, IS_GONE, family_of
 from graftwork.models.serving import TextClassifier
 
 M = TypeVar("M", bound=nn.Module)
@@ -24,11 +27,41 @@ class CutModel:
     upper: TextClassifier
 
 
-class GivenActivations(nn.Module):
-    """Stands where the embeddings were: what comes in as ids is what the part below has computed."""
+class FromActivations(nn.Module):
+    """A body that is given activations in the place of token ids."""
 
-    def forward(self, input_ids: Tensor, *_others: Any, **_named: Any) -> Tensor:
-        return input_ids
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        return self.body(inputs_embeds=input_ids, attention_mask=attention_mask)
+
+
+class NeckAlone(nn.Module):
+    """A body of which no block is left."""
+
+    def __init__(self, body: nn.Module, neck: Sequence[str]) -> None:
+        super().__init__()
+        self.neck = nn.Sequential(*(body.get_submodule(prefix.rstrip(".")) for prefix in neck))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:  # noqa: ARG002
+        return SimpleNamespace(last_hidden_state=self.neck(input_ids))
+
+
+class HandsOn(nn.Module):
+    """Stands where something was done to activations already: what comes in goes out."""
+
+    def forward(self, *given: Any, **named: Any) -> Tensor:
+        every = (*given, *named.values())
+        return next(each for each in every if isinstance(each, Tensor) and each.is_floating_point())
+
+
+class AddsNothing(nn.Module):
+    """Stands where positions were added that are in the activations already."""
+
+    def forward(self, *_given: Any) -> Tensor:
+        return torch.zeros(())
 
 
 class HeadAlone(nn.Module):
@@ -42,19 +75,52 @@ class HeadAlone(nn.Module):
         return self.head(vectors)
 
 
-def cut_at(model: TextClassifier, depth: int) -> CutModel:
-    """The classifier cut above its embeddings and its `depth` lowest blocks.
+REPLACED: Mapping[str, type[nn.Module] | None] = {HANDS_ON: HandsOn, ADDS_NOTHING: AddsNothing, IS_GONE: None}
 
-    Families whose bodies end with the last block can be cut so; those of the catalog do.
-    """
+
+def cut_at(model: TextClassifier, depth: int) -> CutModel:
+    """The classifier cut above its embeddings and its `depth` lowest blocks; its neck, if it has one, is above."""
     config: Any = model.body.config
     family = family_of(config.model_type)
     path = family.blocks.rstrip(".").split(".")
-    embeddings = {prefix.rstrip("."): nn.Identity() for prefix in family.embeddings if hasattr(model.body, prefix[:-1])}
-    upper = _shallow_copy(model)
-    upper.body = _with_blocks(model.body, path, slice(depth, None))
-    upper.body._modules.update(embeddings | {"embeddings": GivenActivations()})
-    return CutModel(_with_blocks(model.body, path, slice(None, depth)), upper)
+    upper, body = _shallow_copy(model), _with_blocks(model.body, path, slice(depth, None))
+    for name, does in family.above.items():
+        _replace(body, name.split("."), REPLACED[does])
+    if family.lender:
+        _lend(model.body, body, path, family.lender)
+    has_blocks = any(body.get_submodule(".".join(path)).children())
+    upper.body = FromActivations(body) if has_blocks else NeckAlone(body, family.neck)
+    lower = _with_blocks(model.body, path, slice(None, depth))
+    for prefix in family.neck:
+        _replace(lower, [prefix.rstrip(".")], HandsOn)
+    return CutModel(lower, upper)
+
+
+def _lend(whole: nn.Module, body: nn.Module, path: list[str], lender: str) -> None:
+    """Give the lowest block that is left the bias of positions that the lowest block of the whole computes for all."""
+    blocks = body.get_submodule(".".join(path))
+    if not any(blocks.children()):
+        return
+    owner = whole.get_submodule(".".join([*path, "0", lender]))
+    places = ["0", *lender.split(".")]
+    borrower: Any = blocks
+    for place in places:
+        borrower._modules[place] = _shallow_copy(borrower.get_submodule(place))
+        borrower = borrower._modules[place]
+    borrower.has_relative_attention_bias = True
+    borrower.relative_attention_bias = owner.relative_attention_bias
+
+
+def _replace(body: nn.Module, path: list[str], kind: type[nn.Module] | None) -> None:
+    """Put another module at the end of the path, if there is one: the body is its own copy, what lies in it is not."""
+    first, *rest = path
+    if body._modules.get(first) is None:
+        return
+    if rest:
+        body._modules[first] = _shallow_copy(body.get_submodule(first))
+        _replace(body.get_submodule(first), rest, kind)
+    else:
+        body._modules[first] = None if kind is None else kind()
 
 
 def _with_blocks(body: nn.Module, path: list[str], kept: slice) -> nn.Module:

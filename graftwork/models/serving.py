@@ -22,6 +22,9 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "serving.json"
 BATCH_TOKENS = 4096
+# What transformers gives a pooling layer of its own if nobody tells it not to.
+POOLED = ("bert", "roberta", "ernie")
+WITH_DECODER = ("t5",)
 # Rows are padded to one of these lengths and batched with rows of the same: little padding, and few shapes to plan for.
 LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
@@ -73,7 +76,7 @@ class TextClassifier(nn.Module):
 
 
 class Pooling(nn.Module):
-    """One state for a row's tokens: the `mean` or the `max` of them, the first one's (`cls`), or by `attention`.
+    """One state for a row's tokens: their `mean` or `max`, that of the first (`cls`) or the `last`, or by `attention`.
 
     That is their mean, weighed by how well they answer a query, which is learnt; at first all weigh the same.
     Method: a learnt query (Yang et al. 2016), its answers scaled as by Vaswani et al. (2017).
@@ -89,6 +92,8 @@ class Pooling(nn.Module):
         """(batch, tokens, hidden) states and (batch, tokens) mask -> (batch, hidden)."""
         if self.kind == "cls":
             return states[:, 0]
+        if self.kind == "last":
+            return states[torch.arange(len(states)), attention_mask.sum(1) - 1]
         mask = attention_mask.unsqueeze(-1)
         if self.kind == "max":
             return states.masked_fill(mask == 0, -torch.inf).amax(1)
@@ -120,17 +125,19 @@ def make_body(folder: Path, has_weights: bool = False) -> tuple[nn.Module, dict[
     has_weights: read the folder's weights too; the report then lists missing, unexpected and mismatched tensors.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # what was not loaded is returned, and judged by the caller
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    extra = {} if config.model_type in ("electra", "distilbert") else {"add_pooling_layer": False}
+    config.use_cache = False  # of what decoders would keep for the next token
+    extra = {"add_pooling_layer": False} if config.model_type in POOLED else {}
+    kind = AutoModelForTextEncoding if config.model_type in WITH_DECODER else AutoModel
     if not has_weights:
-        return AutoModel.from_config(config, dtype=torch.float32, **extra), {}
-    return AutoModel.from_pretrained(
+        return _encoder_of(kind.from_config(config, dtype=torch.float32, **extra)), {}
+    model, report = kind.from_pretrained(
         folder,
         config=config,
         dtype=torch.float32,
@@ -140,6 +147,12 @@ def make_body(folder: Path, has_weights: bool = False) -> tuple[nn.Module, dict[
         output_loading_info=True,
         **extra,
     )
+    return _encoder_of(model), report
+
+
+def _encoder_of(model: Any) -> nn.Module:
+    """The part that reads, of a model that could write, too."""
+    return model.encoder if model.config.model_type in WITH_DECODER else model
 
 
 class TextEncoder:
@@ -166,7 +179,7 @@ class TextEncoder:
 
     def pad(self, rows: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tensor]:
         """Ids and attention mask, both (rows, length)."""
-        ids = torch.full((len(rows), length), int(self.tokenizer.pad_token_id))
+        ids = torch.full((len(rows), length), int(self.tokenizer.pad_token_id or 0))  # masked, whatever it is
         mask = torch.zeros_like(ids)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)

@@ -1,5 +1,6 @@
 """Text classifiers on pretrained encoders: loaded with every tensor accounted for."""
 
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -86,10 +87,15 @@ def _loading_problems(family: TextFamily, report: dict[str, Any]) -> list[Proble
     unexpected = [
         Problem(f"tensor {name} of the checkpoint belongs to no part of the model")
         for name in sorted(report["unexpected_keys"])
-        if not name.removeprefix(family.base_prefix).startswith(family.unused)
+        if not _is_left_out(family, family.name_of(name))
     ]
     mismatched = [
         Problem(f"tensor {name} has shape {tuple(found)} in the checkpoint, {tuple(wanted)} in the model")
         for name, found, wanted in sorted(report["mismatched_keys"])
     ]
     return missing + unexpected + mismatched
+
+
+def _is_left_out(family: TextFamily, name: str) -> bool:
+    """Whether the classifier has no use for a tensor that the checkpoint may hold."""
+    return name.startswith(family.unused) or re.fullmatch(family.stale, name) is not None

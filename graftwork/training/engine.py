@@ -19,6 +19,7 @@ from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of, to_json
 from graftwork.models import serving
 from graftwork.models.adapters import AttachedAdapters
+from graftwork.models.catalog import family_of
 from graftwork.models.prefix import HeadAlone, cut_at
 from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRows, arithmetic_of
 from graftwork.models.serving import WEIGHTS, ServingConfig, Text, TextClassifier, TextEncoder, hidden_size, pick_device
@@ -271,7 +272,8 @@ def attach_adapters(run: ResolvedRun, index: int, model: TextClassifier) -> Atta
     warm = run.plan.start.warm
     first = warm.key if warm else run.lock.key
     keys = [first, *(stage.key for stage in run.plan.stages[:index] if stage.rates.keys() != {"head"})]
-    attached = AttachedAdapters(model.body, adapters, seed_of(run.plan.seed, index, "adapters"), base=keys[-1])
+    seed, family = seed_of(run.plan.seed, index, "adapters"), family_of(run.lock.architecture)
+    attached = AttachedAdapters(model.body, adapters, seed, keys[-1], family.is_transposed)
     quicken_dropout(model, pick_device())
     return attached
 

@@ -40,8 +40,9 @@ from graftwork.training.start import FROM_CHECKPOINT, Start
 # Raised by hand when what a stage or a bundle means changes: then, and only then, trained work is done again.
 STAGE_VERSION = 3
 BUNDLE_VERSION = 3
-DEFAULT_POOLING = "mean"
 RUN_RECORD = "run.json"
+# As config.json names them, architecture by architecture: the width of a state, the longest input.
+WIDTHS, LENGTHS = ("hidden_size", "dim", "n_embd", "d_model"), ("max_position_embeddings", "n_positions")
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
 
@@ -112,9 +113,14 @@ def model_facts(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock)
         "checkpoint": lock.digest,
         "classes": manifest.classes,
         "columns": recipe.input.columns,
-        "pooling": recipe.input.pooling or lock.pooling or DEFAULT_POOLING,
+        "pooling": pooling_of(recipe, lock),
         "hidden_layers": recipe.head.layers,
     }
+
+
+def pooling_of(recipe: Recipe, lock: CheckpointLock) -> str:
+    """What the recipe says, else what the checkpoint was made with, else what its family is used with."""
+    return recipe.input.pooling or lock.pooling or family_of(lock.architecture).pooling
 
 
 def plan_training(
@@ -288,12 +294,12 @@ def head_parameters(width: int, hidden_layers: tuple[int, ...], classes: int, po
 
 
 def _width(config: Mapping[str, Any]) -> int:
-    return int(config.get("hidden_size") or config["dim"])
+    return int(next(config[name] for name in WIDTHS if config.get(name)))
 
 
 def longest_input(family: TextFamily, config: Mapping[str, Any]) -> int | None:
     """How many tokens a checkpoint with this config.json can read; None if it sets no limit."""
-    limit = config.get("max_position_embeddings")
+    limit = next((config[name] for name in LENGTHS if name in config), None)
     if limit is not None and family.has_offset:
         limit -= config.get("pad_token_id", 1) + 1
     return limit

@@ -71,7 +71,7 @@ class Stage:
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:
     """The depth groups that a recipe's `train:` or `blocks:` names, shallowest first.
 
-    Grammar: `all`, `top:k` (the k deepest blocks), or a group's own name, as `head` is.
+    Grammar: `all`, `top:k` (the k deepest blocks and the neck), or a group's own name, as `head` is.
     Raises RecipeError naming every entry that fits nothing.
     """
     by_name = {group.name: group for group in groups}
@@ -84,7 +84,7 @@ def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: st
         elif entry in by_name:
             chosen.add(entry)
         elif entry.startswith("top:") and entry[4:].isdigit() and 1 <= int(entry[4:]) <= len(blocks):
-            chosen |= {group.name for group in blocks[-int(entry[4:]) :]}
+            chosen |= {group.name for group in blocks[-int(entry[4:]) :]} | ({"neck"} & set(by_name))
         else:
             known = f"all, top:1 … top:{len(blocks)}, {', '.join(by_name)}"
             problems.append(Problem(f"{entry!r} names nothing to train", where=where, hint=f"known are {known}"))

@@ -20,6 +20,7 @@ from graftwork.registry.versions import ListedVersion, ModelVersion
 COMMANDS = {
     "init": ["--data", "--text", "--label", "--checkpoint", "--output", "--threshold", "--name"],
     "choose": ["RECIPE", "--checkpoint", "--set", "--limit-rows", "--json"],
+    "families": ["--json"],
     "plan": ["RECIPE", "--set", "--limit-rows", "--probe", "--json"],
     "run": ["RECIPE", "--set", "--limit-rows", "--restart", "--accept-drift", "--json"],
     "lock": ["RECIPE", "--json"],
@@ -50,7 +51,7 @@ CANDIDATE = {
     "source": {"type": "string"},
     "architecture": {"type": "string"},
     "licence": {"type": "string"},
-    "pooling": {"enum": ["mean", "cls", "max"]},
+    "pooling": {"enum": ["mean", "cls", "last", "max"]},
     "max_tokens": {"type": ["integer", "null"]},
     "parameters": {"type": "integer", "minimum": 1},
     "size_bytes": {"type": "integer", "minimum": 1},

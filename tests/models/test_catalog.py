@@ -8,7 +8,7 @@ import pytest
 from safetensors import safe_open
 
 from graftwork.errors import CheckpointError
-from graftwork.models.catalog import FAMILIES, depth_groups, family_of
+from graftwork.models.catalog import FAMILIES, depth_groups, family_of, list_families
 from graftwork.models.serving import ServingConfig
 from graftwork.models.text import load_pretrained
 from graftwork.training.plan import head_parameters
@@ -33,7 +33,8 @@ def test_every_parameter_is_in_exactly_one_depth_group(
     for name, _ in model.named_parameters():
         assert sum(name.startswith(group.prefixes) for group in groups) == 1, name
     assert sum(group.parameters for group in groups) == sum(p.numel() for p in model.parameters())
-    assert [group.name for group in groups] == ["embeddings", "block.0", "block.1", "block.2", "head"]
+    neck = ["neck"] if family_of(architecture).neck else []
+    assert [group.name for group in groups] == ["embeddings", "block.0", "block.1", "block.2", *neck, "head"]
 
 
 def test_a_tensor_of_no_part_is_named() -> None:
@@ -54,3 +55,20 @@ def test_an_unknown_architecture_names_the_known_ones() -> None:
     """The message says what could be used instead."""
     with pytest.raises(CheckpointError, match=r"gpt9.*bert"):
         family_of("gpt9")
+
+
+def test_the_page_lists_every_family() -> None:
+    """The table of docs/families.md is what `graftwork families` prints."""
+    page = (Path(__file__).parents[2] / "docs/families.md").read_text(encoding="utf-8")
+    lines = [
+        f"| `{each.architecture}` | {each.known_as} | {', '.join(each.depth_groups)} | {each.pooling} |"
+        for each in list_families()
+    ]
+    assert [line for line in page.splitlines() if line.startswith("| `")][1:] == lines
+
+
+def test_what_only_old_files_hold_is_left_out() -> None:
+    """A buffer of attention that GPT-2's first files carry is neither a parameter nor a stranger."""
+    found = {"wte.weight": (4, 2), "h.0.attn.c_attn.weight": (2, 6), "h.0.attn.bias": (1, 1, 8, 8)}
+    _, block, _ = depth_groups(FAMILIES["gpt2"], found, 1)
+    assert block.parameters == 12

@@ -32,7 +32,7 @@ def write_bundle(checkpoint: Path, folder: Path, config: ServingConfig = CONFIG)
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
-@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "attention"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last", "max", "attention"])
 def test_batched_probabilities_equal_those_of_single_rows(
     architecture: str, pooling: str, make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -29,6 +29,13 @@ CONFIGS = {
     "ernie": TINY,
     "electra": TINY | {"embedding_size": 16},
     "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 48},
+    "deberta-v2": TINY
+    | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8, "share_att_key": True}
+    | {"norm_rel_ebd": "layer_norm", "conv_kernel_size": 3, "max_position_embeddings": 64},
+    "modernbert": TINY | {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "local_attention": 8},
+    "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 2, "n_inner": 48, "n_positions": 64, "bos_token_id": 2},
+    "t5": {"d_model": 32, "num_layers": 3, "num_heads": 2, "d_kv": 16, "d_ff": 48, "relative_attention_num_buckets": 8},
+    "llama": TINY | {"num_key_value_heads": 1, "max_position_embeddings": 64},
 }
 
 
@@ -72,12 +79,13 @@ policy: policy.yaml
 def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "apache-2.0", seed: int = 0) -> None:
     """A checkpoint of an architecture: config, tokenizer, safetensors, and the licence in its model card."""
     import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
     size = write_tokenizer(folder)
     torch.manual_seed(seed)
     config = AutoConfig.for_model(architecture, vocab_size=size, **CONFIGS[architecture])
-    AutoModel.from_config(config).save_pretrained(folder)
+    kind = AutoModelForTextEncoding if architecture == "t5" else AutoModel
+    kind.from_config(config).save_pretrained(folder)
     (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\nA tiny model for tests.\n")
 
 
