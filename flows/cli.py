@@ -367,6 +367,26 @@ def predict(
 
 
 @app.command(group=USE)
+def export(
+    model: Annotated[str, Parameter(help="MODEL@ALIAS or MODEL/VERSION; MODEL alone means its champion.")],
+    data: Annotated[Path, Parameter(help="A file as for predict: on its first rows the graph is compared.")],
+    *,
+    output: Annotated[Path, Parameter(("--output", "-o"), help="A folder that is not there yet.")],
+    json: Json = False,
+) -> None:
+    """Write a model for runtimes without torch: an ONNX graph, the tokenizer, and the names of the classes.
+
+    The graph takes batches of any size and length, and gives probabilities. It is kept only if it gives what the model
+    gives. Needs `pip install 'graftwork[export]'`.
+    """
+    from graftwork import api
+
+    done = api.export(model, data, output)
+    said = f"version {done.version} of {done.model} -> {output}; probabilities differ by {done.difference:.1e} at most"
+    _print(json, done.as_json(), said)
+
+
+@app.command(group=USE)
 def models(model: str | None = None, *, json: Json = False) -> None:
     """List registered models and their versions: aliases, metrics, verdict, date."""
     from flows import console

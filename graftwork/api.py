@@ -21,6 +21,7 @@ from graftwork.workspace import Workspace
 if TYPE_CHECKING:
     from graftwork.choice import Choice
     from graftwork.data.handover import HandedIn
+    from graftwork.export import Exported
     from graftwork.models.catalog import FamilyFacts
     from graftwork.promotion.approval import Decision, Outcome
     from graftwork.registry.approvals import Approval
@@ -95,6 +96,13 @@ def predict(
     return score_file(
         Workspace.open(), model, data, output, prefix=prefix, precision=precision, on_progress=on_progress
     )
+
+
+def export(model: str, data: Path, folder: Path) -> "Exported":
+    """Write a registered model as an ONNX graph into a new folder, compared with it on rows of `data`."""
+    from graftwork.export import export_version
+
+    return export_version(Workspace.open(), model, data, folder)
 
 
 def plan(

@@ -54,6 +54,25 @@ def whole_file(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `path`, where nothing is yet, if the block ends well.
+
+    Raises StoreFull if the disk is full.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with _full_told(path, aside):
+            aside.mkdir()
+            yield aside
+            _sync_tree(aside)
+            fault("file.before_rename")
+            aside.rename(path)
+            _sync(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def make_folder(path: Path) -> None:
     """Make the folder, and those above it that are missing, so that a power cut leaves them there."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]

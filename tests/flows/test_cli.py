@@ -27,6 +27,7 @@ COMMANDS = {
     "stages": ["RECIPE", "--set"],
     "schema": [],
     "predict": ["MODEL", "DATA", "--output", "--json"],
+    "export": ["MODEL", "DATA", "--output", "--json"],
     "models": ["MODEL", "--json"],
     "history": ["MODEL", "--json"],
     "audit": ["--json"],

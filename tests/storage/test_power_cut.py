@@ -30,6 +30,7 @@ NOT_RECORDED = {
     "data/handover.py:_copy": "into a path of `whole_file`, as _write_csv",
     "data/remote.py:_write_index": "into a path of `whole_file`, as _write_csv",
     "data/tables.py:_write": "recorded, but pyarrow writes without Python",
+    "export.py:export_version": "into a folder of `whole_folder`",
     "health.py:_folder": "a file that is tried out and removed",
     "models/adapters.py:keep": "into a folder of `Store.writing`, as _publish_stage",
     "models/prefix.py:_shallow_copy": "copies a model, no file",

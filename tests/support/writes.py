@@ -32,7 +32,7 @@ from graftwork.report.facts import ReportFacts, installed_libraries, this_machin
 from graftwork.report.files import copy_page, store_report
 from graftwork.scoring import score_rows
 from graftwork.settings import Settings
-from graftwork.storage import Store
+from graftwork.storage import Store, whole_folder
 from graftwork.training import loop
 from graftwork.training.bundle import MODEL, ServingBundle, find_bundle
 from graftwork.training.engine import run_stages
@@ -161,6 +161,13 @@ def put(*names: str) -> Callable[[Place], None]:
                     (folder / name).write_text(f"what is in {name}")
 
     return write
+
+
+def give(place: Place) -> None:
+    """A folder outside the store, if it is not there."""
+    if not (place.folder / "given").exists():
+        with whole_folder(place.folder / "given") as folder:
+            (folder / "a").write_text("what is in a")
 
 
 def put_damaged(place: Place) -> None:
@@ -305,6 +312,7 @@ WRITES = {
     "a stored file": WritePoint(put("a"), stored("thing")),
     "stored files in folders": WritePoint(put("a", "b/c", "b/d/e"), stored("thing")),
     "a stored file in the place of a damaged one": WritePoint(put("a"), stored("thing"), put_damaged),
+    "a folder for others": WritePoint(give, text_of("given/*")),
     "a removal": WritePoint(lambda place: place.store.remove(KEY), stored("thing"), put("a", "b/c")),
     "a checkpoint and its lock": WritePoint(take_in_checkpoint, read_checkpoint),
     "a pinned reference": WritePoint(pin, text_of("recipe.yaml")),
