@@ -116,8 +116,24 @@ class Pairs:
 
 def write_report(folder: Path, report: Path) -> None:
     """The report of all results below `folder`, a section for each machine."""
-    sections = [HEAD, *(_section(results) for results in all_results(folder))]
+    every = list(all_results(folder))
+    sections = [HEAD, *_accuracy_of_all(every), *map(_section, every)]
     report.write_text("\n".join(sections), encoding="utf-8")
+
+
+def _accuracy_of_all(every: Sequence[Results]) -> Iterator[str]:
+    """What trainings on several machines say together of the accuracy beside the plain Trainer's."""
+    pairs = [(results, Pairs.of(results, RUN, TRAINER)) for results in every]
+    machines = [results for results, found in pairs if found.ours]
+    if len(machines) < 2:
+        return
+    ours, peers = (
+        [results.predictions(each.cell) for results, found in pairs for each in side(found)]
+        for side in (lambda found: found.ours, lambda found: found.peers)
+    )
+    difference, rows = accuracy_difference(ours, peers), sum(map(len, ours))
+    trainings = f"{rows:,} paired predictions of {len(ours)} trainings on {len(machines)} machines"
+    yield f"Accuracy of ours less the plain Trainer's: {_points(difference)} over {trainings}.\n"
 
 
 def _section(results: Results) -> str:
@@ -156,10 +172,9 @@ def figures(results: Results) -> Iterator[Figure]:
     yield steps.figure("peak memory, full fine-tuning", Goal(1), _peak, "{:,.0f} MiB".format)
     predicted = Pairs.of(results, PREDICTION, PIPELINE)
     quickly = Pairs.of(results, QUICK_PREDICTION, PIPELINE)
-    for pairs, title in ((predicted, "in float32"), (quickly, "with `--precision auto`")):
-        yield pairs.figure(
-            f"rows a second, batch prediction {title}", Goal(3, is_ceiling=False), _rate, "{:.0f}".format
-        )
+    title, goal = "rows a second, batch prediction", Goal(3, is_ceiling=False)
+    yield predicted.figure(title, goal, _rate, "{:.0f}".format)
+    yield quickly.figure(f"{title}, `--precision auto`", goal, _rate, "{:.0f}".format)
     yield from _commands(found.get(Cell(COMMANDS, 1)))
     gpu = Pairs.of(results, GPU, TRAINER_GPU)
     yield gpu.figure("rows a second on a GPU, BERT-base's shape", Goal(2, is_ceiling=False), _rate, "{:,.0f}".format)

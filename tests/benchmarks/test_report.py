@@ -122,6 +122,18 @@ def test_a_whole_report(results: Results, tmp_path: Path) -> None:
     assert "more than 5 % of the machine during: prediction/graftwork 1 (20 %)." in text
 
 
+def test_trainings_on_several_machines_tell_of_one_accuracy(results: Results, tmp_path: Path) -> None:
+    """All pairs together; their times stay apart."""
+    for folder in (results.folder, results.folder.with_name("another")):
+        for seed in (1, 2):
+            keep(Results(folder), RUN, seed, [True] * 50, seconds=100, peak_mib=1, saving_s=1)
+            keep(Results(folder), TRAINER, seed, [False, *[True] * 49], seconds=400, peak_mib=2)
+    write_report(tmp_path / "results", tmp_path / "RESULTS.md")
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "Accuracy of ours less the plain Trainer's: +2.0 points (" in text
+    assert "over 200 paired predictions of 4 trainings on 2 machines." in text
+
+
 @pytest.mark.parametrize(("value", "verdict"), [(0.25, "yes"), (0.125, "yes, and the aim"), (0.26, "no")])
 def test_a_goal_is_reached_at_its_bound(value: float, verdict: str) -> None:
     assert Goal(1 / 4, 1 / 8).verdict(value) == verdict
