@@ -93,7 +93,8 @@ class Pooling(nn.Module):
         if self.kind == "cls":
             return states[:, 0]
         if self.kind == "last":
-            return states[torch.arange(len(states)), attention_mask.sum(1) - 1]
+            last = attention_mask.sum(1, keepdim=True) - 1
+            return states.gather(1, last.unsqueeze(-1).expand(-1, -1, states.shape[-1])).squeeze(1)
         mask = attention_mask.unsqueeze(-1)
         if self.kind == "max":
             return states.masked_fill(mask == 0, -torch.inf).amax(1)
