@@ -35,6 +35,8 @@ DIGEST_VERSION = 1
 ROOT_MARKS = (".graftwork", "pyproject.toml", ".git")
 # What a stage may say that is solved to its optimum.
 SOLVED_KEYS = {"name", "train", "solver", "class_weights"}
+# What says something of labels, or of the head that tells them.
+OF_LABELS = {"solver", "head_start", "class_weights", "label_smoothing", "augment"}
 
 
 def _project_path(path: Path, info: ValidationInfo) -> Path:
@@ -313,6 +315,10 @@ class StageSection(Section):
     augment: AugmentSection = AugmentSection()
     accumulate: Count = Field(default=1, description="Batches of an optimiser step.")
     average: AverageSection | None = None
+    objective: Literal["classification", "masked-language-modelling"] = Field(
+        default="classification", description="masked-language-modelling: learn from the texts, without their labels."
+    )
+    hidden_share: Share = Field(default=0.15, description="Of a text's words, those that are hidden and told.")
     l2_sp: Amount = Field(default=0.0, description="Strength of the pull to the weights the stage began with.")
 
     @model_validator(mode="after")
@@ -332,6 +338,19 @@ class StageSection(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_objective(self) -> "StageSection":
+        if self.objective == "classification":
+            if "hidden_share" in self.model_fields_set:
+                raise ValueError("hidden_share is for objective: masked-language-modelling")
+            return self
+        if {"head", "lora"} & set(self.train):
+            raise ValueError("without labels the head learns nothing: train the body, such as all or top:4")
+        meant = self.model_dump(exclude_defaults=True).keys() & OF_LABELS
+        if meant:
+            raise ValueError(f"objective {self.objective} knows no labels and takes no {', '.join(sorted(meant))}")
+        return self
+
+    @model_validator(mode="after")
     def _check_head(self) -> "StageSection":
         if self.head_start != "keep" and not {"head", "all"} & set(self.train):
             raise ValueError("head_start is for a stage that trains the head")
@@ -345,10 +364,18 @@ class StageSection(Section):
         return self
 
 
+def _labelled_at_last(stages: tuple[StageSection, ...]) -> tuple[StageSection, ...]:
+    """Whatever is learnt from texts alone comes before what is learnt from labels."""
+    if stages and stages[-1].objective != "classification":
+        raise ValueError("the last stage has to learn the labels: what it leaves is the classifier")
+    return stages
+
+
 Stages = Annotated[
     tuple[StageSection, ...],
     BeforeValidator(expand_stages, json_schema_input_type=tuple[StageSection, ...] | Literal[*PRESETS] | dict),
     AfterValidator(_distinct),
+    AfterValidator(_labelled_at_last),
 ]
 
 

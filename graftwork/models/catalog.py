@@ -26,10 +26,11 @@ class TextFamily:
     layers inside a block. table: the end of the name of the tensor that has a row for each token. special_tokens: kinds
     that its tokenizer must have. pooling: how its tokens become one state where neither the recipe nor the checkpoint
     says. above: what modules below a cut do in the part above it. has_offset: its first token's position is the one
-    after the padding token's id, not 0. is_transposed: its linear layers keep their weights as (inputs, outputs).
-    renamed: names in the checkpoint, without the base model's prefix, that are others in the model. lender: inside a
-    block, the module of the lowest one that lends its bias of positions to all others. stale: pattern of names that old
-    files hold and no model has. unused: prefixes of what a checkpoint may hold for other uses.
+    after the padding token's id, not 0. has_mask: it was made to tell words that a mask token hides. is_transposed: its
+    linear layers keep their weights as (inputs, outputs). renamed: names in the checkpoint, without the base model's
+    prefix, that are others in the model. lender: inside a block, the module of the lowest one that lends its bias of
+    positions to all others. stale: pattern of names that old files hold and no model has. unused: prefixes of what a
+    checkpoint may hold for other uses.
     """
 
     known_as: str
@@ -43,6 +44,7 @@ class TextFamily:
     above: Mapping[str, str] = field(default_factory=lambda: {"embeddings": HANDS_ON})
     base_prefix: str = ""
     has_offset: bool = False
+    has_mask: bool = True
     is_transposed: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
     lender: str = ""
@@ -106,6 +108,7 @@ FAMILIES: Mapping[str, TextFamily] = {
         neck=("ln_f.",),
         attention="attn.",
         table="wte.weight",
+        has_mask=False,
         special_tokens=(),
         pooling="last",
         above={"wte": IS_GONE, "wpe": ADDS_NOTHING, "drop": HANDS_ON},
@@ -121,6 +124,7 @@ FAMILIES: Mapping[str, TextFamily] = {
         neck=("norm.",),
         attention="self_attn.",
         table="embed_tokens.weight",
+        has_mask=False,
         special_tokens=(),
         pooling="last",
         above={"embed_tokens": IS_GONE},
@@ -136,6 +140,7 @@ FAMILIES: Mapping[str, TextFamily] = {
         neck=("final_layer_norm.",),
         attention="layer.0.",
         table="shared.weight",
+        has_mask=False,
         special_tokens=("pad_token", "unk_token"),
         above={"embed_tokens": IS_GONE},
         base_prefix="encoder.",
@@ -218,6 +223,11 @@ def depth_groups(
     prefixes |= {"neck": tuple(f"body.{prefix}" for prefix in family.neck)} if "neck" in sizes else {}
     body = [DepthGroup(name, depth, sizes[name], each) for depth, (name, each) in enumerate(prefixes.items())]
     return (*body, DepthGroup("head", len(body), head_parameters, ("pool.", "head.")))
+
+
+def language_head_parameters(width: int, vocabulary: int, table_width: int) -> int:
+    """Of what tells hidden words from states so wide, by a table of tokens: see `graftwork.models.masked`."""
+    return width * table_width + 3 * table_width + vocabulary
 
 
 def block_layers(family: TextFamily, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, tuple[int, int]]]:

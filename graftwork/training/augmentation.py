@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from graftwork.models.masked import IGNORED
 
 NO_WORD = -1
+BLANKED, REPLACED = 0.8, 0.9  # of the hidden words: blank below the first, other tokens below the second
 
 
 class Augmentation(Protocol):
@@ -35,6 +40,32 @@ class WordDropout:
         words = self.words[index]
         is_dropped = generator.random(1 + words.max(initial=NO_WORD)) < self.probability
         return np.where(np.append(is_dropped, False)[words], self.blank, row).tolist()  # NO_WORD finds the last: False
+
+
+@dataclass(frozen=True)
+class HiddenWords:
+    """A share of a text's words, at least one, is to be told: all tokens of such a word, or none.
+
+    Of these words 8 in 10 become blank, one becomes other tokens, one stays. words, blank: as of WordDropout.
+    vocabulary: how many tokens there are. A row becomes one with hidden words, see `graftwork.models.masked`.
+    Method: whole words (Cui et al. 2021) hidden anew in each epoch (Liu et al. 2019), as in BERT (Devlin et al. 2019).
+    """
+
+    share: float
+    words: Sequence[np.ndarray]
+    blank: int
+    vocabulary: int
+
+    def __call__(self, index: int, row: Sequence[int], generator: np.random.Generator) -> Tensor:
+        ids, words = np.asarray(row), self.words[index]
+        count = 1 + int(words.max(initial=NO_WORD))
+        chosen = generator.permutation(count)[: max(1, round(self.share * count))]
+        is_hidden = np.isin(words, chosen)
+        fate = np.append(generator.random(count), 1.0)[words]
+        read = np.where(is_hidden & (fate < BLANKED), self.blank, ids)
+        is_other = is_hidden & (fate >= BLANKED) & (fate < REPLACED)
+        read = np.where(is_other, generator.integers(0, self.vocabulary, len(ids)), read)
+        return torch.from_numpy(np.stack([read, np.where(is_hidden, ids, IGNORED)], axis=1))
 
 
 def row_generator(epoch: Sequence[int], row: int) -> np.random.Generator:

@@ -20,12 +20,21 @@ from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of
 from graftwork.models import serving
 from graftwork.models.adapters import AttachedAdapters
 from graftwork.models.catalog import family_of
+from graftwork.models.masked import (
+    MaskedLanguageModel,
+    MaskedRows,
+    attach_language_head,
+    detach_language_head,
+    mean_loss,
+    measure_hidden,
+    token_table,
+)
 from graftwork.models.prefix import HeadAlone, cut_at
 from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRows, arithmetic_of
 from graftwork.models.serving import WEIGHTS, ServingConfig, Text, TextClassifier, TextEncoder, hidden_size, pick_device
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
-from graftwork.training.augmentation import Augmentation, WordDropout
+from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, row_generator
 from graftwork.training.bundle import (
     ADAPTER,
     ADAPTERS,
@@ -54,7 +63,7 @@ from graftwork.training.memory import reset_peak
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.replicas import ALONE, Replicas
 from graftwork.training.solver import solve_stage
-from graftwork.training.stages import Stage, stage_groups
+from graftwork.training.stages import Hiding, Stage, stage_groups
 from graftwork.training.start import WarmStart, rows_since
 from graftwork.training.state import FollowingKeeper, StateKeeper
 from graftwork.workspace import Workspace
@@ -121,8 +130,9 @@ def run_stages(
             report({"event": "stage", "stage": stage.name, "index": index, "stages": len(run.plan.stages)})
             keeper.begin(index, stage.name)
             reset_peak(pick_device())
-            adapters = attach_adapters(run, index, model)
+            adapters = attach(run, index, model)
             progress = training.run_stage(index, keeper, report, should_stop)
+            detach_language_head(model)
             lease.advance(lease.state)  # or be told that the run is another process's
             results.append(_publish_stage(store, stage, model, adapters, progress, keeper.drift))
             fault("training.stage_switch")
@@ -138,8 +148,9 @@ def follow_stages(run: ResolvedRun, store: Store, replicas: Replicas) -> None:
     cache = PrefixCache(store, everything, arithmetic_of(model, run.plan.precision))
     training = Training(run, open_rows(run, store, checkpoint), model, cache, replicas)
     for index in range(int(replicas.tell()), len(run.plan.stages)):
-        adapters = attach_adapters(run, index, model)
+        adapters = attach(run, index, model)
         training.run_stage(index, FollowingKeeper(), report=lambda _: None, should_stop=lambda: False)
+        detach_language_head(model)
         if adapters is not None:
             adapters.merge()
 
@@ -151,12 +162,13 @@ def serving_config(plan: TrainingPlan) -> ServingConfig:
 
 @dataclass(frozen=True)
 class RunRows:
-    """The rows that a run trains on and is validated on, as token ids, and the texts of the former."""
+    """The rows that a run trains on and is validated on, as token ids, and their texts."""
 
     encoder: TextEncoder
     train: Examples
     validation: Examples
     train_texts: list[Text]
+    validation_texts: list[Text]
 
 
 @dataclass(frozen=True)
@@ -175,7 +187,7 @@ class Training:
         plan, stage = self.run.plan, self.run.plan.stages[index]
         context = self.stage_context(index, keeper, report, should_stop)
         carry_out = solve_stage if stage.solver == "lbfgs" else train_stage
-        groups = stage_groups(plan.groups, stage.adapters)
+        groups = stage_groups(plan.groups, stage.adapters, stage.hiding)
         return carry_out(self.model, stage, groups, self.stage_data(context), context)
 
     def stage_context(
@@ -198,6 +210,8 @@ class Training:
     def stage_data(self, context: StageContext) -> StageData:
         """What the stage of the context's place is trained on: the rows, or what its frozen part makes of them."""
         stage, encoder = self.run.plan.stages[context.index], self.rows.encoder
+        if stage.hiding is not None:
+            return _hidden_data(self.model, self.rows, stage.hiding, context)
         train = replace(self.rows.train, augmentations=_augmentations(stage, self.rows.train_texts, encoder))
         data = StageData(train, self.rows.validation, self.model.forward)
         return _cut_data(self.model, stage, data, self.cache, encoder, context) if stage.cut else data
@@ -208,7 +222,7 @@ def open_rows(run: ResolvedRun, store: Store, checkpoint: Path) -> RunRows:
     encoder = TextEncoder(checkpoint, run.plan.max_tokens)
     sides = [_rows_to_see(run, store, side) for side in ("train", "validation")]
     train, validation = (_examples(rows, encoder) for rows in sides)
-    return RunRows(encoder, train, validation, texts_of(sides[0]))
+    return RunRows(encoder, train, validation, *map(texts_of, sides))
 
 
 def finished_stages(plan: TrainingPlan, store: Store, report: Report) -> list[StageResult]:
@@ -264,9 +278,34 @@ def _augmentations(stage: Stage, texts: list[Text], encoder: TextEncoder) -> tup
     return (WordDropout(stage.augment["word_dropout"], words, blank_token(encoder)),)
 
 
-def attach_adapters(run: ResolvedRun, index: int, model: TextClassifier) -> AttachedAdapters | None:
-    """The adapters that the stage trains, beside the body that the last stage which trained any of it left."""
-    adapters = run.plan.stages[index].adapters
+def _hidden_data(model: TextClassifier, rows: RunRows, hiding: Hiding, context: StageContext) -> StageData:
+    """The rows with hidden words: in training others in each epoch, in validation always the same."""
+    encoder, vocabulary = rows.encoder, len(token_table(model.body))
+
+    def hide(texts: list[Text]) -> HiddenWords:
+        return HiddenWords(hiding.share, word_numbers(encoder, texts), blank_token(encoder), vocabulary)
+
+    known, fixed = hide(rows.validation_texts), context.epoch(0)
+    validation = [known(index, row, row_generator(fixed, index)) for index, row in enumerate(rows.validation.rows)]
+    padder = MaskedRows(encoder)
+    return StageData(
+        train=replace(rows.train, encoder=padder, augmentations=(hide(rows.train_texts),)),
+        validation=replace(rows.validation, rows=validation, encoder=padder),
+        forward=MaskedLanguageModel(model).forward,
+        criterion=mean_loss,
+        measure=measure_hidden,
+    )
+
+
+def attach(run: ResolvedRun, index: int, model: TextClassifier) -> AttachedAdapters | None:
+    """What the stage trains beside the classifier: a head that tells hidden words, or the adapters that are returned.
+
+    They stand beside the body that the last stage which trained any of it left.
+    """
+    stage = run.plan.stages[index]
+    if stage.hiding is not None:
+        attach_language_head(model, seed_of(run.plan.seed, index, "objective"))
+    adapters = stage.adapters
     if adapters is None:
         return None
     warm = run.plan.start.warm

@@ -89,13 +89,25 @@ class Keeper(Protocol):
     def restore(self, loop: "StageLoop") -> None: ...
 
 
+def measure_classes(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean log-loss and accuracy of (rows, classes) logits, for (rows,) labels."""
+    loss = nn.functional.cross_entropy(logits, labels).item()
+    return loss, (logits.argmax(1) == labels).double().mean().item()
+
+
 @dataclass(frozen=True)
 class StageData:
-    """What a stage computes on, and by what: token ids by the whole model, or activations by a part."""
+    """What a stage computes on, and by what: token ids by the whole model, or activations by a part.
+
+    criterion: of what forward gives for a batch, and its labels, the mean loss; None for the stage's own of classes.
+    measure: of what it gives for all validation rows, and their labels, the loss and the accuracy.
+    """
 
     train: Examples
     validation: Examples
     forward: Callable[[Tensor, Tensor], Tensor]
+    criterion: Callable[[Tensor, Tensor], Tensor] | None = None
+    measure: Callable[[Tensor, Tensor], tuple[float, float]] = measure_classes
 
 
 @dataclass(frozen=True)
@@ -175,14 +187,13 @@ def open_stage(
     """The stage at its first step: its depth groups alone take gradients, in an optimiser of its own."""
     freeze(model, groups, stage.rates)
     start_head(model.head, stage.head_start, (context.seed, context.index))
+    weights = _class_weights(stage.class_weights, data.train.labels, context.device)
     return StageLoop(
         model=model,
         stage=stage,
         optimizer=build_optimizer(model, groups, stage.rates, stage.weight_decay),
-        criterion=nn.CrossEntropyLoss(
-            weight=_class_weights(stage.class_weights, data.train.labels, context.device),
-            label_smoothing=stage.label_smoothing,
-        ),
+        criterion=data.criterion or nn.CrossEntropyLoss(weights, label_smoothing=stage.label_smoothing),
+        row_weights=_row_weights(weights, data.train.labels),
         data=data,
         context=context,
         batches=_plan_batches(stage, data.train, context),
@@ -193,16 +204,14 @@ def open_stage(
 def validate(
     model: TextClassifier, data: StageData, context: StageContext, on_progress: Callable[[int], None] | None = None
 ) -> tuple[float, float]:
-    """Mean log-loss and accuracy on the validation rows; on_progress is told how many rows are done."""
+    """The loss and the accuracy on the validation rows; on_progress is told how many rows are done."""
     known, replicas = data.validation, context.replicas
     mine = replicas.share(range(len(known.rows)), known.lengths)
     rows = [known.rows[row] for row in mine or [0]]
     with autocast(context.device, context.precision):
         logits = infer(model, data.forward, known.encoder, rows, on_progress=on_progress)
     logits = replicas.gather(logits, mine, len(known.rows)).double()
-    labels = torch.from_numpy(known.labels)
-    loss = nn.functional.cross_entropy(logits, labels).item()
-    return loss, (logits.argmax(1) == labels).double().mean().item()
+    return data.measure(logits, torch.from_numpy(known.labels))
 
 
 def is_better(epoch: EpochMetrics, best: EpochMetrics, keep_epoch: str) -> bool:
@@ -222,14 +231,15 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 class StageLoop:
     """One stage in progress: the model, its optimiser, the batches of each step of each epoch, and where it stands.
 
-    start: weights that training is pulled to. They are what the stage begins with, also in a process that resumes it
-    (the store has them), so they are no part of its state.
+    row_weights: what each training row counts in a mean. start: weights that training is pulled to. They are what the
+    stage begins with, also in a process that resumes it (the store has them), so they are no part of its state.
     """
 
     model: TextClassifier
     stage: Stage
     optimizer: torch.optim.Optimizer
-    criterion: nn.CrossEntropyLoss
+    criterion: Callable[[Tensor, Tensor], Tensor]
+    row_weights: np.ndarray
     data: StageData
     context: StageContext
     batches: list[list[list[Batch]]]
@@ -241,7 +251,6 @@ class StageLoop:
         self.total = sum(map(len, self.batches))
         self.curve_every = max(1, self.total // CURVE_POINTS)
         self.average = WeightAverage(self.stage.average, self.total)
-        self.row_weights = _row_weights(self.criterion.weight, self.data.train.labels)
         self.reported = 0.0
         self.clock = time.monotonic()
 

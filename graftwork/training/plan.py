@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,17 +18,26 @@ from graftwork.checkpoints.lock import CheckpointLock
 from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.checkpoints.safety import read_tensor_shapes
 from graftwork.data.manifest import DatasetManifest
-from graftwork.errors import RecipeError, TrainingError
+from graftwork.errors import Problem, RecipeError, TrainingError
 from graftwork.fields import Duration
 from graftwork.fingerprint import digest, from_json, to_json, without_defaults
-from graftwork.models.catalog import DepthGroup, TextFamily, depth_groups, family_of
+from graftwork.models.catalog import (
+    FAMILIES,
+    DepthGroup,
+    TextFamily,
+    depth_groups,
+    family_of,
+    language_head_parameters,
+)
 from graftwork.policy import Policy
 from graftwork.recipe import EvaluationSection, Recipe, StageSection
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
 from graftwork.training.precision import resolve_precision
 from graftwork.training.stages import (
+    OBJECTIVE,
     Averaging,
+    Hiding,
     Stage,
     frozen_blocks,
     peak_rates,
@@ -155,10 +165,19 @@ def plan_training(
     rows = {side: sum(by_class.values()) for side, by_class in manifest.sides.items()}
     vector = _width(config) * (2 if shared["precision"] == "bfloat16" else 4)
     room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], recipe.input.max_tokens, vector)
-    stages = _resolve_stages(recipe, recipe.stages, "stages", groups, family, shapes, before, room)
-    warm_stages = _resolve_stages(recipe, recipe.warm_stages, "start.stages", groups, family, shapes, before, room)
-    if start.warm:
-        stages = warm_stages
+    table = next(shape for name, shape in shapes.items() if name.endswith(family.table))
+    resolve = partial(
+        _resolve_stages,
+        recipe,
+        groups=groups,
+        family=family,
+        shapes=shapes,
+        before=before,
+        room=room,
+        language_head=language_head_parameters(_width(config), *table),
+    )
+    cold, warm = resolve(recipe.stages, "stages"), resolve(recipe.warm_stages, "start.stages")
+    stages = warm if start.warm else cold
     return TrainingPlan(
         name=recipe.name,
         problem_type=recipe.problem_type,
@@ -195,22 +214,28 @@ def _resolve_stages(
     shapes: Mapping[str, tuple[int, ...]],
     before: str,
     room: CacheRoom,
+    language_head: int,
 ) -> tuple[Stage, ...]:
     """Stages with their keys; a key covers everything before it, so a changed stage changes all later ones.
 
-    place: of the sections in the recipe.
+    place: of the sections in the recipe. language_head: parameters of what a stage has that learns from texts alone.
     """
     stages: list[Stage] = []
     for index, section in enumerate(sections):
         where = f"{recipe.path}: {place}.{index}"
         has_adapters = "lora" in section.train
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
-        trained = trained_groups(section.train, stage_groups(groups, adapters), f"{where}.train")
+        hiding = _plan_hiding(section, family, language_head, where)
+        wanted = section.train if hiding is None else (*section.train, OBJECTIVE)
+        trained = trained_groups(wanted, stage_groups(groups, adapters, hiding), f"{where}.train")
+        if hiding is not None:  # the classifier's head learns nothing from texts alone, whatever `all` says
+            trained = [group for group in trained if group.name != "head"]
         augment = section.augment.model_dump(exclude_defaults=True)
         is_frozen = frozen_blocks(trained) > 0
         is_pooled = is_frozen and [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
         is_solved = section.solver == "lbfgs"
-        may_be_kept = is_frozen and (is_solved or (recipe.train.prefix_cache and not augment))
+        is_unchanged = not augment and hiding is None  # what the frozen part reads, from one epoch to the next
+        may_be_kept = is_frozen and (is_solved or (recipe.train.prefix_cache and is_unchanged))
         kept_bytes = room.needed(is_pooled) if may_be_kept else 0
         is_cut = may_be_kept and (is_solved or kept_bytes <= room.budget)
         facts: dict[str, Any] = {
@@ -234,11 +259,26 @@ def _resolve_stages(
             "cut": frozen_blocks(trained) if is_cut else 0,
             "is_pooled": is_cut and is_pooled,
             "adapters": adapters,
+            "hiding": hiding,
         }
         before = digest({"before": before, "index": index} | without_defaults(Stage, facts))
         trainable = sum(group.parameters for group in trained)
         stages.append(Stage(section.name, trainable=trainable, key=f"stage/{before}", kept_bytes=kept_bytes, **facts))
     return tuple(stages)
+
+
+def _plan_hiding(section: StageSection, family: TextFamily, head: int, where: str) -> Hiding | None:
+    """Of a stage of masked language modelling, whose head has so many parameters, else None.
+
+    Raises RecipeError for a family that is not pretrained so.
+    """
+    if section.objective == "classification":
+        return None
+    if not family.has_mask:
+        known = ", ".join(name for name, each in FAMILIES.items() if each.has_mask)
+        problem = f"{family.known_as}: it has no token that hides a word"
+        raise RecipeError(Problem(problem, f"{where}.objective", f"masked language modelling is for {known}"))
+    return Hiding(section.hidden_share, head)
 
 
 def plan_run(

@@ -26,7 +26,7 @@ from graftwork.models.text import attention_of
 from graftwork.storage import Store
 from graftwork.training.bundle import EpochMetrics, StageResult
 from graftwork.training.contract import contract_of
-from graftwork.training.engine import RunRows, Training, attach_adapters, finished_stages, load_model, open_rows
+from graftwork.training.engine import RunRows, Training, attach, finished_stages, load_model, open_rows
 from graftwork.training.estimate import StageEstimate, Trial
 from graftwork.training.lease import Lease, hold
 from graftwork.training.loop import Batch, Report, StageLoop, open_stage, validate
@@ -97,12 +97,12 @@ class Prober:
         keeper = StateKeeper(self.scratch, self.lease, contract, _ignore, share=settings.save_share)
         scratch = PrefixCache(self.scratch, settings.cache_bytes, arithmetic_of(model, plan.precision))
         cache = SampledCache(store, scratch, self.promised, self._changed_by(index))
-        attach_adapters(self.run, index, model)
+        attach(self.run, index, model)
         training = Training(self.run, self.rows, model, cache)
         context = training.stage_context(index, keeper, _ignore, self.should_stop)
         meter = Meter(context.device)
         data = meter(partial(training.stage_data, context))
-        groups = stage_groups(plan.groups, stage.adapters)
+        groups = stage_groups(plan.groups, stage.adapters, stage.hiding)
         if stage.solver == "lbfgs":
             meter(partial(solve_stage, model, stage, groups, data, context))
             took = Cost(meter.seconds)
@@ -130,7 +130,9 @@ class Prober:
         return next((stage.key for stage in reversed(earlier) if self._lowest_trained(stage) <= cut), "")
 
     def _lowest_trained(self, stage: Stage) -> int:
-        return min(g.depth for g in stage_groups(self.run.plan.groups, stage.adapters) if g.name in stage.rates)
+        return min(
+            g.depth for g in stage_groups(self.run.plan.groups, stage.adapters, stage.hiding) if g.name in stage.rates
+        )
 
 
 class Meter:

@@ -10,6 +10,7 @@ from graftwork.models.catalog import DepthGroup, TextFamily, block_layers
 from graftwork.recipe import LoraSection, StageSection
 
 ATTENTION, ALL_LINEAR = "attention", "all-linear"
+OBJECTIVE = "objective"
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,18 @@ class Averaging:
     SCHEMA: ClassVar[int] = 1
     ema: float
     after: float
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """What a stage of masked language modelling is. share: of a text's words that are hidden. parameters: of its head.
+
+    The head belongs to the stage alone: the depth group `objective`, beside the classifier's head, which rests.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    share: float
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class Stage:
     the frozen part once would take in the store, if every text were as long as may be; without a cut it was too much.
     body_dropout: whether the encoder drops out, as its checkpoint says, where it is trained.
     keep_epoch: whose weights the stage leaves: the best epoch by `log-loss` or `accuracy` on validation, or the `last`.
+    hiding: of a stage that learns from the texts alone; of any other it is None, and the labels are learnt.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -66,6 +80,7 @@ class Stage:
     kept_bytes: int = 0
     keep_epoch: str = "log-loss"
     body_dropout: bool = True
+    hiding: Hiding | None = None
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:
@@ -131,9 +146,14 @@ def plan_adapters(
     )
 
 
-def stage_groups(groups: Sequence[DepthGroup], adapters: Adapters | None) -> tuple[DepthGroup, ...]:
-    """The depth groups of a stage: its adapters, if it has any, between body and head."""
-    return tuple(groups) if adapters is None else (*groups[:-1], adapters.group, groups[-1])
+def stage_groups(
+    groups: Sequence[DepthGroup], adapters: Adapters | None, hiding: Hiding | None = None
+) -> tuple[DepthGroup, ...]:
+    """The depth groups of a stage: adapters, if it has any, between body and head; above it a head of its own."""
+    *body, head = groups
+    if hiding is not None:
+        return (*groups, DepthGroup(OBJECTIVE, head.depth + 1, hiding.parameters, (f"{OBJECTIVE}.",)))
+    return tuple(groups) if adapters is None else (*body, adapters.group, head)
 
 
 def frozen_blocks(trained: Sequence[DepthGroup]) -> int:
@@ -147,9 +167,10 @@ def peak_rates(section: StageSection, trained: Sequence[DepthGroup], deepest: in
     A stage that is solved has none: 0.
     Method: discriminative fine-tuning (ULMFiT, Howard and Ruder 2018); rate x layer_decay ** blocks above.
     """
+    new = ("head", OBJECTIVE)
     return {
         group.name: (section.learning_rate or 0.0)
-        * (section.head_multiplier if group.name == "head" else section.layer_decay ** (deepest - 1 - group.depth))
+        * (section.head_multiplier if group.name in new else section.layer_decay ** (deepest - 1 - group.depth))
         for group in trained
     }
 

@@ -59,6 +59,9 @@ RUNS = {
         "stages.0={name: probe, train: head, solver: lbfgs}",
         "stages.1={name: top, train: [head, top:1], epochs: 2, learning_rate: 1e-3, head_start: 0.5}",
     ],
+    "adapted": [
+        "stages.0={name: adapt, objective: masked-language-modelling, train: 'top:2', epochs: 2, learning_rate: 1e-3}",
+    ],
     "ruined": ["stages.1.epochs=3", "stages.1.learning_rate=0.05", "stages.1.schedule=constant"],
 }
 ATTEMPTS = 50
