@@ -35,8 +35,8 @@ DIGEST_VERSION = 1
 ROOT_MARKS = (".graftwork", "pyproject.toml", ".git")
 # What a stage may say that is solved to its optimum.
 SOLVED_KEYS = {"name", "train", "solver", "class_weights"}
-# What says something of labels, or of the head that tells them.
-OF_LABELS = {"solver", "head_start", "class_weights", "label_smoothing", "augment"}
+# What says something of the head that tells labels, or of what it learns from.
+OF_HEAD = {"solver", "head_start", "class_weights", "label_smoothing", "augment"}
 
 
 def _project_path(path: Path, info: ValidationInfo) -> Path:
@@ -278,6 +278,13 @@ class AverageSection(Section):
     after: Share = Field(default=0.0, description="Share of the steps before the first that counts.")
 
 
+class AdversarySection(Section):
+    """Training on embeddings that are moved to where the loss rises, beside the texts as they are."""
+
+    epsilon: Rate = Field(default=1.0, description="How far a row's embeddings are moved, over all its tokens.")
+    steps: Count = 1
+
+
 class StageSection(Section):
     """One depth trained in one way; the defaults are those of a fine-tuning that knows no better.
 
@@ -315,10 +322,15 @@ class StageSection(Section):
     augment: AugmentSection = AugmentSection()
     accumulate: Count = Field(default=1, description="Batches of an optimiser step.")
     average: AverageSection | None = None
-    objective: Literal["classification", "masked-language-modelling"] = Field(
-        default="classification", description="masked-language-modelling: learn from the texts, without their labels."
+    objective: Literal["classification", "contrastive", "masked-language-modelling"] = Field(
+        default="classification",
+        description="contrastive: bring rows of a class together. masked-language-modelling: learn from texts alone.",
     )
     hidden_share: Share = Field(default=0.15, description="Of a text's words, those that are hidden and told.")
+    temperature: Rate = Field(
+        default=0.1, description="Of likeness in a contrastive stage: small ones tell close rows."
+    )
+    adversary: AdversarySection | None = None
     l2_sp: Amount = Field(default=0.0, description="Strength of the pull to the weights the stage began with.")
 
     @model_validator(mode="after")
@@ -339,15 +351,16 @@ class StageSection(Section):
 
     @model_validator(mode="after")
     def _check_objective(self) -> "StageSection":
+        for key, objective in (("hidden_share", "masked-language-modelling"), ("temperature", "contrastive")):
+            if key in self.model_fields_set and self.objective != objective:
+                raise ValueError(f"{key} is for objective: {objective}")
         if self.objective == "classification":
-            if "hidden_share" in self.model_fields_set:
-                raise ValueError("hidden_share is for objective: masked-language-modelling")
             return self
         if {"head", "lora"} & set(self.train):
-            raise ValueError("without labels the head learns nothing: train the body, such as all or top:4")
-        meant = self.model_dump(exclude_defaults=True).keys() & OF_LABELS
+            raise ValueError(f"objective {self.objective} needs no head and trains none: say all, or top:4")
+        meant = self.model_dump(exclude_defaults=True).keys() & OF_HEAD
         if meant:
-            raise ValueError(f"objective {self.objective} knows no labels and takes no {', '.join(sorted(meant))}")
+            raise ValueError(f"objective {self.objective} trains no head and takes no {', '.join(sorted(meant))}")
         return self
 
     @model_validator(mode="after")
@@ -367,7 +380,7 @@ class StageSection(Section):
 def _labelled_at_last(stages: tuple[StageSection, ...]) -> tuple[StageSection, ...]:
     """Whatever is learnt from texts alone comes before what is learnt from labels."""
     if stages and stages[-1].objective != "classification":
-        raise ValueError("the last stage has to learn the labels: what it leaves is the classifier")
+        raise ValueError("the last stage has to train a classifier: objective: classification")
     return stages
 
 

@@ -20,6 +20,7 @@ from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of
 from graftwork.models import serving
 from graftwork.models.adapters import AttachedAdapters
 from graftwork.models.catalog import family_of
+from graftwork.models.contrastive import contrastive_loss, measure_neighbours
 from graftwork.models.masked import (
     MaskedLanguageModel,
     MaskedRows,
@@ -213,8 +214,9 @@ class Training:
         if stage.hiding is not None:
             return _hidden_data(self.model, self.rows, stage.hiding, context)
         train = replace(self.rows.train, augmentations=_augmentations(stage, self.rows.train_texts, encoder))
-        data = StageData(train, self.rows.validation, self.model.forward)
-        return _cut_data(self.model, stage, data, self.cache, encoder, context) if stage.cut else data
+        data = StageData(train, self.rows.validation, _forward(self.model, stage))
+        data = _cut_data(self.model, stage, data, self.cache, encoder, context) if stage.cut else data
+        return data if stage.temperature is None else _compared(data, stage.temperature, context)
 
 
 def open_rows(run: ResolvedRun, store: Store, checkpoint: Path) -> RunRows:
@@ -278,6 +280,22 @@ def _augmentations(stage: Stage, texts: list[Text], encoder: TextEncoder) -> tup
     return (WordDropout(stage.augment["word_dropout"], words, blank_token(encoder)),)
 
 
+def _compared(data: StageData, temperature: float, context: StageContext) -> StageData:
+    """The same data for bringing rows of a class together, whose pooled states stand in the place of logits.
+
+    Raises TrainingError where a batch is dealt to several processes: a row is compared with all of its batch.
+    """
+    if context.replicas.size > 1:
+        problem = "a contrastive stage compares the rows of a batch, which several processes share"
+        raise TrainingError(Problem(problem, "GRAFTWORK_PROCESSES", "set it to 1"))
+    return replace(data, criterion=partial(contrastive_loss, temperature=temperature), measure=measure_neighbours)
+
+
+def _forward(classifier: TextClassifier, stage: Stage) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """What the stage computes of a batch: logits, or the pooled states that it compares."""
+    return classifier.forward if stage.temperature is None else classifier.features
+
+
 def _hidden_data(model: TextClassifier, rows: RunRows, hiding: Hiding, context: StageContext) -> StageData:
     """The rows with hidden words: in training others in each epoch, in validation always the same."""
     encoder, vocabulary = rows.encoder, len(token_table(model.body))
@@ -338,14 +356,15 @@ def _cut_data(
         stop_if_asked()
 
     border = len(data.train.rows)
-    upper: torch.nn.Module
+    forward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     padder: Padder
     if stage.is_pooled:
-        upper, padder = HeadAlone(model.head), VectorRows()
+        forward, padder = HeadAlone(model.head).forward, VectorRows()
         compute = partial(cache.vectors, model, encoder)
     else:
         cut = cut_at(model, stage.cut)
-        upper, padder = cut.upper, ActivationRows(hidden_size(model.body), encoder.max_tokens, cache.arithmetic.dtype)
+        forward = _forward(cut.upper, stage)
+        padder = ActivationRows(hidden_size(model.body), encoder.max_tokens, cache.arithmetic.dtype)
         compute = partial(cache.activations, cut.lower, encoder)
     if replicas.size > 1:  # each process computes a share, and finds the others' in the store
         compute(tokens[replicas.rank :: replicas.size], tell)
@@ -354,7 +373,7 @@ def _cut_data(
     return StageData(
         train=replace(data.train, rows=rows[:border], encoder=padder),
         validation=replace(data.validation, rows=rows[border:], encoder=padder),
-        forward=upper.forward,
+        forward=forward,
     )
 
 

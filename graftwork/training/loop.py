@@ -15,6 +15,7 @@ from graftwork.faults import fault
 from graftwork.fingerprint import seed_of
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.serving import TextClassifier, autocast, infer
+from graftwork.training.adversary import EmbeddingAttack, add_plain_gradient
 from graftwork.training.augmentation import Augmentation, row_generator
 from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import EpochMetrics, StepMetrics
@@ -251,6 +252,8 @@ class StageLoop:
         self.total = sum(map(len, self.batches))
         self.curve_every = max(1, self.total // CURVE_POINTS)
         self.average = WeightAverage(self.stage.average, self.total)
+        adversary = self.stage.adversary
+        self.backward = EmbeddingAttack(self.model.body, adversary) if adversary else add_plain_gradient
         self.reported = 0.0
         self.clock = time.monotonic()
 
@@ -325,10 +328,12 @@ class StageLoop:
         share = float(self.row_weights[rows].sum()) / total
         # A process without rows takes one at no weight: what has a gradient in one must have it in all.
         inputs, mask, labels = train.batch(rows or batch[:1], epoch, self.context.device)
-        with autocast(self.context.device, self.context.precision):
-            loss = share * self.criterion(self.data.forward(inputs, mask).float(), labels)
-        loss.backward()
-        return loss.item()
+
+        def loss() -> Tensor:
+            with autocast(self.context.device, self.context.precision):
+                return share * self.criterion(self.data.forward(inputs, mask).float(), labels)
+
+        return self.backward(loss)
 
     def keep_best(self, metrics: EpochMetrics) -> None:
         best = self.progress.best_epoch

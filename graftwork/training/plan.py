@@ -36,6 +36,7 @@ from graftwork.storage import Store
 from graftwork.training.precision import resolve_precision
 from graftwork.training.stages import (
     OBJECTIVE,
+    Adversary,
     Averaging,
     Hiding,
     Stage,
@@ -228,13 +229,14 @@ def _resolve_stages(
         hiding = _plan_hiding(section, family, language_head, where)
         wanted = section.train if hiding is None else (*section.train, OBJECTIVE)
         trained = trained_groups(wanted, stage_groups(groups, adapters, hiding), f"{where}.train")
-        if hiding is not None:  # the classifier's head learns nothing from texts alone, whatever `all` says
+        if section.objective != "classification":  # the classifier's head learns nothing then, whatever `all` says
             trained = [group for group in trained if group.name != "head"]
         augment = section.augment.model_dump(exclude_defaults=True)
         is_frozen = frozen_blocks(trained) > 0
         is_pooled = is_frozen and [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
         is_solved = section.solver == "lbfgs"
-        is_unchanged = not augment and hiding is None  # what the frozen part reads, from one epoch to the next
+        # What the frozen part reads is the same from one epoch to the next.
+        is_unchanged = not augment and hiding is None and section.adversary is None
         may_be_kept = is_frozen and (is_solved or (recipe.train.prefix_cache and is_unchanged))
         kept_bytes = room.needed(is_pooled) if may_be_kept else 0
         is_cut = may_be_kept and (is_solved or kept_bytes <= room.budget)
@@ -260,6 +262,8 @@ def _resolve_stages(
             "is_pooled": is_cut and is_pooled,
             "adapters": adapters,
             "hiding": hiding,
+            "temperature": section.temperature if section.objective == "contrastive" else None,
+            "adversary": section.adversary and Adversary(section.adversary.epsilon, section.adversary.steps),
         }
         before = digest({"before": before, "index": index} | without_defaults(Stage, facts))
         trainable = sum(group.parameters for group in trained)
@@ -272,7 +276,7 @@ def _plan_hiding(section: StageSection, family: TextFamily, head: int, where: st
 
     Raises RecipeError for a family that is not pretrained so.
     """
-    if section.objective == "classification":
+    if section.objective != "masked-language-modelling":
         return None
     if not family.has_mask:
         known = ", ".join(name for name, each in FAMILIES.items() if each.has_mask)

@@ -38,6 +38,15 @@ class Hiding:
 
 
 @dataclass(frozen=True)
+class Adversary:
+    """Who moves the embeddings of a batch against the training: so far, in so many steps."""
+
+    SCHEMA: ClassVar[int] = 1
+    epsilon: float
+    steps: int
+
+
+@dataclass(frozen=True)
 class Stage:
     """Part of the training with one freeze depth and an optimiser of its own.
 
@@ -52,7 +61,8 @@ class Stage:
     the frozen part once would take in the store, if every text were as long as may be; without a cut it was too much.
     body_dropout: whether the encoder drops out, as its checkpoint says, where it is trained.
     keep_epoch: whose weights the stage leaves: the best epoch by `log-loss` or `accuracy` on validation, or the `last`.
-    hiding: of a stage that learns from the texts alone; of any other it is None, and the labels are learnt.
+    hiding: of a stage that learns from the texts alone. temperature: of one that learns to bring rows of a class
+    together. Where both are None, the head learns to tell the labels. adversary: None if rows are taken as they are.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -81,6 +91,8 @@ class Stage:
     keep_epoch: str = "log-loss"
     body_dropout: bool = True
     hiding: Hiding | None = None
+    temperature: float | None = None
+    adversary: Adversary | None = None
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:

@@ -53,7 +53,7 @@ RUNS = {
     "options": [
         "input.pooling=attention",
         "stages={preset: full, augment: {word_dropout: 0.2}, accumulate: 2, average: {ema: 0.9, after: 0.2}, "
-        "l2_sp: 0.1, schedule: one-cycle}",
+        "l2_sp: 0.1, schedule: one-cycle, adversary: {epsilon: 0.5}}",
     ],
     "solved": [
         "stages.0={name: probe, train: head, solver: lbfgs}",
@@ -61,6 +61,10 @@ RUNS = {
     ],
     "adapted": [
         "stages.0={name: adapt, objective: masked-language-modelling, train: 'top:2', epochs: 2, learning_rate: 1e-3}",
+    ],
+    "few": [
+        "stages.0={name: pairs, objective: contrastive, train: 'top:2', epochs: 2, learning_rate: 1e-3}",
+        "stages.1={name: head, train: head, solver: lbfgs}",
     ],
     "ruined": ["stages.1.epochs=3", "stages.1.learning_rate=0.05", "stages.1.schedule=constant"],
 }

@@ -136,7 +136,7 @@ def test_parameters_are_counted_before_they_are_there(
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        (f"{{{HIDING}, train: [head, 'top:1']}}", "without labels the head learns nothing"),
+        (f"{{{HIDING}, train: [head, 'top:1']}}", "needs no head and trains none"),
         (f"{{{HIDING}, train: all, label_smoothing: 0.1}}", "takes no label_smoothing"),
         ("{name: a, train: all, epochs: 1, learning_rate: 1, hidden_share: 0.2}", "hidden_share is for"),
     ],
@@ -148,7 +148,7 @@ def test_what_can_t_be_meant_is_refused(resolve: Callable[..., ResolvedRun], sta
 
 
 def test_labels_come_last(resolve: Callable[..., ResolvedRun]) -> None:
-    with pytest.raises(RecipeError, match="the last stage has to learn the labels"):
+    with pytest.raises(RecipeError, match="the last stage has to train a classifier"):
         resolve(f"stages=[{{{HIDING}, train: all}}]")
 
 
