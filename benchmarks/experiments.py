@@ -12,7 +12,7 @@ from benchmarks.workload import Size, Workload, both_reviews, full_stage, movie_
 
 ENGINE = ("graftwork/training", "graftwork/models", "graftwork/data/batches.py")
 PRODUCT = ("graftwork", "tasks", "flows")
-RUN = "training/graftwork"
+RUN, QUICK_RUN = "training/graftwork", "training/graftwork-quick"
 TRAINER = "training/trainer"
 STEPS, TRAINER_STEPS = "steps/graftwork", "steps/trainer"
 PREDICTION, PIPELINE = "prediction/graftwork", "prediction/pipeline"
@@ -36,9 +36,11 @@ THOROUGH = (
     "label_smoothing: 0.1, keep_epoch: last, body_dropout: false}]",
     "train.batch_tokens=800",
 )
+QUICK = (*THOROUGH, "stages.0.epochs=1")  # as accurate as the tuned Trainer
 GPU_SETTINGS = {**peers.TUNED, "bf16": True, "per_device_train_batch_size": 64}
 ARMS: Mapping[str, Arm] = {
     RUN: Arm(partial(ours.train_recipe, overrides=THOROUGH), {"overrides": THOROUGH}, code=ENGINE),
+    QUICK_RUN: Arm(partial(ours.train_recipe, overrides=QUICK), {"overrides": QUICK}, code=ENGINE),
     TRAINER: _peer(peers.train, peers.PLAIN),
     **SEARCHED,
     STEPS: Arm(ours.train_steps, code=ENGINE),
@@ -75,7 +77,7 @@ class Experiment:
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
-    "training": Experiment(both_reviews, (RUN, TRAINER), searched=tuple(SEARCHED)),
+    "training": Experiment(both_reviews, (RUN, QUICK_RUN, TRAINER), searched=tuple(SEARCHED)),
     "steps": Experiment(full_stage, (STEPS, TRAINER_STEPS)),
     "prediction": Experiment(both_reviews, (PREDICTION, QUICK_PREDICTION, PIPELINE)),
     "retraining": Experiment(both_reviews, (RETRAINING,), rounds=3),
