@@ -16,8 +16,6 @@ from graftwork.workspace import Workspace
 if TYPE_CHECKING:
     from graftwork.models.serving import Text
 
-# Of a bundle's files, those that turn texts into ids and probabilities into classes.
-TAKEN = ("serving.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 COMPARED_ROWS = 64
 FORMAT = "onnx"
 
@@ -45,6 +43,7 @@ def export_version(workspace: Workspace, model: str, data: Path, folder: Path) -
     from graftwork.models import serving
     from graftwork.models.export import GRAPH, export_onnx
     from graftwork.registry.versions import fetch_bundle, resolve_version
+    from graftwork.training.bundle import TOKENIZER_AND_CONFIG
 
     if folder.exists() or not folder.parent.is_dir():
         problem = "it is there already" if folder.exists() else f"there is no folder {folder.parent}"
@@ -55,11 +54,14 @@ def export_version(workspace: Workspace, model: str, data: Path, folder: Path) -
     bundle = fetch_bundle(workspace, version)
     served = serving.load(bundle, "cpu")
     texts = read_texts(data, served.columns)
-    with whole_folder(folder) as aside:
-        difference = export_onnx(served, texts, aside / GRAPH)
-        for name in TAKEN:
-            if (bundle / name).is_file():
-                shutil.copyfile(bundle / name, aside / name)
+    try:
+        with whole_folder(folder) as aside:
+            difference = export_onnx(served, texts, aside / GRAPH)
+            for name in (serving.CONFIG, *TOKENIZER_AND_CONFIG):
+                if (bundle / name).is_file():
+                    shutil.copyfile(bundle / name, aside / name)
+    except OSError as error:
+        raise RecipeError(Problem(f"can't be written: {error.strerror}", str(folder))) from error
     return Exported(version.name, version.version, folder, len(texts), difference)
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from graftwork.evaluation.predictions import Predictor
 
-ADOPTED_ROWS = 100_000  # a process is started for so many
 Progress = Callable[[int, int], None]
 
 
@@ -65,16 +64,15 @@ def score_file(
 
     Raises DataError, RegistryError, or RecipeError for an output that can't be written.
     """
-    from graftwork.registry.predictors import open_version
+    from graftwork.registry.predictors import AT_ONCE, open_version
     from graftwork.registry.versions import resolve_version
-    from graftwork.training.precision import resolve_precision
 
     started = time.monotonic()
     check_output(output, data)
     file = open_table(data)
     version = resolve_version(workspace, re.sub(r"@(\d+)$", r"/\1", model))
-    served = open_version(workspace, version, resolve_precision(precision))
-    at_once = ROWS if version.adopted is None else ADOPTED_ROWS
+    served = open_version(workspace, version, precision)
+    at_once = ROWS if version.adopted is None else AT_ONCE
     rows = score_rows(served, file, output, prefix, on_progress, at_once)
     return Scored(version.name, version.version, rows, output, round(time.monotonic() - started, 3))
 

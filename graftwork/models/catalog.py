@@ -25,8 +25,9 @@ class TextFamily:
     known_as: families of checkpoints that are made so. neck: what comes after the last block. attention: prefix of its
     layers inside a block. table: the end of the name of the tensor that has a row for each token. special_tokens: kinds
     that its tokenizer must have. pooling: how its tokens become one state where neither the recipe nor the checkpoint
-    says. above: what modules below a cut do in the part above it. has_offset: its first token's position is the one
-    after the padding token's id, not 0. has_mask: it was made to tell words that a mask token hides. is_transposed: its
+    says. above: what modules below a cut do in the part above it. positions: what config.json
+    calls the most that it can read; "" for any number. has_offset: its first token's position is the one after the
+    padding token's id, not 0. has_mask: it was made to tell words that a mask token hides. is_transposed: its
     linear layers keep their weights as (inputs, outputs). renamed: names in the checkpoint, without the base model's
     prefix, that are others in the model. lender: inside a block, the module of the lowest one that lends its bias of
     positions to all others. stale: pattern of names that old files hold and no model has. unused: prefixes of what a
@@ -43,6 +44,7 @@ class TextFamily:
     pooling: str = "mean"
     above: Mapping[str, str] = field(default_factory=lambda: {"embeddings": HANDS_ON})
     base_prefix: str = ""
+    positions: str = "max_position_embeddings"
     has_offset: bool = False
     has_mask: bool = True
     is_transposed: bool = False
@@ -108,6 +110,7 @@ FAMILIES: Mapping[str, TextFamily] = {
         neck=("ln_f.",),
         attention="attn.",
         table="wte.weight",
+        positions="n_positions",
         has_mask=False,
         special_tokens=(),
         pooling="last",
@@ -140,9 +143,10 @@ FAMILIES: Mapping[str, TextFamily] = {
         neck=("final_layer_norm.",),
         attention="layer.0.",
         table="shared.weight",
+        positions="",
         has_mask=False,
         special_tokens=("pad_token", "unk_token"),
-        above={"embed_tokens": IS_GONE},
+        above={"embed_tokens": IS_GONE, "dropout": HANDS_ON},
         base_prefix="encoder.",
         renamed={"shared.weight": "embed_tokens.weight"},
         lender="layer.0.SelfAttention",

@@ -20,6 +20,7 @@ INPUTS, OUTPUT = ("input_ids", "attention_mask"), "probabilities"
 # Of a probability. Kernels of another runtime round otherwise; what goes wrong in an export is off by far more.
 TOLERANCE = 1e-4
 EAGER = ("t5",)  # with torch's attention it can't be traced
+ONE_FILE_BYTES = 1 << 30  # a graph of 2 GiB can't be written; larger weights lie beside it
 SAMPLE = (2, 8)  # rows and tokens that the graph is traced with
 
 
@@ -50,6 +51,8 @@ def export_onnx(served: ServingModel, texts: Sequence[Text], path: Path) -> floa
         _trace(served, path)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         found = np.concatenate([_run(session, served, [text]) for text in texts] + [_run(session, served, texts)])
+    except OSError:
+        raise
     except Exception as error:
         problem = f"{served.model.body.config.model_type} can't be exported: {type(error).__name__}"
         raise RegistryError(Problem(problem, str(path))) from error
@@ -61,6 +64,7 @@ def export_onnx(served: ServingModel, texts: Sequence[Text], path: Path) -> floa
 
 
 def _trace(served: ServingModel, path: Path) -> None:
+    size = sum(parameter.nbytes for parameter in served.model.parameters())
     body: Any = served.model.body
     if body.config.model_type in EAGER:
         body.set_attn_implementation("eager")
@@ -74,7 +78,7 @@ def _trace(served: ServingModel, path: Path) -> None:
         output_names=[OUTPUT],
         dynamic_shapes=dict.fromkeys(INPUTS, axes),
         dynamo=True,
-        external_data=False,
+        external_data=size > ONE_FILE_BYTES,
         verbose=False,
     )
 

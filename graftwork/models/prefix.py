@@ -28,13 +28,20 @@ class CutModel:
 
 
 class FromActivations(nn.Module):
-    """A body that is given activations in the place of token ids."""
+    """A body that is given activations in the place of token ids.
 
-    def __init__(self, body: nn.Module) -> None:
+    copied: a module of it that is a copy, and the original, which is put into training or eval mode in its place.
+    """
+
+    def __init__(self, body: nn.Module, copied: tuple[nn.Module, nn.Module] | None) -> None:
         super().__init__()
         self.body = body
+        self._copied = copied  # in a tuple, which modules are not looked for in
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        if self._copied is not None:
+            copy, original = self._copied
+            copy.training = original.training
         return self.body(inputs_embeds=input_ids, attention_mask=attention_mask)
 
 
@@ -86,29 +93,33 @@ def cut_at(model: TextClassifier, depth: int) -> CutModel:
     upper, body = _shallow_copy(model), _with_blocks(model.body, path, slice(depth, None))
     for name, does in family.above.items():
         _replace(body, name.split("."), REPLACED[does])
-    if family.lender:
-        _lend(model.body, body, path, family.lender)
+    copied = _lend(model.body, body, path, depth, family.lender) if family.lender else None
     has_blocks = any(body.get_submodule(".".join(path)).children())
-    upper.body = FromActivations(body) if has_blocks else NeckAlone(body, family.neck)
+    upper.body = FromActivations(body, copied) if has_blocks else NeckAlone(body, family.neck)
     lower = _with_blocks(model.body, path, slice(None, depth))
     for prefix in family.neck:
         _replace(lower, [prefix.rstrip(".")], HandsOn)
     return CutModel(lower, upper)
 
 
-def _lend(whole: nn.Module, body: nn.Module, path: list[str], lender: str) -> None:
-    """Give the lowest block that is left the bias of positions that the lowest block of the whole computes for all."""
-    blocks = body.get_submodule(".".join(path))
+def _lend(
+    whole: nn.Module, body: nn.Module, path: list[str], depth: int, lender: str
+) -> tuple[nn.Module, nn.Module] | None:
+    """Give the lowest block that is left the bias of positions that the lowest block of the whole computes for all.
+
+    The module that has it now, which is a copy, and the one that it is a copy of; None where no block is left.
+    """
+    blocks, every = (each.get_submodule(".".join(path)) for each in (body, whole))
     if not any(blocks.children()):
-        return
-    owner = whole.get_submodule(".".join([*path, "0", lender]))
-    places = ["0", *lender.split(".")]
+        return None
+    owner: Any = every.get_submodule(f"0.{lender}")
     borrower: Any = blocks
-    for place in places:
+    for place in ("0", *lender.split(".")):
         borrower._modules[place] = _shallow_copy(borrower.get_submodule(place))
         borrower = borrower._modules[place]
     borrower.has_relative_attention_bias = True
     borrower.relative_attention_bias = owner.relative_attention_bias
+    return borrower, every.get_submodule(f"{depth}.{lender}")
 
 
 def _replace(body: nn.Module, path: list[str], kind: type[nn.Module] | None) -> None:

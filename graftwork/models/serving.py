@@ -168,8 +168,15 @@ class TextEncoder:
         self.max_tokens = max_tokens
 
     def encode(self, texts: Sequence[Text]) -> list[list[int]]:
-        """The ids of each text or pair, cut to `max_tokens`, special tokens included."""
-        return self.tokenize(texts)["input_ids"] if texts else []
+        """The ids of each text or pair, cut to `max_tokens`, special tokens included; at least one."""
+        rows = self.tokenize(texts)["input_ids"] if texts else []
+        return [row or [self.filler] for row in rows]
+
+    @property
+    def filler(self) -> int:
+        """The token that pads, and stands for a text that has none: one that means nothing, if there is one."""
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        return int(next((token for token in known if token is not None), 0))
 
     def tokenize(self, texts: Sequence[Text]) -> Any:
         """What the tokenizer says of these texts or pairs, of which there is at least one."""
@@ -180,7 +187,7 @@ class TextEncoder:
 
     def pad(self, rows: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tensor]:
         """Ids and attention mask, both (rows, length)."""
-        ids = torch.full((len(rows), length), int(self.tokenizer.pad_token_id or 0))  # masked, whatever it is
+        ids = torch.full((len(rows), length), self.filler)
         mask = torch.zeros_like(ids)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)

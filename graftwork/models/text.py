@@ -54,9 +54,14 @@ def word_numbers(encoder: TextEncoder, texts: Sequence[Text]) -> list[np.ndarray
 
 
 def blank_token(encoder: TextEncoder) -> int:
-    """The token that stands for a word which is not told: the mask token, or the unknown token where there is none."""
-    mask, unknown = encoder.tokenizer.mask_token_id, encoder.tokenizer.unk_token_id
-    return int(unknown if mask is None else mask)
+    """The token that stands for a word which is not told: the mask token, or the unknown token where there is none.
+
+    Raises CheckpointError if the tokenizer has neither.
+    """
+    for token in (encoder.tokenizer.mask_token_id, encoder.tokenizer.unk_token_id):
+        if token is not None:
+            return int(token)
+    raise CheckpointError("its tokenizer has no token that could stand for a word: train without word_dropout")
 
 
 def device_name(device: torch.device) -> str:
@@ -79,7 +84,7 @@ def environment_facts(device: torch.device, attention: str) -> dict[str, Any]:
 def _number(words: Sequence[tuple[int | None, int | None]]) -> np.ndarray:
     """Words, each a text of the pair and a place in it, counted from 0."""
     numbers = {word: number for number, word in enumerate(dict.fromkeys(word for word in words if None not in word))}
-    return np.array([numbers.get(word, -1) for word in words])
+    return np.array([numbers.get(word, -1) for word in words] or [-1])  # an empty text is one token, see `encode`
 
 
 def _loading_problems(family: TextFamily, report: dict[str, Any]) -> list[Problem]:

@@ -20,11 +20,13 @@ from graftwork.errors import Problem, RegistryError, shorten
 from graftwork.evaluation.predictions import Predictor, Text
 from graftwork.phrases import duration
 from graftwork.registry.versions import Adopted, ModelVersion, fetch_bundle
+from graftwork.training.precision import resolve_precision
 from graftwork.workspace import Workspace
 
 TOLD = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 # Its folder is the store's: nothing may be added there, bytecode neither.
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONDONTWRITEBYTECODE": "1"}
+AT_ONCE = 100_000  # a process is started for so many
 TOLERANCE = 1e-3  # of a row's probabilities from a sum of 1
 
 
@@ -32,7 +34,8 @@ TOLERANCE = 1e-3  # of a row's probabilities from a sum of 1
 class AdoptedModel:
     """A pyfunc model that others made. folder: of its files. python: an interpreter that has MLflow and what it needs.
 
-    limit_s: seconds that its process may take. It gives a table with a column p_<class> for each class, as ours do.
+    limit_s: seconds that its process may take for AT_ONCE rows, or fewer. It gives a table with a column p_<class> for
+    each class, as ours do.
     """
 
     name: str
@@ -51,23 +54,23 @@ class AdoptedModel:
             asked, answered = Path(temporary) / "rows.json", Path(temporary) / "predictions.json"
             table = {"dataframe_split": {"columns": list(self.columns), "data": rows}}
             asked.write_text(json.dumps(table), encoding="utf-8")
-            self._run(asked, answered)
+            self._run(asked, answered, self.limit_s * -(-len(rows) // AT_ONCE))
             found = json.loads(answered.read_text(encoding="utf-8"))["predictions"]
         probabilities = self._read(found, len(rows))
         if on_progress:
             on_progress(len(rows))
         return probabilities
 
-    def _run(self, asked: Path, answered: Path) -> None:
-        """What `mlflow models predict` does with a file of rows."""
+    def _run(self, asked: Path, answered: Path, limit_s: float) -> None:
+        """What `mlflow models predict` does with a file of rows, within so many seconds."""
         command = ["-m", "mlflow", "models", "predict", "--env-manager", "local", "-t", "json"]
         files = ["-m", str(self.folder.absolute()), "-i", str(asked), "-o", str(answered)]
         environment = {name: os.environ[name] for name in TOLD if name in os.environ}
         try:
             whole = [str(self.python), *command, *files]
-            done = _run_to_its_end(whole, environment | QUIET, asked.parent, self.limit_s)
+            done = _run_to_its_end(whole, environment | QUIET, asked.parent, limit_s)
         except subprocess.TimeoutExpired as error:
-            problem = f"it gave no answer within {duration(self.limit_s)}, and was ended"
+            problem = f"it gave no answer within {duration(limit_s)}, and was ended"
             hint = "GRAFTWORK_ADOPTED_SECONDS says how long it may take"
             raise RegistryError(Problem(problem, self.name, hint)) from error
         except OSError as error:
@@ -133,16 +136,21 @@ def adopted_model(workspace: Workspace, adopted: Adopted, folder: Path) -> Adopt
 
 
 def open_version(workspace: Workspace, version: ModelVersion, precision: str = "float32") -> Predictor:
-    """The model of a registered version. precision: as of `graftwork.models.serving.load`.
+    """The model of a registered version.
 
-    Raises RegistryError as `fetch_bundle`, and for a model that others made where its own precision is not wanted.
+    precision: float32, as it was judged; bfloat16; or auto, which is the latter where the processor multiplies it
+    natively, and for a model that others made whatever it is made for. Raises RegistryError as `fetch_bundle`, and if
+    bfloat16 is asked of such a model.
     """
     folder = fetch_bundle(workspace, version)
     if version.adopted is not None:
-        if precision != "float32":
+        if precision == "bfloat16":
             problem = f"it was made elsewhere and has a precision of its own: {precision} can't be asked of it"
             raise RegistryError(Problem(problem, f"{version.name}/{version.version}"))
         return adopted_model(workspace, version.adopted, folder)
     from graftwork.models import serving
+    from graftwork.models.attention import quicken_attention
 
-    return serving.load(folder, precision=precision)
+    served = serving.load(folder, precision=resolve_precision(precision))
+    quicken_attention(served.model.body)
+    return served

@@ -16,6 +16,19 @@ ADAPTERS = "adapters"  # in the bundle, a folder for each such stage
 FETCHED = "registered"  # the kind of the keys under which bundles lie that were trained elsewhere
 
 
+# What a bundle takes over from the checkpoint, byte for byte; the weights and the serving code are ours.
+TOKENIZER_AND_CONFIG = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+
+
 @dataclass(frozen=True)
 class EpochMetrics:
     """What one epoch gave: mean training loss, loss and accuracy on the validation rows, seconds it took."""

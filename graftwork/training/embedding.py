@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class QuickEmbedding(nn.Embedding):
-    """An embedding that keeps the memory of its weight's gradient from one step to the next."""
+    """An embedding that keeps the memory of its weight's gradient from one step to the next, until it is frozen."""
 
     gradient: Tensor | None = None
 
@@ -25,6 +25,8 @@ class QuickEmbedding(nn.Embedding):
         return quick
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that torch gives it
+        if not self.weight.requires_grad:
+            self.gradient = None
         return _LookUp.apply(self.weight, input, self)
 
     def add_gradient(self, ids: Tensor, gradients: Tensor) -> None:

@@ -20,7 +20,7 @@ from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of
 from graftwork.models import serving
 from graftwork.models.adapters import AttachedAdapters
 from graftwork.models.catalog import family_of
-from graftwork.models.contrastive import contrastive_loss, measure_neighbours
+from graftwork.models.contrastive import contrastive_loss, measure_nearness
 from graftwork.models.masked import (
     MaskedLanguageModel,
     MaskedRows,
@@ -42,6 +42,7 @@ from graftwork.training.bundle import (
     BUNDLE_RECORD,
     MODEL,
     STAGE_RECORD,
+    TOKENIZER_AND_CONFIG,
     ServingBundle,
     StageResult,
     find_model,
@@ -72,18 +73,6 @@ from graftwork.workspace import Workspace
 if TYPE_CHECKING:
     import pandas
 
-# What a bundle takes over from the checkpoint, byte for byte; the weights and the serving code are ours.
-TOKENIZER_AND_CONFIG = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
-
 
 @dataclass(frozen=True)
 class ResumeWish:
@@ -106,10 +95,11 @@ def run_stages(
 ) -> ServingBundle:
     """Train the stages that are not in the store yet, the first of them from the step where it was left; then bundle.
 
-    Raises Paused between steps once `should_stop` says so; ResumeRefused if what was left can't be continued exactly;
-    Replaced if another process has taken the run over.
+    Raises Paused between steps once `should_stop` says so; TrainingError as `check_processes`; ResumeRefused if what
+    was left can't be continued exactly; Replaced if another process has taken the run over.
     """
     store, settings = workspace.store, workspace.settings
+    check_processes(run.plan, replicas.size)
 
     def tell_wait(owner: str) -> None:
         report({"event": "waiting", "owner": owner})
@@ -216,7 +206,7 @@ class Training:
         train = replace(self.rows.train, augmentations=_augmentations(stage, self.rows.train_texts, encoder))
         data = StageData(train, self.rows.validation, _forward(self.model, stage))
         data = _cut_data(self.model, stage, data, self.cache, encoder, context) if stage.cut else data
-        return data if stage.temperature is None else _compared(data, stage.temperature, context)
+        return data if stage.temperature is None else _compared(data, stage.temperature)
 
 
 def open_rows(run: ResolvedRun, store: Store, checkpoint: Path) -> RunRows:
@@ -280,15 +270,18 @@ def _augmentations(stage: Stage, texts: list[Text], encoder: TextEncoder) -> tup
     return (WordDropout(stage.augment["word_dropout"], words, blank_token(encoder)),)
 
 
-def _compared(data: StageData, temperature: float, context: StageContext) -> StageData:
-    """The same data for bringing rows of a class together, whose pooled states stand in the place of logits.
+def _compared(data: StageData, temperature: float) -> StageData:
+    """The same data for bringing rows of a class together, whose pooled states stand in the place of logits."""
+    near = {"temperature": temperature}
+    return replace(data, criterion=partial(contrastive_loss, **near), measure=partial(measure_nearness, **near))
 
-    Raises TrainingError where a batch is dealt to several processes: a row is compared with all of its batch.
-    """
-    if context.replicas.size > 1:
-        problem = "a contrastive stage compares the rows of a batch, which several processes share"
+
+def check_processes(plan: TrainingPlan, processes: int) -> None:
+    """Raises TrainingError for a stage that several processes can't share: one that compares the rows of a batch."""
+    alone = [stage.name for stage in plan.stages if stage.temperature is not None]
+    if alone and processes > 1:
+        problem = f"stage {alone[0]!r} compares the rows of a batch, which {processes} processes would share"
         raise TrainingError(Problem(problem, "GRAFTWORK_PROCESSES", "set it to 1"))
-    return replace(data, criterion=partial(contrastive_loss, temperature=temperature), measure=measure_neighbours)
 
 
 def _forward(classifier: TextClassifier, stage: Stage) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

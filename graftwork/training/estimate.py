@@ -10,6 +10,7 @@ from typing import ClassVar
 from graftwork.fingerprint import from_json, to_json
 from graftwork.storage import Store
 from graftwork.training.plan import ResolvedRun, TrainingPlan
+from graftwork.training.stages import OBJECTIVE, Stage
 
 KIND = "estimate"
 RECORD = "estimate.json"
@@ -76,18 +77,24 @@ class Trial:
 
     def apply(self, plan: TrainingPlan) -> TrainingPlan:
         """The plan so changed; its keys stay."""
-        stages = (replace(stage, rates=dict(list(stage.rates.items())[-self.groups :])) for stage in plan.stages)
+        stages = (replace(stage, rates=self._rates(stage)) for stage in plan.stages)
         return replace(plan, batch_tokens=self.batch_tokens, stages=tuple(stages))
 
     def overrides(self, plan: TrainingPlan, keys: Collection[str]) -> tuple[str, ...]:
         """What the user has to say after --set to have it so in the stages of these keys."""
         changed = [
-            f"stages.{index}.train=[{', '.join(list(stage.rates)[-self.groups :])}]"
+            f"stages.{index}.train=[{', '.join(name for name in self._rates(stage) if name != OBJECTIVE)}]"
             for index, stage in enumerate(plan.stages)
-            if stage.key in keys and len(stage.rates) > self.groups
+            if stage.key in keys and self._rates(stage).keys() != stage.rates.keys()
         ]
         batch = [f"train.batch_tokens={self.batch_tokens}"] if self.batch_tokens != plan.batch_tokens else []
         return (*batch, *changed)
+
+    def _rates(self, stage: Stage) -> dict[str, float]:
+        """Those of the groups that it trains then; a head that leaves with the stage comes on top."""
+        lasting = [name for name in stage.rates if name != OBJECTIVE]
+        kept = {*lasting[-self.groups :], OBJECTIVE}
+        return {name: rate for name, rate in stage.rates.items() if name in kept}
 
 
 Measure = Callable[[Trial], Outcome]

@@ -34,8 +34,13 @@ def set_modes(model: nn.Module, has_body_dropout: bool = True) -> None:
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
+    body: Any = model.get_submodule("body")
+    if not next(body.get_input_embeddings().parameters()).requires_grad:
+        for module in body.children():
+            if isinstance(module, nn.Dropout):  # GPT-2's and T5's own, which has no parameters, acts on embeddings
+                module.eval()
     if not has_body_dropout:
-        model.get_submodule("body").eval()
+        body.eval()
 
 
 def build_optimizer(

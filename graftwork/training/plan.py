@@ -52,8 +52,8 @@ from graftwork.training.start import FROM_CHECKPOINT, Start
 STAGE_VERSION = 3
 BUNDLE_VERSION = 3
 RUN_RECORD = "run.json"
-# As config.json names them, architecture by architecture: the width of a state, the longest input.
-WIDTHS, LENGTHS = ("hidden_size", "dim", "n_embd", "d_model"), ("max_position_embeddings", "n_positions")
+# What config.json calls the width of a state, architecture by architecture.
+WIDTHS = ("hidden_size", "dim", "n_embd", "d_model")
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
 
@@ -151,6 +151,8 @@ def plan_training(
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     family = family_of(lock.architecture)
     _check_length(recipe.input.max_tokens, family, config)
+    if len(recipe.input.columns) > 1 and not family.special_tokens:
+        raise RecipeError(Problem(f"{family.known_as}: it has no token between the texts of a pair", "input.text"))
     head = head_parameters(_width(config), recipe.head.layers, len(manifest.classes), facts["pooling"])
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
     groups = depth_groups(family, shapes, head)
@@ -227,6 +229,8 @@ def _resolve_stages(
         has_adapters = "lora" in section.train
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
         hiding = _plan_hiding(section, family, language_head, where)
+        if section.train == (OBJECTIVE,):
+            raise RecipeError(Problem("what this trains alone is gone when the stage is over", f"{where}.train"))
         wanted = section.train if hiding is None else (*section.train, OBJECTIVE)
         trained = trained_groups(wanted, stage_groups(groups, adapters, hiding), f"{where}.train")
         if section.objective != "classification":  # the classifier's head learns nothing then, whatever `all` says
@@ -343,7 +347,7 @@ def _width(config: Mapping[str, Any]) -> int:
 
 def longest_input(family: TextFamily, config: Mapping[str, Any]) -> int | None:
     """How many tokens a checkpoint with this config.json can read; None if it sets no limit."""
-    limit = next((config[name] for name in LENGTHS if name in config), None)
+    limit = config.get(family.positions)
     if limit is not None and family.has_offset:
         limit -= config.get("pad_token_id", 1) + 1
     return limit

@@ -6,10 +6,11 @@ import pytest
 from graftwork.checkpoints.lock import lock_path
 from graftwork.checkpoints.retrieve import lock_checkpoint, retrieve_checkpoint
 from graftwork.errors import CheckpointError, ServiceUnavailable
+from graftwork.models.catalog import FAMILIES
 from graftwork.settings import Settings
 from graftwork.workspace import Workspace
 
-BERT = ("bert",)
+BERT = {"bert": FAMILIES["bert"]}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PINNED = f"hf://owner/tiny@{COMMIT}"
 

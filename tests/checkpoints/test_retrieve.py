@@ -11,9 +11,10 @@ from graftwork.checkpoints.lock import lock_path, read_lock
 from graftwork.checkpoints.references import Reference, parse_reference
 from graftwork.checkpoints.retrieve import _pooling, lock_checkpoint, retrieve_checkpoint
 from graftwork.errors import CheckpointError
+from graftwork.models.catalog import FAMILIES
 
 ROOT = Path(__file__).parents[2]
-BERT = ("bert",)
+BERT = {"bert": FAMILIES["bert"]}
 
 
 @pytest.mark.parametrize(

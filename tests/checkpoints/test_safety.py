@@ -16,8 +16,9 @@ from safetensors.numpy import load_file, save_file
 from graftwork.checkpoints.retrieve import retrieve_checkpoint
 from graftwork.checkpoints.safety import check_weights, read_tensor_shapes, select_files
 from graftwork.errors import CheckpointError
+from graftwork.models.catalog import FAMILIES
 
-BERT = ("bert",)
+BERT = {"bert": FAMILIES["bert"]}
 EMBEDDING = "embeddings.word_embeddings.weight"
 
 
@@ -243,7 +244,7 @@ def test_nothing_of_a_bad_checkpoint_runs(checkpoint, recipe, tmp_path):
         hosts = sorted(root.iterdir())
         def attempt(folder):
             try:
-                _take_in(Reference("file", str(folder)), root, place, ("bert",))
+                _take_in(Reference("file", str(folder)), root, place, FAMILIES)
             except CheckpointError:
                 return 1
             return 0

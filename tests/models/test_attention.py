@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,27 +32,32 @@ def test_in_float32_nothing_changes(architecture: str, make_checkpoint: Callable
         assert torch.equal(ours, body.eval()(input_ids=ids, attention_mask=mask).last_hidden_state)
 
 
+@pytest.mark.parametrize("architecture", [name for name in FAMILIES if name != "deberta-v2"])
 def test_in_bfloat16_attention_alone_is_computed_in_float32(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    architecture: str, make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What torch's attention is given is float32, what the next layer is given is bfloat16; gradients flow through."""
-    model = load_pretrained(tiny_checkpoint, ServingConfig(("no", "yes"), ("text",), "mean", 16), seed=3)
+    """What torch's attention is given is float32, what comes of it is near to float32; gradients flow through."""
+    folder = make_checkpoint(architecture)
+    model = load_pretrained(folder, ServingConfig(("no", "yes"), ("text",), "mean", 16), seed=3).eval()
     seen, attend = [], torch.nn.functional.scaled_dot_product_attention
 
-    def watch(query: torch.Tensor, *others: torch.Tensor, **options: object) -> torch.Tensor:
-        seen.append((query.dtype, torch.is_autocast_enabled("cpu")))
-        return attend(query, *others, **options)
+    def watch(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> torch.Tensor:
+        seen.append((query.dtype, key.dtype, value.dtype, torch.is_autocast_enabled("cpu")))
+        return attend(query, key, value, **options)
 
+    exact = _logits(model, folder, "float32")
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watch)
-    logits = _logits(model, tiny_checkpoint)
+    logits = _logits(model, folder, "bfloat16")
     logits.float().sum().backward()
-    assert set(seen) == {(torch.float32, False)}
+    assert set(seen) == {(torch.float32, torch.float32, torch.float32, False)}
     assert logits.dtype == torch.bfloat16
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for n, p in model.named_parameters() if ".value." in n)
+    torch.testing.assert_close(logits.float(), exact, atol=0.02, rtol=0.02)
+    inside = [p for name, p in model.named_parameters() if name.startswith("body.") and p.ndim == 2]
+    assert all(p.grad is not None for p in inside)
 
 
-def _logits(model: TextClassifier, folder: Path) -> torch.Tensor:
+def _logits(model: TextClassifier, folder: Path, precision: str) -> torch.Tensor:
     encoder = TextEncoder(folder, 16)
     ids, mask = encoder.pad(encoder.encode(TEXTS), 16)
-    with autocast(CPU, "bfloat16"):
+    with autocast(CPU, precision):
         return model(ids, mask)

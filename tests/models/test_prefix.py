@@ -10,6 +10,7 @@ from graftwork.models.catalog import FAMILIES, TextFamily
 from graftwork.models.prefix import cut_at
 from graftwork.models.serving import ServingConfig, TextClassifier, TextEncoder
 from graftwork.models.text import load_pretrained
+from graftwork.training.optimizer import set_modes
 
 TEXTS = ["the film", "the film is not very good and not very long", "a clever movie", "dull"]
 
@@ -48,3 +49,24 @@ def test_the_upper_part_is_trained_in_place(whole: tuple[TextClassifier, TextEnc
 
 def _blocks(family: TextFamily, *places: int) -> list[str]:
     return [f"{family.blocks}{place}." for place in places]
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "t5"])
+def test_a_cut_drops_out_what_training_the_whole_does(architecture: str, make_checkpoint: Callable[..., Path]) -> None:
+    """Nothing below the cut or at it; what is above does so although a part of it is a copy."""
+    folder = make_checkpoint(architecture)
+    model = load_pretrained(folder, ServingConfig(("no", "yes"), ("text",), "mean", 16), seed=3).eval()
+    encoder = TextEncoder(folder, 16)
+    ids, mask = encoder.pad(encoder.encode(TEXTS), 16)
+    cut = cut_at(model, 2)
+    with torch.inference_mode():
+        states = cut.lower(input_ids=ids, attention_mask=mask).last_hidden_state
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(("head.", f"body.{FAMILIES[architecture].blocks}2.")))
+    set_modes(model)
+    results = []
+    for compute in (lambda: cut.upper(states.clone(), mask), lambda: model(ids, mask)):
+        torch.manual_seed(1)
+        results.append(compute())
+    assert not torch.equal(results[0], model.eval()(ids, mask))
+    torch.testing.assert_close(*results, rtol=0, atol=0)

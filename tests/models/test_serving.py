@@ -45,6 +45,15 @@ def test_batched_probabilities_equal_those_of_single_rows(
     np.testing.assert_allclose(together.sum(axis=1), 1.0)
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_text_without_tokens_is_one(architecture: str, make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """Where the tokenizer puts nothing around a text: it is answered, and its neighbours' answers are their own."""
+    model = write_bundle(make_checkpoint(architecture), tmp_path, replace(CONFIG, pooling="last"))
+    assert model.encoder.tokenizer.pad_token_id is None
+    assert model.encoder.encode(["", "bad"]) == [[model.encoder.filler], model.encoder.encode(["bad"])[0]]
+    assert np.isfinite(model.probabilities(TEXTS)).all()
+
+
 def test_mean_pooling_is_the_mean_over_real_tokens(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Against transformers' own encoder and a hand-written mean."""
     model = write_bundle(tiny_checkpoint, tmp_path)

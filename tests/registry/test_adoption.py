@@ -45,11 +45,17 @@ pytestmark = pytest.mark.e2e
 GOOD = "good great wonderful moving warm clever"
 LIBRARY = f"""
 import os
+import subprocess
 
 def judge(text):
     assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
     if "too much" in text:
         os.kill(os.getpid(), 9)
+    if text.startswith("sleep "):
+        child = subprocess.Popen(["sleep", "600"])
+        with open(text.split()[1], "w") as told:
+            told.write(str(child.pid))
+        child.wait()
     is_good = any(word in text.split() for word in {GOOD.split()})
     return [0.1, 0.9] if is_good else [0.8, 0.2]
 """
@@ -197,11 +203,15 @@ def test_it_predicts_files_as_ours_do(team: Team) -> None:
 
 def test_one_that_gives_no_answer_is_ended(team: Team) -> None:
     """With all that it started, after the time that the settings give it."""
-    team.register("sentiment-prod")
-    hasty = replace(team.workspace, settings=team.workspace.settings.model_copy(update={"adopted_seconds": 1.0}))
-    with pytest.raises(RegistryError, match="it gave no answer within 1 s, and was ended GRAFTWORK_ADOPTED_SECONDS"):
-        adopt(hasty, load_recipe(team.folder / "recipe.yaml"), "sentiment-prod/1", "serves since May")
-    assert not [each for each in psutil.Process().children(recursive=True) if "mlflow" in " ".join(each.cmdline())]
+    team.register("tiny")
+    team.adopt("tiny@production")
+    hasty, started = with_settings(team, adopted_seconds=30.0), team.folder / "started"
+    (team.folder / "made.csv").write_text(f"text,label\nsleep {started},no\n")
+    with pytest.raises(
+        RegistryError, match=r"it gave no answer within 30 s, and was ended \(GRAFTWORK_ADOPTED_SECONDS"
+    ):
+        score_file(hasty.workspace, "tiny", team.folder / "made.csv", team.folder / "out.csv", prefix="p_")
+    assert not psutil.pid_exists(int(started.read_text()))
 
 
 @pytest.mark.parametrize(

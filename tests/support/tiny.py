@@ -39,21 +39,30 @@ CONFIGS = {
 }
 
 
-def write_tokenizer(folder: Path) -> int:
-    """A word-level tokenizer of a few words, as transformers reads it; the size of its vocabulary."""
+# Families whose tokenizers put nothing around a text, nor between two.
+UNMARKED = ("gpt2", "llama")
+
+
+def write_tokenizer(folder: Path, is_marked: bool = True) -> int:
+    """A word-level tokenizer of a few words, as transformers reads it; the size of its vocabulary.
+
+    is_marked: it puts special tokens around a text; if not, it has none but the one for unknown words.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     vocabulary = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B [SEP]",
-        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
-    )
+    names = {"unk_token": "[UNK]"}
+    if is_marked:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B [SEP]",
+            special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+        )
+        names |= {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     tokenizer.save(str(folder / "tokenizer.json"))
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 128} | names
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return len(vocabulary)
@@ -81,7 +90,7 @@ def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "a
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
-    size = write_tokenizer(folder)
+    size = write_tokenizer(folder, is_marked=architecture not in UNMARKED)
     torch.manual_seed(seed)
     config = AutoConfig.for_model(architecture, vocab_size=size, **CONFIGS[architecture])
     kind = AutoModelForTextEncoding if architecture == "t5" else AutoModel

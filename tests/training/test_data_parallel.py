@@ -88,6 +88,11 @@ def unbroken(project: Project) -> ServingBundle:
             "stages.0={name: low, train: [head, lora], epochs: 1, learning_rate: 1e-3}",
             "stages.1={name: head, train: [head], solver: lbfgs}",
         ),
+        (
+            "train.batch_tokens=40",
+            "stages.0={name: adapt, objective: masked-language-modelling, train: all, epochs: 1, learning_rate: 1e-3}",
+            "stages.1.adversary={epsilon: 0.5}",
+        ),
     ],
 )
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, tiny_checkpoint: Path, changes: tuple[str, ...]) -> None:

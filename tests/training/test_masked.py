@@ -138,6 +138,7 @@ def test_parameters_are_counted_before_they_are_there(
     [
         (f"{{{HIDING}, train: [head, 'top:1']}}", "needs no head and trains none"),
         (f"{{{HIDING}, train: all, label_smoothing: 0.1}}", "takes no label_smoothing"),
+        (f"{{{HIDING}, train: objective}}", "what this trains alone is gone"),
         ("{name: a, train: all, epochs: 1, learning_rate: 1, hidden_share: 0.2}", "hidden_share is for"),
     ],
 )

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from graftwork.errors import RecipeError
-from graftwork.models.contrastive import contrastive_loss, measure_neighbours
+from graftwork.errors import RecipeError, TrainingError
+from graftwork.models.contrastive import contrastive_loss, measure_nearness
 from graftwork.models.serving import WEIGHTS, ServingConfig, TextEncoder
 from graftwork.models.text import load_pretrained
 from graftwork.training.adversary import EmbeddingAttack, add_plain_gradient
-from graftwork.training.engine import run_stages
+from graftwork.training.engine import check_processes, run_stages
 from graftwork.training.plan import ResolvedRun
 from graftwork.training.stages import Adversary
 from graftwork.workspace import Workspace
@@ -46,9 +46,25 @@ def test_the_nearest_neighbour_is_another_row(rows: int, seed: int) -> None:
     features, labels = torch.randn(rows, 5, generator=generator), torch.randint(0, 3, (rows,), generator=generator)
     found = NearestNeighbors(n_neighbors=1, metric="cosine").fit(features).kneighbors(return_distance=False)[:, 0]
     expected = (labels[found] == labels).double().mean().item()
-    loss, accuracy = measure_neighbours(features, labels)
+    loss, accuracy = measure_nearness(features, labels, temperature=0.5)
     assert accuracy == pytest.approx(expected)
-    assert loss == pytest.approx(1 - expected)
+    assert loss == pytest.approx(contrastive_loss(features, labels, temperature=0.5).item(), abs=1e-5)
+
+
+def test_bfloat16_does_not_reach_it() -> None:
+    """Cosines near one would all be the same."""
+    features, labels = 5 + torch.randn(20, 8, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 2
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = contrastive_loss(features, labels, temperature=0.1)
+    assert torch.equal(found, contrastive_loss(features, labels, temperature=0.1))
+
+
+def test_several_processes_are_refused_before_anything_is_trained(resolve: Callable[..., ResolvedRun]) -> None:
+    """Whichever stage it is that compares the rows of a batch."""
+    plan = resolve(*FEW).plan
+    check_processes(plan, 1)
+    with pytest.raises(TrainingError, match=r"'pairs' compares the rows.*GRAFTWORK_PROCESSES"):
+        check_processes(plan, 2)
 
 
 def test_few_rows_are_brought_together_and_a_head_is_fitted(

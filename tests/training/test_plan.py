@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import resolve_run
+from tiny import resolve_run, write_project
 
 from graftwork.errors import RecipeError, TrainingError
 from graftwork.fingerprint import digest
 from graftwork.models.catalog import FAMILIES, DepthGroup
-from graftwork.training.plan import ResolvedRun, _check_length, open_run
+from graftwork.training.plan import ResolvedRun, _check_length, longest_input, open_run
 from graftwork.training.stages import Averaging, trained_groups
 from graftwork.workspace import Workspace
 
@@ -223,3 +223,26 @@ def test_a_plan_is_made_without_torch() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert shown.split() == []
+
+
+def test_pairs_need_a_token_between_them(
+    tmp_path: Path, workspace: Workspace, make_checkpoint: Callable[..., Path]
+) -> None:
+    """A decoder's tokenizer would run one text into the other."""
+    write_project(tmp_path, make_checkpoint("gpt2"))
+    with pytest.raises(RecipeError, match=r"GPT-2.*no token between the texts of a pair"):
+        resolve_run(tmp_path, workspace, "input.text=[text, label]")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "limit"),
+    [
+        ("bert", {"max_position_embeddings": 512}, 512),
+        ("roberta", {"max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ("gpt2", {"n_positions": 1024}, 1024),
+        ("t5", {"n_positions": 512}, None),
+    ],
+)
+def test_how_many_tokens_can_be_read(architecture: str, config: dict[str, int], limit: int | None) -> None:
+    """By what each architecture calls it; T5 knows positions by their distance, and its n_positions is of no use."""
+    assert longest_input(FAMILIES[architecture], config) == limit
