@@ -69,12 +69,18 @@ class StateKeeper:
         self.drift: tuple[str, ...] = ()
         self._best: tuple[int, str] | None = None  # the epoch whose weights are kept, and their digest
         self._found: tuple[TrainingState, Path] | None = None
-        self._cost, self._saved = FIRST_COST_S, time.monotonic()
+        self._cost, self._spent = FIRST_COST_S, 0.0  # seconds: of the last save, or what is assumed; of all saves
+        self._began = self._saved = time.monotonic()
 
     def is_due(self) -> bool:
-        """True once saving costs no more than its share. Raises Replaced if another process holds the run."""
+        """True once another save costs no more than its share of the time since the last one, and all saves of all.
+
+        Raises Replaced if another process holds the run.
+        """
         self.lease.check()
-        return (time.monotonic() - self._saved) * self.share >= self._cost
+        now = time.monotonic()
+        since, whole = (now - self._saved) * self.share, (now - self._began) * self.share
+        return since >= self._cost and whole >= self._spent + self._cost
 
     def save(self, loop: StageLoop) -> None:
         """Make what the loop is now the state that counts. Raises StoreFull or Replaced; the one before counts then."""
@@ -92,6 +98,7 @@ class StateKeeper:
         self._advance(digest, state.best)
         self._saved = time.monotonic()
         self._cost = self._saved - started
+        self._spent += self._cost
         event = {"event": "saved", "stage": loop.stage.name, "step": progress.step, "seconds": self._cost}
         self.report(event | {"first": before is None})
 
