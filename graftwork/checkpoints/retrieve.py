@@ -168,9 +168,11 @@ def _selected(folder: Path, reference: Reference) -> tuple[str, ...]:
 def _inspect(folder: Path, reference: Reference, architectures: Architectures) -> CheckpointLock:
     """The lock of gathered files, or every reason not to load them."""
     where = str(reference)
-    raise_if([*check_configs(folder, where, architectures), *check_weights(folder, where)], CheckpointError)
-    architecture = str(read_object(folder / "config.json")["model_type"])
-    raise_if(check_tokenizer(folder, where, architectures[architecture]), CheckpointError)
+    architecture = str(read_object(folder / "config.json").get("model_type"))
+    problems = [*check_configs(folder, where, architectures), *check_weights(folder, where)]
+    if architecture in architectures:
+        problems += check_tokenizer(folder, where, architectures[architecture])
+    raise_if(problems, CheckpointError)
     version, stated = package_metadata(reference) if reference.scheme == "pkg" else (reference.revision, None)
     return CheckpointLock(
         source=str(reference),
