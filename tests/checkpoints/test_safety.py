@@ -136,6 +136,7 @@ CORPUS = {
     ),
     "quantised": (key("quantization_config", {"quant_method": "x"}), "quantised weights can't be fine-tuned"),
     "unknown type": (key("model_type", "evil"), r"model_type 'evil' is not supported \(known are bert\)"),
+    "type that is no name": (key("model_type", ["bert"]), r"model_type \['bert'\] is not supported"),
     "no type": (text("config.json", "{}"), "model_type None is not supported"),
     "file elsewhere": (
         key("tokenizer_file", "/etc/passwd", "tokenizer_config.json"),
@@ -228,6 +229,7 @@ def test_nothing_of_a_bad_checkpoint_runs(checkpoint, recipe, tmp_path):
         from graftwork.checkpoints.references import Reference
         from graftwork.checkpoints.retrieve import _take_in
         from graftwork.errors import CheckpointError
+        from graftwork.models.catalog import FAMILIES
         from graftwork.settings import Settings
         from graftwork.storage import Store
 
