@@ -63,7 +63,7 @@ def check_configs(folder: Path, where: str, architectures: Collection[str]) -> I
             yield from _refused_keys(read_json(folder / name), f"{where}: {name}")
     architecture = read_object(folder / "config.json").get("model_type")
     if not isinstance(architecture, str) or architecture not in architectures:
-        known = f"known are {', '.join(sorted(architectures))}"
+        known = f"known are {', '.join(sorted(architectures))}; another is an entry in graftwork/models/catalog.py"
         yield Problem(f"model_type {shorten(repr(architecture))} is not supported", f"{where}: config.json", known)
 
 

@@ -135,7 +135,10 @@ CORPUS = {
         r"the key text_config\.attn_implementation_internal is refused",
     ),
     "quantised": (key("quantization_config", {"quant_method": "x"}), "quantised weights can't be fine-tuned"),
-    "unknown type": (key("model_type", "evil"), r"model_type 'evil' is not supported \(known are bert\)"),
+    "unknown type": (
+        key("model_type", "evil"),
+        r"model_type 'evil' is not supported \(known are bert; another is an entry in",
+    ),
     "type that is no name": (key("model_type", ["bert"]), r"model_type \['bert'\] is not supported"),
     "no type": (text("config.json", "{}"), "model_type None is not supported"),
     "file elsewhere": (
