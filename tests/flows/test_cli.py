@@ -13,6 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from flows.cli import main
+from graftwork.models.catalog import FAMILIES
 from graftwork.promotion.history import Nomination, follow
 from graftwork.registry.versions import ListedVersion, ModelVersion
 
@@ -129,6 +130,23 @@ def test_help_lists_every_command(graftwork):
     assert (code, err) == (0, "")
     assert all(f" {command} " in out for command in COMMANDS)
     assert "Exit codes" in out
+
+
+def test_families_are_listed(graftwork):
+    """For a person and for a script: every architecture, with what a recipe has to know of it."""
+    code, out, _ = graftwork("families")
+    assert code == 0
+    code, listed, _ = graftwork("families", "--json")
+    assert code == 0
+    assert [family["architecture"] for family in json.loads(listed)] == list(FAMILIES)
+    assert all(name in out for name in FAMILIES)
+
+
+def test_an_export_goes_to_a_new_folder(graftwork):
+    """One that is there is not written into, whatever the model."""
+    code, out, err = graftwork("export", "nosuch", "reviews.csv", "-o", "checkpoint")
+    assert (code, out) == (2, "")
+    assert "checkpoint: it is there already (choose another with -o)" in err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
