@@ -34,13 +34,18 @@ def set_modes(model: nn.Module, has_body_dropout: bool = True) -> None:
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
-    body: Any = model.get_submodule("body")
-    if not next(body.get_input_embeddings().parameters()).requires_grad:
-        for module in body.children():
-            if isinstance(module, nn.Dropout):  # GPT-2's and T5's own, which has no parameters, acts on embeddings
-                module.eval()
+    for dropout in _dropouts_on_embeddings(model):
+        dropout.eval()
     if not has_body_dropout:
-        body.eval()
+        model.get_submodule("body").eval()
+
+
+def _dropouts_on_embeddings(model: nn.Module) -> list[nn.Module]:
+    """Those that act on frozen embeddings and have no parameters that would tell: GPT-2's and T5's bodies have one."""
+    body: Any = getattr(model, "body", None)
+    if body is None or next(body.get_input_embeddings().parameters()).requires_grad:
+        return []
+    return [module for module in body.children() if isinstance(module, nn.Dropout)]
 
 
 def build_optimizer(

@@ -32,7 +32,7 @@ def test_what_is_measured_is_what_the_preset_says() -> None:
 
 def test_both_predict_the_same_with_the_same_weights(job: Job) -> None:
     """Then only how they do it differs. A head that says one class to all would hide a difference."""
-    mine, theirs = ours.predict(job).predictions, peers.predict(job).predictions
+    mine, theirs = ours.predict(job, "float32").predictions, peers.predict(job).predictions
     assert mine["row_id"].tolist() == theirs["row_id"].tolist()
     np.testing.assert_allclose(probabilities_of(mine), probabilities_of(theirs), atol=2e-4)
     assert set(probabilities_of(mine).argmax(axis=1)) == {0, 1}
