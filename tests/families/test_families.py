@@ -138,7 +138,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
         write_checkpoint(folder / "checkpoint", architecture)
         write_project(folder, folder / "checkpoint")
         (folder / "recipe.yaml").write_text((folder / "recipe.yaml").read_text().replace("tiny", architecture))
-        runs[architecture] = resolve_run(folder, workspace, "stages=gradual", "stages.2.epochs=2")
+        runs[architecture] = resolve_run(folder, workspace, "stages={preset: gradual, epochs: 2}")
     tally = torture(runs, home, KILLS, seed=20261128)
     assert tally.killed.keys() == FAMILIES.keys()
     assert tally.different == []

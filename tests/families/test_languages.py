@@ -71,7 +71,7 @@ def write_language(folder: Path, language: str) -> None:
     (folder / "contract.yaml").write_text(CONTRACT)
     (folder / "policy.yaml").write_text("minimum_rows: 10\n")
     recipe = RECIPE.format(checkpoint=folder / "checkpoint").replace('["no", "yes"]', json.dumps(CLASSES[language]))
-    recipe = recipe.replace("by: [group]", "by: [near_duplicate], near_duplicate: 0.6")
+    recipe = recipe.replace("by: [group]", "by: [near_duplicate], near_duplicate: 0.85")
     (folder / "recipe.yaml").write_text(recipe.replace("max_tokens: 16", "max_tokens: 64"), encoding="utf-8")
 
     (folder / "checkpoint").mkdir()
