@@ -1,6 +1,5 @@
 """A registered model as a folder for runtimes without torch: an ONNX graph, the tokenizer, and what the classes are."""
 
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftwork.data.chunks import open_table, read_chunks
 from graftwork.errors import Problem, RecipeError, RegistryError
+from graftwork.scoring import find_served
 from graftwork.storage import whole_folder
 from graftwork.workspace import Workspace
 
@@ -42,13 +42,13 @@ def export_version(workspace: Workspace, model: str, data: Path, folder: Path) -
     """
     from graftwork.models import serving
     from graftwork.models.export import GRAPH, export_onnx
-    from graftwork.registry.versions import fetch_bundle, resolve_version
+    from graftwork.registry.versions import fetch_bundle
     from graftwork.training.bundle import TOKENIZER_AND_CONFIG
 
     if folder.exists() or not folder.parent.is_dir():
         problem = "it is there already" if folder.exists() else f"there is no folder {folder.parent}"
         raise RecipeError(Problem(problem, str(folder), "choose another with -o"))
-    version = resolve_version(workspace, re.sub(r"@(\d+)$", r"/\1", model))
+    version = find_served(workspace, model)
     if version.adopted is not None:
         raise RegistryError(Problem("it was made elsewhere: export it there", f"{version.name}/{version.version}"))
     bundle = fetch_bundle(workspace, version)

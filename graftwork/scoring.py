@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow
 
     from graftwork.evaluation.predictions import Predictor
+    from graftwork.registry.versions import ModelVersion
 
 Progress = Callable[[int, int], None]
 
@@ -65,16 +66,22 @@ def score_file(
     Raises DataError, RegistryError, or RecipeError for an output that can't be written.
     """
     from graftwork.registry.predictors import AT_ONCE, open_version
-    from graftwork.registry.versions import resolve_version
 
     started = time.monotonic()
     check_output(output, data)
     file = open_table(data)
-    version = resolve_version(workspace, re.sub(r"@(\d+)$", r"/\1", model))
+    version = find_served(workspace, model)
     served = open_version(workspace, version, precision)
     at_once = ROWS if version.adopted is None else AT_ONCE
     rows = score_rows(served, file, output, prefix, on_progress, at_once)
     return Scored(version.name, version.version, rows, output, round(time.monotonic() - started, 3))
+
+
+def find_served(workspace: Workspace, model: str) -> "ModelVersion":
+    """The version that name@alias, name@3, name/3, or name (its champion) stands for. Raises RegistryError."""
+    from graftwork.registry.versions import resolve_version
+
+    return resolve_version(workspace, re.sub(r"@(\d+)$", r"/\1", model))
 
 
 def score_rows(
