@@ -6,24 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from tiny import write_served
 
 from graftwork.errors import RegistryError
 from graftwork.models import export, serving
 from graftwork.models.export import export_onnx
 from graftwork.models.serving import ServingConfig, ServingModel
-from graftwork.models.text import load_pretrained
 
 TEXTS = ["a good film", "bad", "the plot was very very long and the acting was dull", "great " * 9]
 
 
-def write_served(checkpoint: Path, folder: Path) -> ServingModel:
+def serve(checkpoint: Path, folder: Path) -> ServingModel:
     """An untrained classifier as it is served."""
     config = ServingConfig(("no", "yes"), ("text",), "mean", max_tokens=16)
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_bytes((checkpoint / name).read_bytes())
-    save_file(load_pretrained(checkpoint, config, seed=1).state_dict(), folder / serving.WEIGHTS)
-    config.write(folder)
+    write_served(checkpoint, folder, config)
     return serving.load(folder, "cpu")
 
 
@@ -33,7 +29,7 @@ def test_the_graph_gives_what_the_model_gives(
     architecture: str, make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     """For rows alone and together, of lengths that it was not traced with; it is whole in one file."""
-    served = write_served(make_checkpoint(architecture), tmp_path)
+    served = serve(make_checkpoint(architecture), tmp_path)
     (tmp_path / "out").mkdir()
     assert export_onnx(served, TEXTS, tmp_path / "out" / "model.onnx") <= 1e-5
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
@@ -44,7 +40,7 @@ def test_a_graph_that_gives_something_else_is_refused(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says by how much."""
-    served = write_served(tiny_checkpoint, tmp_path)
+    served = serve(tiny_checkpoint, tmp_path)
 
     class Wrong(export.Probabilities):
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

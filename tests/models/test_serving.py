@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import write_served
 
 from graftwork.errors import CheckpointError
 from graftwork.models import serving
@@ -23,11 +24,7 @@ CONFIG = ServingConfig(classes=("no", "yes"), columns=("text",), pooling="mean",
 
 def write_bundle(checkpoint: Path, folder: Path, config: ServingConfig = CONFIG) -> serving.ServingModel:
     """A serving folder of an untrained classifier, and the model it holds."""
-    model = load_pretrained(checkpoint, config, seed=1)
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_bytes((checkpoint / name).read_bytes())
-    save_file(model.state_dict(), folder / serving.WEIGHTS)
-    config.write(folder)
+    write_served(checkpoint, folder, config)
     return serving.load(folder)
 
 

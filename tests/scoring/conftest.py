@@ -3,21 +3,17 @@
 from pathlib import Path
 
 import pytest
-from safetensors.torch import save_file
+from tiny import write_served
 
 from graftwork.models import serving
 from graftwork.models.serving import ServingConfig, ServingModel
-from graftwork.models.text import load_pretrained
 
 
 def write_model(checkpoint: Path, folder: Path, columns: tuple[str, ...] = ("text",)) -> ServingModel:
     """A model folder, and the model it holds."""
     config = ServingConfig(("no", "yes"), columns, "mean", max_tokens=16)
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    write_served(checkpoint, folder, config)
     (folder / "serving.py").write_text(Path(serving.__file__).read_text("utf-8"), encoding="utf-8")
-    save_file(load_pretrained(checkpoint, config, seed=1).state_dict(), folder / serving.WEIGHTS)
-    config.write(folder)
     return serving.load(folder)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from graftwork.checkpoints.retrieve import retrieve_checkpoint
 from graftwork.data.manifest import validate_data
 from graftwork.models.catalog import FAMILIES
+from graftwork.models.serving import WEIGHTS, ServingConfig
 from graftwork.policy import Policy
 from graftwork.recipe import load_recipe
 from graftwork.training.bundle import ServingBundle
@@ -96,6 +97,18 @@ def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "a
     kind = AutoModelForTextEncoding if architecture == "t5" else AutoModel
     kind.from_config(config).save_pretrained(folder)
     (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\nA tiny model for tests.\n")
+
+
+def write_served(checkpoint: Path, folder: Path, config: ServingConfig) -> None:
+    """A model folder, as a bundle has one, of an untrained classifier on the checkpoint."""
+    from safetensors.torch import save_file
+
+    from graftwork.models.text import load_pretrained
+
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    save_file(load_pretrained(checkpoint, config, seed=1).state_dict(), folder / WEIGHTS)
+    config.write(folder)
 
 
 def write_project(folder: Path, checkpoint: Path) -> None:
