@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from processes import has_ended, wait_until
 from servers import free_port
 
 from flows.postgres import databases_on
@@ -20,13 +20,6 @@ from graftwork.errors import RecipeError, ServiceUnavailable
 from graftwork.settings import Settings
 
 SLEEPER = "import time, os; print('pid', os.getpid(), flush=True); time.sleep(600)"
-
-
-def wait_until(is_so: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
 
 
 class Told(list[str]):
@@ -73,7 +66,7 @@ def test_what_ends_is_started_again_and_all_ends_with_it(stack: Stack, told: Tol
     running = [psutil.Process(service.process.pid) for service in stack.services if service.process]
     below = [child for each in running for child in each.children(recursive=True)]
     stack.stop()
-    assert not [each for each in (*running, *below) if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    assert not [each for each in (*running, *below) if not has_ended(each.pid)]
 
 
 def test_a_server_that_ends_at_once_is_told(told: Told) -> None:
@@ -92,10 +85,10 @@ time.sleep(600)
 """
     supervisor = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert supervisor.stdout is not None
-    process = psutil.Process(int(supervisor.stdout.readline().split()[-1]))
+    pid = int(supervisor.stdout.readline().split()[-1])
     supervisor.kill()
     supervisor.wait()
-    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: has_ended(pid))
 
 
 def test_what_does_not_end_is_ended(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +102,7 @@ def test_what_does_not_end_is_ended(told: Told, monkeypatch: pytest.MonkeyPatch)
     stack.start()
     wait_until(lambda: len(told.pids("worker")) == 2)
     stack.stop()
-    wait_until(lambda: not [pid for pid in told.pids("worker") if psutil.pid_exists(pid)])
+    wait_until(lambda: all(map(has_ended, told.pids("worker"))))
 
 
 def test_a_port_that_is_taken_is_named() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
+from processes import has_ended, wait_until
 from servers import environment_for, free_port, serving
 from tiny import land_reviews, resolve_run, write_project
 
@@ -211,7 +211,7 @@ def test_one_that_gives_no_answer_is_ended(team: Team) -> None:
         RegistryError, match=r"it gave no answer within 30 s, and was ended \(GRAFTWORK_ADOPTED_SECONDS"
     ):
         score_file(hasty.workspace, "tiny", team.folder / "made.csv", team.folder / "out.csv", prefix="p_")
-    assert not psutil.pid_exists(int(started.read_text()))
+    wait_until(lambda: has_ended(int(started.read_text())))
 
 
 @pytest.mark.parametrize(
