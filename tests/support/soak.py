@@ -28,6 +28,7 @@ from graftwork.database import retrainings
 
 EVERY_S = 6.0  # a file lands
 LOOK_S = 15.0  # memory is looked at
+DONE_WITHIN_S = 3600.0  # after the time: two cores train some of them one by one
 MOST_GROWTH = 1.1  # of a server's memory, from the third quarter of the time to the last
 FIRST_ROWS, ROWS = 60, 20  # of the first landing, and of any other
 WORDS = {"yes": "good great wonderful moving warm clever", "no": "bad awful dull boring weak cold"}
@@ -122,7 +123,7 @@ def soak(team: Team, recipes: int, minutes: float, chance: random.Random) -> int
     print(
         f"{fed.files} files landed, {fed.duplicates} of them duplicates; {len(asked_for(team))} trainings", flush=True
     )
-    team.wait_for(lambda: is_done(team, fed))
+    team.wait_for(lambda: is_done(team, fed), DONE_WITHIN_S)
     return tell(team, fed, sizes, time.monotonic() - began)
 
 

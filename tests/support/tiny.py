@@ -91,6 +91,7 @@ def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "a
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
+    folder.mkdir(parents=True, exist_ok=True)
     size = write_tokenizer(folder, is_marked=architecture not in UNMARKED)
     torch.manual_seed(seed)
     config = AutoConfig.for_model(architecture, vocab_size=size, **CONFIGS[architecture])

@@ -64,9 +64,9 @@ class Team:
         started: dict[str, Any] = post_json(url, how, self.environment.get("PREFECT_API_AUTH_STRING", ""))
         return started
 
-    def wait_for(self, what: Callable[[], Any]) -> Any:
+    def wait_for(self, what: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
         """What there is, once there is something; a server that is busy for a while is asked again."""
-        deadline, found = time.monotonic() + WITHIN_S, None
+        deadline, found = time.monotonic() + within_s, None
         while not found:
             with suppress(OSError):
                 found = what()
