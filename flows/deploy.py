@@ -34,6 +34,8 @@ from graftwork.recipe import Recipe, load_recipe
 
 TAG = "graftwork"
 POOL = "cpu"
+# Of flows that fine-tune, so many run at once, each with some 700 MB beside what it trains; a team may set another limit.
+QUEUE, AT_ONCE = "finetune", 4
 LOOK_EVERY_S, WATCH_EVERY = 15.0, timedelta(minutes=10)
 AUDIT_EVERY = timedelta(hours=1)
 FIRST_AFTER = timedelta(seconds=10)
@@ -51,7 +53,7 @@ PROCESS_JOB = {"working_dir": ".", "stream_output": False}
 
 @dataclass(frozen=True)
 class Deployment:
-    """A flow with its parameters, in a pool, and when it runs by itself. limit: of runs at once."""
+    """A flow with its parameters, in a pool, and when it runs by itself. limit: of runs at once. queue: of the pool."""
 
     flow: Flow[..., Any]
     name: str
@@ -60,6 +62,7 @@ class Deployment:
     schedules: dict[str, SCHEDULE_TYPES] = field(default_factory=dict)
     pool: str = POOL
     limit: int | None = None
+    queue: str | None = None
 
     @property
     def full_name(self) -> str:
@@ -85,6 +88,7 @@ def deploy(paths: Sequence[Path]) -> Deployed:
     wanted = list(deployments_of(recipes))
     with get_client(sync_client=True) as client:
         pools = {name: _make_pool(client, name) for name in sorted({each.pool for each in wanted})}
+        _make_queue(client)
         ids = {each.full_name: _deploy(client, each, pools[each.pool]) for each in wanted}
         automations = [name for each in read_automations() if (name := _automate(client, each, ids)) is not None]
     return Deployed(tuple(ids), tuple(pools), tuple(automations))
@@ -102,6 +106,7 @@ def deployments_of(recipes: Sequence[Recipe]) -> Iterator[Deployment]:
             parameters={"recipe": path, "trained_by": pool and f"{train.name}/{pool}"},
             schedules=_schedules(recipe),
             limit=1,
+            queue=QUEUE,
         )
     for pool in dict.fromkeys(recipe.resources.pool for recipe in recipes):
         if pool is not None:
@@ -178,6 +183,14 @@ def _make_pool(client: SyncPrefectClient, name: str) -> WorkPool:
     return client.read_work_pool(name)
 
 
+def _make_queue(client: SyncPrefectClient) -> None:
+    """The queue that flows which fine-tune wait in; one that is there already keeps its limit."""
+    with suppress(ObjectAlreadyExists):
+        client.create_work_queue(
+            QUEUE, work_pool_name=POOL, concurrency_limit=AT_ONCE, description="Recipes that are trained and judged."
+        )
+
+
 def _deploy(client: SyncPrefectClient, wanted: Deployment, pool: WorkPool) -> str:
     """The id. Made anew with the same name, a deployment keeps its id and its runs."""
     function: Callable[..., Any] = wanted.flow.fn
@@ -193,6 +206,7 @@ def _deploy(client: SyncPrefectClient, wanted: Deployment, pool: WorkPool) -> st
         schedules=[DeploymentScheduleCreate(schedule=what, slug=slug) for slug, what in wanted.schedules.items()],
         concurrency_limit=wanted.limit,
         work_pool_name=wanted.pool,
+        work_queue_name=wanted.queue,
         job_variables=PROCESS_JOB | JOB if pool.type == ProcessWorker.type else JOB,
         pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": "."}}],
         tags=[TAG],

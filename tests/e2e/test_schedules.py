@@ -1,5 +1,6 @@
 """Recipes that are run by the clock, on the servers of `graftwork up` with its databases in files."""
 
+import subprocess
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from projects import RECIPE
+from servers import environment_for
 from up import Team, listening, team_up, write_recipe
 
 pytestmark = pytest.mark.e2e
@@ -52,6 +54,23 @@ def test_recipes_run_when_their_schedules_say_so(team: Team, paths: list[str]) -
 
 def ended(team: Team, path: str) -> list[dict[str, Any]]:
     return [run for each in team.runs(recipe=path) if (run := team.over(each))]
+
+
+def test_so_many_train_at_once_as_the_team_says(team: Team, paths: list[str]) -> None:
+    """Few at first; the limit that a team sets outlives the next deployment."""
+
+    def limit() -> int:
+        (queue,) = [each for each in team.ask("work_pools/cpu/queues") if each["name"] == "finetune"]
+        return int(queue["concurrency_limit"])
+
+    team.call("deploy", *paths)
+    assert limit() == 4
+    known = {run["work_queue_name"] for path in paths for run in team.runs(recipe=path)}
+    assert known == {"finetune"}
+    words = ["work-queue", "set-concurrency-limit", "finetune", "7", "--pool", "cpu"]
+    subprocess.run(["prefect", *words], env=environment_for(PREFECT_API_URL=team.api), check=True, capture_output=True)
+    team.call("deploy", *paths)
+    assert limit() == 7
 
 
 def test_the_team_is_told_what_failed(team: Team, paths: list[str]) -> None:
