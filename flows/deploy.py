@@ -34,7 +34,7 @@ from graftwork.recipe import Recipe, load_recipe
 
 TAG = "graftwork"
 POOL = "cpu"
-# Of flows that fine-tune, so many run at once, each with some 700 MB beside what it trains; a team may set another limit.
+# So many flows that fine-tune run at once, each with some 700 MB beside what it trains; a team may set another limit.
 QUEUE, AT_ONCE = "finetune", 4
 LOOK_EVERY_S, WATCH_EVERY = 15.0, timedelta(minutes=10)
 AUDIT_EVERY = timedelta(hours=1)
