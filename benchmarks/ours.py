@@ -16,7 +16,7 @@ from benchmarks.workload import call_graftwork
 if TYPE_CHECKING:
     import pandas as pd
 
-    from graftwork.models.serving import ServingModel
+    from graftwork.models.serving.model import ServingModel
     from graftwork.training.plan import ResolvedRun
 
 FITTED_ROWS = 500
@@ -30,8 +30,8 @@ def train_recipe(job: Job, overrides: Sequence[str] = ()) -> Outcome:
     holds the frozen prefix, every validation and every save.
     """
     from graftwork.data.manifest import load_rows
-    from graftwork.evaluation.predictions import texts_of
-    from graftwork.models import serving
+    from graftwork.evaluation.predictions import inputs_of
+    from graftwork.models.serving.model import load
     from graftwork.training.bundle import MODEL
     from graftwork.training.engine import run_stages
     from graftwork.workspace import Workspace
@@ -46,9 +46,9 @@ def train_recipe(job: Job, overrides: Sequence[str] = ()) -> Outcome:
     began = next(when for when, event in events if event["event"] == "stage")
     saves = [event["seconds"] for _, event in events if event["event"] == "saved"]
     holdout = load_rows(workspace.store, run.manifest, sides=("holdout",))
-    model = serving.load(workspace.store.root / bundle.key / MODEL)
+    model = load(workspace.store.root / bundle.key / MODEL)
     values = {"seconds": ended - began, "saving_s": sum(saves), "saves": len(saves), "peak_mib": peak}
-    predictions = predictions_of(holdout, model.probabilities(texts_of(holdout)))
+    predictions = predictions_of(holdout, model.probabilities(inputs_of(holdout)))
     return Outcome(run.plan.precision, values | {"rows": run.plan.rows["train"]}, predictions)
 
 
@@ -61,8 +61,8 @@ def train_steps(job: Job) -> Outcome:
     from graftwork.data.batches import epoch_batches
     from graftwork.data.manifest import load_rows
     from graftwork.errors import Paused
-    from graftwork.evaluation.predictions import texts_of
-    from graftwork.models.serving import TextEncoder
+    from graftwork.evaluation.predictions import inputs_of
+    from graftwork.models.serving.text import TextEncoder
     from graftwork.training.engine import run_stages
     from graftwork.workspace import Workspace
 
@@ -76,7 +76,7 @@ def train_steps(job: Job) -> Outcome:
     assert [event["step"] for event in events if event["event"] == "saved"][-1] == clock.last
     checkpoint = open_checkpoint(workspace.store, run.lock)
     rows = load_rows(workspace.store, run.manifest, sides=("train",))
-    lengths = [len(ids) for ids in TextEncoder(checkpoint, run.plan.max_tokens).encode(texts_of(rows))]
+    lengths = [len(ids) for ids in TextEncoder(checkpoint, run.plan.max_tokens).encode(inputs_of(rows))]
     batches = epoch_batches(lengths, run.plan.batch_tokens, (run.plan.seed, 0, 1))
     values = clock.measured(
         [[lengths[row] for row in batch] for batch in batches],
@@ -88,13 +88,13 @@ def train_steps(job: Job) -> Outcome:
 
 def predict(job: Job, precision: str) -> Outcome:
     """Batch prediction by the served model, from texts to probabilities. precision: as of `graftwork predict`."""
-    from graftwork.evaluation.predictions import texts_of
+    from graftwork.evaluation.predictions import inputs_of
     from graftwork.training.precision import resolve_precision
 
     run = job.workload.resolve()
     precision = resolve_precision(precision)
     rows, model = rows_to_predict(job, run), replace(nearest_mean_model(run), precision=precision)
-    texts = texts_of(rows)
+    texts = inputs_of(rows)
     model.probabilities(texts[:WARMUP_ROWS])
     began = time.perf_counter()
     probabilities = model.probabilities(texts)
@@ -139,8 +139,10 @@ def nearest_mean_model(run: "ResolvedRun") -> "ServingModel":
 
     from graftwork.checkpoints.retrieve import open_checkpoint
     from graftwork.data.manifest import load_rows
-    from graftwork.evaluation.predictions import texts_of
-    from graftwork.models.serving import ServingModel, TextEncoder, pick_device
+    from graftwork.evaluation.predictions import inputs_of
+    from graftwork.models.serving.inference import pick_device
+    from graftwork.models.serving.model import ServingModel
+    from graftwork.models.serving.text import TextEncoder
     from graftwork.models.text import load_pretrained
     from graftwork.training.engine import serving_config
     from graftwork.workspace import Workspace
@@ -150,7 +152,7 @@ def nearest_mean_model(run: "ResolvedRun") -> "ServingModel":
     model = load_pretrained(checkpoint, config, seed=0).to(pick_device())
     served = ServingModel(model.eval(), TextEncoder(checkpoint, config.max_tokens), config, pick_device())
     rows = load_rows(store, run.manifest, sides=("train",)).sample(frac=1, random_state=0)[:FITTED_ROWS]
-    features, labels = torch.from_numpy(served.features(texts_of(rows))), torch.tensor(rows["label"].to_numpy())
+    features, labels = torch.from_numpy(served.features(inputs_of(rows))), torch.tensor(rows["label"].to_numpy())
     means = torch.stack([features[labels == label].mean(0) for label in range(len(config.classes))])
     head = model.head[-1]
     head.load_state_dict({"weight": means, "bias": -means.square().sum(1) / 2})

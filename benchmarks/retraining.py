@@ -124,13 +124,13 @@ class Project:
     def is_right(self, bundle: "ServingBundle") -> "np.ndarray":
         """(rows,) for each holdout row of what has landed, whether the model has it right."""
         from graftwork.data.manifest import load_rows, validate_data
-        from graftwork.evaluation.predictions import texts_of
-        from graftwork.models import serving
+        from graftwork.evaluation.predictions import inputs_of
+        from graftwork.models.serving.model import load
         from graftwork.training.bundle import MODEL
 
         holdout = load_rows(self.workspace.store, validate_data(self.recipe(), self.workspace), sides=("holdout",))
-        model = serving.load(self.workspace.store.root / bundle.key / MODEL)
-        return model.probabilities(texts_of(holdout)).argmax(axis=1) == holdout["label"].to_numpy()
+        model = load(self.workspace.store.root / bundle.key / MODEL)
+        return model.probabilities(inputs_of(holdout)).argmax(axis=1) == holdout["label"].to_numpy()
 
     def recipe(self) -> "Recipe":
         from graftwork.recipe import load_recipe

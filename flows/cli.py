@@ -387,6 +387,26 @@ def export(
 
 
 @app.command(group=USE)
+def extract(
+    model: Annotated[str, Parameter(help="MODEL@ALIAS or MODEL/VERSION; MODEL alone means its champion.")],
+    *,
+    licence: Annotated[str, Parameter(help="Of the new checkpoint, for instance apache-2.0: you answer for it.")],
+    output: Annotated[Path, Parameter(("--output", "-o"), help="A folder that is not there yet.")],
+    json: Json = False,
+) -> None:
+    """Write the body of a model as a checkpoint that another recipe can start from: source: file://FOLDER.
+
+    What was learnt on one task, or from texts alone, goes on in another; the head stays behind. Only safetensors and
+    configuration are written, and the folder is kept only if it loads as the same body.
+    """
+    from graftwork import api
+
+    done = api.extract(model, licence, output)
+    said = f"version {done.version} of {done.model}, {done.parameters:,} parameters -> {output}"
+    _print(json, done.as_json(), said)
+
+
+@app.command(group=USE)
 def models(model: str | None = None, *, json: Json = False) -> None:
     """List registered models and their versions: aliases, metrics, verdict, date."""
     from flows import console

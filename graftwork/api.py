@@ -21,7 +21,7 @@ from graftwork.workspace import Workspace
 if TYPE_CHECKING:
     from graftwork.choice import Choice
     from graftwork.data.handover import HandedIn
-    from graftwork.export import Exported
+    from graftwork.export import Exported, Extracted
     from graftwork.models.catalog import FamilyFacts
     from graftwork.promotion.approval import Decision, Outcome
     from graftwork.registry.approvals import Approval
@@ -103,6 +103,13 @@ def export(model: str, data: Path, folder: Path) -> "Exported":
     from graftwork.export import export_version
 
     return export_version(Workspace.open(), model, data, folder)
+
+
+def extract(model: str, licence: str, folder: Path) -> "Extracted":
+    """Write the body of a registered model as a checkpoint, in a new folder, for another recipe to start from."""
+    from graftwork.export import extract_body
+
+    return extract_body(Workspace.open(), model, licence, folder)
 
 
 def plan(

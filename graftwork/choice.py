@@ -21,11 +21,12 @@ from graftwork.evaluation.metrics import INTERVAL_LEVEL, Interval, measure
 from graftwork.evaluation.predictions import (
     frame_predictions,
     group_codes,
+    inputs_of,
     labels_of,
     probabilities_of,
-    texts_of,
 )
 from graftwork.models.catalog import FAMILIES, family_of
+from graftwork.models.pixels import read_pixels
 from graftwork.recipe import Recipe
 from graftwork.training.plan import longest_input, pooling_of
 from graftwork.training.precision import resolve_precision
@@ -147,15 +148,17 @@ def _measure(
     limit = longest_input(
         family_of(lock.architecture), json.loads((folder / "config.json").read_text(encoding="utf-8"))
     )
+    pixels = None if recipe.input.image is None else read_pixels(folder, recipe.input.side)
     frozen = load_frozen(
         folder,
         pooling=pooling_of(recipe, lock),
-        max_tokens=min(recipe.input.max_tokens, limit or recipe.input.max_tokens),
+        max_tokens=min(recipe.input.max_tokens, limit or recipe.input.max_tokens) if pixels is None else pixels.tokens,
+        pixels=pixels,
         precision=resolve_precision(recipe.train.precision),
         store=workspace.store,
         cache_bytes=workspace.settings.cache_bytes,
     )
-    texts = [text for rows in sides.values() for text in texts_of(rows)]
+    texts = [text for rows in sides.values() for text in inputs_of(rows)]
     train, validation = np.split(frozen.vectors(texts, on_progress), [len(sides["train"])])
     fitted = LabelledVectors(train, labels_of(sides["train"]))
     probe = best_probe(fit_probes(fitted, LabelledVectors(validation, labels_of(sides["validation"])), classes))

@@ -1,5 +1,6 @@
-"""A registered model as a folder for runtimes without torch: an ONNX graph, the tokenizer, and what the classes are."""
+"""A registered model in other forms: an ONNX graph for runtimes without torch, or a checkpoint to start from."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,14 +8,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftwork.checkpoints.safety import POOLING, POOLING_KEYS
 from graftwork.data.chunks import open_table, read_chunks
-from graftwork.errors import Problem, RecipeError, RegistryError
+from graftwork.errors import Problem, RecipeError, RegistryError, raise_if
 from graftwork.scoring import find_served
 from graftwork.storage import whole_folder
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
-    from graftwork.models.serving import Text
+    from graftwork.models.serving.text import Text
+    from graftwork.registry.versions import ModelVersion
 
 COMPARED_ROWS = 64
 FORMAT = "onnx"
@@ -40,10 +43,92 @@ def export_version(workspace: Workspace, model: str, data: Path, folder: Path) -
     model: name@alias, name@3, or name (its champion). Raises RecipeError for a folder that is there already, DataError,
     RegistryError.
     """
-    from graftwork.models import serving
     from graftwork.models.export import GRAPH, export_onnx
-    from graftwork.registry.versions import fetch_bundle
+    from graftwork.models.serving.config import CONFIG
+    from graftwork.models.serving.model import load
     from graftwork.training.bundle import TOKENIZER_AND_CONFIG
+
+    version, bundle = _open(workspace, model, folder)
+    served = load(bundle, "cpu")
+    inputs: list[Any] = read_texts(data, served.columns)
+    if served.reads_pixels:
+        from graftwork.data.media import PictureFile, find_picture_problem
+
+        problems = [found for cell in inputs if (found := find_picture_problem(data, cell))]
+        raise_if((Problem(problem, str(data)) for problem in problems), RecipeError)
+        inputs = [PictureFile(data.parent / cell) for cell in inputs]
+    try:
+        with whole_folder(folder) as aside:
+            difference = export_onnx(served, inputs, aside / GRAPH)
+            for name in (CONFIG, *TOKENIZER_AND_CONFIG):
+                if (bundle / name).is_file():
+                    shutil.copyfile(bundle / name, aside / name)
+    except OSError as error:
+        raise RecipeError(Problem(f"can't be written: {error.strerror}", str(folder))) from error
+    return Exported(version.name, version.version, folder, len(inputs), difference)
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What `extract_body` wrote. parameters: of the body."""
+
+    model: str
+    version: int
+    folder: Path
+    parameters: int
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"folder": str(self.folder), "source": f"file://{self.folder}"}
+
+
+def extract_body(workspace: Workspace, model: str, licence: str, folder: Path) -> Extracted:
+    """Write a new folder with the body of a registered model, as a checkpoint that another recipe can start from.
+
+    model: as in `export_version`. licence: of the new checkpoint, as recipes name it; whoever gives it away answers for
+    it. The folder is kept only if what is loaded from it is the body, tensor by tensor. Raises RecipeError for a folder
+    that is there already, RegistryError.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from graftwork.models.serving.config import WEIGHTS, ServingConfig
+    from graftwork.models.text import load_body
+    from graftwork.training.bundle import TOKENIZER_AND_CONFIG
+
+    version, bundle = _open(workspace, model, folder)
+    weights = load_file(bundle / WEIGHTS)
+    body = {name.removeprefix("body."): tensor for name, tensor in weights.items() if name.startswith("body.")}
+    try:
+        with whole_folder(folder) as aside:
+            for name in TOKENIZER_AND_CONFIG:
+                if (bundle / name).is_file():
+                    shutil.copyfile(bundle / name, aside / name)
+            save_file(body, aside / WEIGHTS, metadata={"format": "pt"})
+            _write_papers(
+                aside, ServingConfig.read(bundle).pooling, licence, f"{version.name}, version {version.version}"
+            )
+            found = load_body(aside).state_dict()
+            changed = [name for name in found if name not in body or not torch.equal(found[name], body[name])]
+            if changed:
+                problem = f"this architecture can't be read from a file of its body alone ({changed[0]})"
+                raise RegistryError(Problem(problem, f"{version.name}/{version.version}"))
+    except OSError as error:
+        raise RecipeError(Problem(f"can't be written: {error.strerror}", str(folder))) from error
+    return Extracted(version.name, version.version, folder, sum(tensor.numel() for tensor in body.values()))
+
+
+def _write_papers(folder: Path, pooling: str, licence: str, origin: str) -> None:
+    """What a checkpoint says of itself: its licence, and how its tokens are pooled, where sentence-transformers can."""
+    words = json.dumps(licence), f"The body of {origin}, as Graftwork trained it."
+    (folder / "README.md").write_text("---\nlicense: {}\n---\n{}\n".format(*words), encoding="utf-8")
+    if pooling in POOLING_KEYS:
+        (folder / POOLING).parent.mkdir()
+        (folder / POOLING).write_text(json.dumps({f"pooling_mode_{POOLING_KEYS[pooling]}": True}), encoding="utf-8")
+
+
+def _open(workspace: Workspace, model: str, folder: Path) -> "tuple[ModelVersion, Path]":
+    """The version, and the folder of its model. Raises RecipeError if there is a folder already, RegistryError."""
+    from graftwork.registry.versions import fetch_bundle
 
     if folder.exists() or not folder.parent.is_dir():
         problem = "it is there already" if folder.exists() else f"there is no folder {folder.parent}"
@@ -51,22 +136,11 @@ def export_version(workspace: Workspace, model: str, data: Path, folder: Path) -
     version = find_served(workspace, model)
     if version.adopted is not None:
         raise RegistryError(Problem("it was made elsewhere: export it there", f"{version.name}/{version.version}"))
-    bundle = fetch_bundle(workspace, version)
-    served = serving.load(bundle, "cpu")
-    texts = read_texts(data, served.columns)
-    try:
-        with whole_folder(folder) as aside:
-            difference = export_onnx(served, texts, aside / GRAPH)
-            for name in (serving.CONFIG, *TOKENIZER_AND_CONFIG):
-                if (bundle / name).is_file():
-                    shutil.copyfile(bundle / name, aside / name)
-    except OSError as error:
-        raise RecipeError(Problem(f"can't be written: {error.strerror}", str(folder))) from error
-    return Exported(version.name, version.version, folder, len(texts), difference)
+    return version, fetch_bundle(workspace, version)
 
 
 def read_texts(data: Path, columns: Sequence[str]) -> "list[Text]":
-    """The first texts of a file, or pairs of them, that are not empty. Raises DataError."""
+    """The first texts of a file, pairs of them, or paths of pictures, that are not empty. Raises DataError."""
     file = open_table(data)
     missing = [column for column in columns if column not in file.columns]
     if missing:

@@ -31,6 +31,11 @@ from graftwork.policy import BaselineName
 from graftwork.presets import PRESETS, expand_stages
 
 DIGEST_VERSION = 1
+TFIDF = "tfidf"  # the baseline that is of texts
+# Of a stage, what acts on the one or on the other.
+OF_TEXTS = {"word_dropout", "adversary", "masked-language-modelling"}
+OF_PICTURES = {"crop", "flip", "colour"}
+IMAGE_LIKENESS = 0.95  # of the bits that tell what pictures look like
 # A project's root is the nearest folder upward that holds one of these.
 ROOT_MARKS = (".graftwork", "pyproject.toml", ".git")
 # What a stage may say that is solved to its optimum.
@@ -188,7 +193,9 @@ class SplitSection(Section):
     validation: Share = 0.10
     by: tuple[Literal["group", "near_duplicate"], ...] = ("group", "near_duplicate")
     seed: Whole = 0
-    near_duplicate: float = Field(default=0.8, strict=True, gt=0, le=1, description="Jaccard similarity of shingles.")
+    near_duplicate: float = Field(
+        default=0.8, strict=True, gt=0, le=1, description="Jaccard similarity of shingles; of pictures 0.95, of bits."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "SplitSection":
@@ -213,17 +220,37 @@ class DataSection(Section):
 class InputSection(Section):
     """What the model sees of a row."""
 
-    text: Annotated[
-        str | tuple[str, str], PlainValidator(_text_columns, json_schema_input_type=str | tuple[str, str])
-    ] = Field(description="A column, or two for pairs of texts.")
+    text: (
+        Annotated[str | tuple[str, str], PlainValidator(_text_columns, json_schema_input_type=str | tuple[str, str])]
+        | None
+    ) = Field(default=None, description="A column, or two for pairs of texts.")
+    image: Column | None = Field(
+        default=None, description="Instead of text: the column with a picture's path, `file` of pictures by themselves."
+    )
     max_tokens: Count = 128
+    side: Count | None = Field(
+        default=None, description="Pixels of the square that pictures become; by default as the checkpoint was made."
+    )
     pooling: Literal["mean", "cls", "last", "max", "attention"] | None = Field(
         default=None, description="By default what the checkpoint was made with."
     )
 
+    @model_validator(mode="after")
+    def _check(self) -> "InputSection":
+        if (self.text is None) == (self.image is None):
+            raise ValueError("expected either text or image")
+        foreign = {"max_tokens"} if self.image is not None else {"side"}
+        if foreign & self.model_fields_set:
+            read = "texts" if self.image is not None else "pictures"
+            raise ValueError(f"{', '.join(foreign)} is for {read}")
+        return self
+
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of texts."""
+        """The columns of what the model reads."""
+        if self.image is not None:
+            return (self.image,)
+        assert self.text is not None
         return (self.text,) if isinstance(self.text, str) else self.text
 
 
@@ -269,6 +296,11 @@ class AugmentSection(Section):
     """What is done to training rows anew in each epoch."""
 
     word_dropout: Share = Field(default=0.0, description="Probability that a word is made blank.")
+    crop: Share = Field(default=0.0, description="Largest share of a picture's area that is left out.")
+    flip: Share = Field(default=0.0, description="Probability that a picture is mirrored.")
+    colour: Share = Field(
+        default=0.0, description="Most that a picture's brightness, contrast and saturation change, as a share."
+    )
 
 
 class AverageSection(Section):
@@ -447,12 +479,27 @@ class ResourcesSection(Section):
     time_limit: Duration | None = None
 
 
+def _check_modality(recipe: "Recipe", read: str) -> None:
+    """Raise ValueError for what is of texts alone in a recipe of pictures, and the reverse."""
+    if read == "image" and TFIDF in recipe.evaluation.baselines and "baselines" in recipe.evaluation.model_fields_set:
+        raise ValueError("evaluation.baselines: tfidf is for texts")
+    for stage in (*recipe.stages, *(recipe.start.stages or ())):
+        asked = set(stage.augment.model_dump(exclude_defaults=True))
+        if stage.adversary is not None:
+            asked.add("adversary")
+        if stage.objective == "masked-language-modelling":
+            asked.add(stage.objective)
+        foreign = sorted(asked & (OF_TEXTS if read == "image" else OF_PICTURES))
+        if foreign:
+            raise ValueError(f"stage {stage.name!r}: {foreign[0]} is for {'texts' if read == 'image' else 'pictures'}")
+
+
 class Recipe(Section):
     """One model's recipe. Made by `load_recipe`, which also knows where it lies."""
 
     name: Word = Field(description="The registered model's name.")
     author: Word | None = Field(default=None, description="Who answers for it; a policy may keep them from approving.")
-    problem_type: Literal["text-classification"]
+    problem_type: Literal["text-classification", "image-classification"]
     data: DataSection
     input: InputSection
     checkpoint: CheckpointSection
@@ -464,6 +511,14 @@ class Recipe(Section):
     policy: ProjectPath
     retrain: RetrainSection = RetrainSection()
     resources: ResourcesSection = ResourcesSection()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
+        read = "text" if self.input.image is None else "image"
+        if self.problem_type != f"{read}-classification":
+            raise ValueError(f"problem_type {self.problem_type} does not go with input.{read}")
+        _check_modality(self, read)
+        return self
 
     _path: Path = PrivateAttr()
     _root: Path = PrivateAttr()
@@ -483,6 +538,21 @@ class Recipe(Section):
     def limit_rows(self) -> int | None:
         """Rows to take in all for a quick try, which never registers or promotes."""
         return self._limit_rows
+
+    @property
+    def measured(self) -> EvaluationSection:
+        """What is measured beside the model, without what can't be of pictures unless it was asked for."""
+        if self.input.image is None or "baselines" in self.evaluation.model_fields_set:
+            return self.evaluation
+        kept = tuple(name for name in self.evaluation.baselines if name != TFIDF)
+        return self.evaluation.model_copy(update={"baselines": kept})
+
+    @property
+    def near_duplicate(self) -> float:
+        """How alike two rows are that must stay on one side; pictures are told apart by finer shares than texts."""
+        split = self.data.split
+        is_default = "near_duplicate" not in split.model_fields_set
+        return IMAGE_LIKENESS if is_default and self.input.image is not None else split.near_duplicate
 
     @property
     def warm_stages(self) -> tuple[StageSection, ...]:

@@ -99,6 +99,7 @@ def _needed(workspace: Workspace, before: float) -> Needed:
 def _keys_of(run: ResolvedRun) -> Iterator[str]:
     """What a run goes on from."""
     yield run.manifest.key
+    yield from run.manifest.media
     yield run.lock.key
     yield run.plan.bundle_key
     yield from (stage.key for stage in run.plan.stages)

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -99,11 +99,11 @@ def score_rows(
     """
     raise_if(_column_problems(served, file, prefix), DataError)
     digest = file_digest(file.path)
-    total = _check_rows(file, served.columns)
+    total = _check_rows(file, served)
     try:
         chunks = read_chunks(file, file.columns, at_once)
         with whole_file(output) as aside:
-            WRITERS[output.suffix.lower()](aside, _predicted(served, chunks, prefix, total, on_progress))
+            WRITERS[output.suffix.lower()](aside, _predicted(served, chunks, prefix, total, on_progress, file.path))
             if file_digest(file.path) != digest:
                 hint = "run again when it is whole"
                 raise DataError(Problem("the file changed while it was read", str(file.path), hint))
@@ -144,44 +144,53 @@ def _new_columns(served: "Predictor", prefix: str) -> list[str]:
     return [f"{prefix}label", *(f"{prefix}p_{name}" for name in served.classes)]
 
 
-def _check_rows(file: TableFile, texts: Sequence[str]) -> int:
+def _check_rows(file: TableFile, served: "Predictor") -> int:
     """The number of rows. Raises DataError with the first that can't be predicted."""
     problems: list[Problem] = []
     rows = 0
     for chunk in read_chunks(file, file.columns):
         rows += len(chunk.lines)
-        problems += islice(_row_problems(chunk, texts, str(file.path)), SHOWN_PROBLEMS - len(problems))
+        problems += islice(_row_problems(chunk, served, file.path), SHOWN_PROBLEMS - len(problems))
         if len(problems) == SHOWN_PROBLEMS:
             break
     raise_if(problems, DataError)
     return rows
 
 
-def _row_problems(chunk: Chunk, texts: Sequence[str], where: str) -> Iterator[Problem]:
+def _row_problems(chunk: Chunk, served: "Predictor", path: Path) -> Iterator[Problem]:
     wrong = dict(chunk.damaged)
-    for column in texts:
-        cells = zip(chunk.lines, chunk.cells(column), strict=True)
+    for column in served.columns:
+        cells = list(zip(chunk.lines, chunk.cells(column), strict=True))
         wrong |= {line: f"column {column!r}: {MISSING}" for line, cell in cells if not (cell and cell.strip())}
+        if served.reads_pixels:
+            from graftwork.data.media import find_picture_problem
+
+            found = {line: find_picture_problem(path, cell or "") for line, cell in cells if line not in wrong}
+            wrong |= {line: f"column {column!r}: {problem}" for line, problem in found.items() if problem}
     for line in sorted(wrong):
-        yield Problem(wrong[line], f"{where}:{line}", "mend the row, or leave it out")
+        yield Problem(wrong[line], f"{path}:{line}", "mend the row, or leave it out")
 
 
 def _predicted(
-    served: "Predictor", chunks: Iterable[Chunk], prefix: str, total: int, on_progress: Progress | None
+    served: "Predictor", chunks: Iterable[Chunk], prefix: str, total: int, on_progress: Progress | None, path: Path
 ) -> "Iterator[pyarrow.Table]":
-    """The rows with their predictions, chunk by chunk."""
+    """The rows with their predictions, chunk by chunk. path: of the file, beside which paths of pictures lead."""
     import pyarrow
+
+    from graftwork.data.media import PictureFile
 
     done = 0
     for chunk in chunks:
         cells = [chunk.cells(column) for column in served.columns]
-        texts: list[Any] = cells[0] if len(cells) == 1 else list(zip(*cells, strict=True))
+        inputs: list[Any] = cells[0] if len(cells) == 1 else list(zip(*cells, strict=True))
+        if served.reads_pixels:
+            inputs = [PictureFile(path.parent / cell) for cell in inputs]
 
         def report(rows: int, before: int = done) -> None:
             if on_progress:
                 on_progress(before + rows, total)
 
-        probabilities = served.probabilities(texts, report)
+        probabilities = served.probabilities(inputs, report)
         labels = [served.classes[index] for index in probabilities.argmax(axis=1)]
         table = chunk.table
         for name, values in zip(_new_columns(served, prefix), [labels, *probabilities.T], strict=True):

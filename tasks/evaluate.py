@@ -33,7 +33,9 @@ def evaluate(run_id: str, bundle: ServingBundle) -> Evaluation:
             candidate(workspace, bundle),
             references(workspace, bundle),
             run.manifest,
-            encoder=FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision),
+            encoder=FrozenEncoder(
+                run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision, run.plan.pixels
+            ),
             baselines=tuple(dict.fromkeys(run.evaluation.baselines + run.policy.baselines)),
             slices=run.evaluation.slices,
             samples=run.evaluation.bootstrap,

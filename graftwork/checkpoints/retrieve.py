@@ -16,6 +16,7 @@ from graftwork.checkpoints.lock import CheckpointLock, differences, list_files, 
 from graftwork.checkpoints.references import Reference, local_folder, package_metadata, parse_reference
 from graftwork.checkpoints.safety import (
     POOLING,
+    POOLING_KEYS,
     check_configs,
     check_weights,
     read_object,
@@ -170,7 +171,7 @@ def _inspect(folder: Path, reference: Reference, architectures: Architectures) -
     where = str(reference)
     architecture = str(read_object(folder / "config.json").get("model_type"))
     problems = [*check_configs(folder, where, architectures), *check_weights(folder, where)]
-    if architecture in architectures:
+    if architecture in architectures and architectures[architecture].table:
         problems += check_tokenizer(folder, where, architectures[architecture])
     raise_if(problems, CheckpointError)
     version, stated = package_metadata(reference) if reference.scheme == "pkg" else (reference.revision, None)
@@ -188,8 +189,7 @@ def _inspect(folder: Path, reference: Reference, architectures: Architectures) -
 def _pooling(folder: Path) -> str | None:
     """How sentence-transformers pools this encoder, where it says so and we can do the same."""
     config = read_object(folder / POOLING) if (folder / POOLING).is_file() else {}
-    keys = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens", "last": "lasttoken"}
-    modes = [mode for mode, key in keys.items() if config.get(f"pooling_mode_{key}")]
+    modes = [mode for mode, key in POOLING_KEYS.items() if config.get(f"pooling_mode_{key}")]
     return modes[0] if len(modes) == 1 else None
 
 

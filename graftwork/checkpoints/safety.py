@@ -16,10 +16,13 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 POOLING = "1_Pooling/config.json"
+# How sentence-transformers calls what we can do, after "pooling_mode_".
+POOLING_KEYS = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens", "last": "lasttoken"}
 CONFIGS = (
     "config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "preprocessor_config.json",
     "modules.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",

@@ -6,14 +6,15 @@ from typing import Any
 
 from graftwork.data.contracts import Contract, broken_rows
 from graftwork.data.decoding import UnreadableFileError
-from graftwork.data.leakage import Duplicate, distinct_rows, near_duplicates
+from graftwork.data.leakage import Duplicate, distinct_rows
 from graftwork.data.quarantine import BadRow, Cells, Rejected
 from graftwork.data.rows import Row
-from graftwork.data.sources import LandedFile, read_file
+from graftwork.data.sources import IMAGE, LandedFile, read_file
 from graftwork.data.splits import Memory, Placed, place_rows
 from graftwork.errors import DataError, Problem, shorten
 
 Place = tuple[str, str]
+Take = Callable[[LandedFile, str, str], str | BadRow]  # by a row's file, a cell of it, and the cell's column
 
 
 @dataclass
@@ -46,22 +47,41 @@ def read_source(
     build: Callable[[str, str, int, Mapping[str, str | None]], Row | BadRow],
     contract: Contract | None,
     written: Mapping[str, Any],
+    take: Take | None = None,
 ) -> None:
     """Read the files of one source into `into`.
 
     columns: those that are needed, `texts` and `names` (ids, groups) among them. build: makes a row from its source,
     file, line and cells. written: how the files are written (see `read_file`).
+    take: gives what stands for the picture that a row names, or what is wrong with it; None where rows hold texts.
     """
-    landed = [(file, *line) for file in files for line in _read(into, file, columns, (*texts, *names), written)]
+    tables = [file for file in files if file.kind != IMAGE]
+    into.read |= {(file.source, file.name): 0 for file in files}
+    landed = [
+        (file, *line) for file in tables or files for line in _read(into, file, columns, (*texts, *names), written)
+    ]
     whole = {number: row for number, (_, _, row) in enumerate(landed) if not isinstance(row, BadRow)}
     broken = broken_rows(whole, columns, texts, contract)
     for number, (file, line, row) in enumerate(landed):
-        bad = row if isinstance(row, BadRow) else broken.get(number)
-        made = bad or build(file.source, file.name, line, dict(zip(columns, whole[number], strict=True)))
+        made: Row | BadRow | None = row if isinstance(row, BadRow) else broken.get(number)
+        if made is None:
+            cells = dict(zip(columns, whole[number], strict=True))
+            bad = _take_pictures(file, cells, texts, take) if take else None
+            made = bad or build(file.source, file.name, line, cells)
         if isinstance(made, Row):
             into.rows.append(made)
         else:
             into.rejected.append(Rejected(file.source, file.name, line, made.column, made.reason, made.value))
+
+
+def _take_pictures(file: LandedFile, cells: dict[str, str | None], columns: Sequence[str], take: Take) -> BadRow | None:
+    """Put what stands for its picture in the place of the path that a row has; what is wrong with it, if anything."""
+    for column in columns:
+        taken = take(file, cells[column] or "", column)
+        if isinstance(taken, BadRow):
+            return taken
+        cells[column] = taken
+    return None
 
 
 def _read(
@@ -87,7 +107,7 @@ def accept_rows(
     memory: Memory,
     classes: Sequence[str],
     by: Sequence[str],
-    near_duplicate: float,
+    alike: Callable[[Sequence[Row]], list[tuple[int, int]]],
     keep_conflicts: bool,
     holdout: float,
     validation: float,
@@ -96,13 +116,13 @@ def accept_rows(
 ) -> Acceptance:
     """Each text once and on its side; what contradicts itself or would connect two sides is set aside.
 
-    limit: only that many rows are looked at, those of the smallest content digests, which are as good as random.
+    alike: finds pairs of near duplicates among rows. limit: only that many rows are looked at, those of the smallest
+    content digests, which are as good as random.
     """
     ordered = sorted(rows, key=lambda row: (row.content, row.row_id, row.file, row.line))
     taken, not_taken = ordered[:limit], ordered[len(ordered) if limit is None else limit :]
     distinct = distinct_rows(taken, memory.row_ids, keep_conflicts)
-    texts = [row.text if row.text_b is None else f"{row.text}\n{row.text_b}" for row in distinct.rows]
-    pairs = near_duplicates(texts, near_duplicate) if "near_duplicate" in by else []
+    pairs = alike(distinct.rows) if "near_duplicate" in by else []
     placed, bridges = place_rows(distinct.rows, pairs, memory, "group" in by, holdout, validation, seed)
     rejected = [_reject(row, "id seen before with another text", row.row_id) for row in distinct.renamed]
     rejected += [

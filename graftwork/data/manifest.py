@@ -16,10 +16,10 @@ from sqlalchemy.exc import IntegrityError
 from graftwork.data.contracts import Contract, read_contract
 from graftwork.data.quarantine import QUARANTINE, quarantine_error
 from graftwork.data.remote import RemoteFolder
-from graftwork.data.sources import LandedFile, list_files
+from graftwork.data.sources import PICTURES, LandedFile, list_files
 from graftwork.database import Database, manifests, now
 from graftwork.errors import DataError, Problem, raise_if
-from graftwork.fingerprint import digest, from_json
+from graftwork.fingerprint import digest, from_json, without_defaults
 from graftwork.recipe import Recipe
 from graftwork.storage import Store, make_folder, whole_file
 from graftwork.workspace import Workspace
@@ -56,7 +56,10 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class DatasetManifest:
-    """Accepted data. parent: digest of the manifest whose sides it inherits. sides: rows of each class on each side."""
+    """Accepted data. parent: digest of the manifest whose sides it inherits. sides: rows of each class on each side.
+
+    media: store keys of what holds the pictures that rows refer to.
+    """
 
     SCHEMA: ClassVar[int] = 1
     lineage: str
@@ -68,11 +71,12 @@ class DatasetManifest:
     counts: RowCounts
     classes: tuple[str, ...]
     sides: dict[str, dict[str, int]]
+    media: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """What names it everywhere."""
-        return digest(self)
+        return digest(without_defaults(DatasetManifest, vars(self)))
 
     @property
     def key(self) -> str:
@@ -119,14 +123,19 @@ def load_rows(
     """The rows on these sides, sorted by row_id.
 
     Columns: row_id, source, group (missing where the source has none), text, text_b (missing unless texts are pairs),
-    label (index in `manifest.classes`), side, unit, file, line.
+    label (index in `manifest.classes`), side, unit, file, line; where `text` names pictures, media (what holds them).
     """
     from pyarrow import parquet
 
     folder = store.open(manifest.key)
     if folder is None:
         raise DataError(_lost(manifest.digest))
-    return parquet.read_table(folder / "rows.parquet", filters=[("side", "in", list(sides))]).to_pandas()
+    rows = parquet.read_table(folder / "rows.parquet", filters=[("side", "in", list(sides))]).to_pandas()
+    if not manifest.media:
+        return rows
+    from graftwork.data.media import open_packs
+
+    return rows.assign(media=open_packs(store, manifest.media, rows["text"]))
 
 
 def find_excess(manifest: DatasetManifest, tolerance: float) -> str | None:
@@ -151,11 +160,12 @@ def quarantine_report(workspace: Workspace, lineage: str, input_digest: str) -> 
 def _list_files(recipe: Recipe, mirrors: Path) -> list[LandedFile]:
     files: list[LandedFile] = []
     problems: list[Problem] = []
+    pictures = () if recipe.input.image is None else PICTURES
     for source in recipe.data.sources:
         try:
             place = source.place
             path = place if isinstance(place, Path) else RemoteFolder(place).mirror(mirrors)
-            files += list_files(source.name, path, recipe.root, source.format, source.url)
+            files += list_files(source.name, path, recipe.root, source.format, source.url, pictures)
         except DataError as error:
             problems += error.problems
     raise_if(problems, DataError)
@@ -171,7 +181,7 @@ def _input_digest(recipe: Recipe, contract: Contract | None, files: Sequence[Lan
         {
             "version": VALIDATION_VERSION,
             "data": recipe.data.model_dump(mode="json", exclude=left_out, exclude_defaults=True),
-            "text": recipe.input.text,
+            "text": recipe.input.text or recipe.input.image,
             "contract": None if contract is None else contract.schema,
             "files": [(file.source, file.name, file.sha256) for file in files],
         }

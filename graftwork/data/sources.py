@@ -6,9 +6,9 @@ is refused, so that no half-written file becomes data.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from graftwork.data.decoding import UnreadableFileError
@@ -19,6 +19,10 @@ from graftwork.data.quarantine import BadRow, Cells
 from graftwork.errors import DataError, Problem, raise_if, shorten
 from graftwork.fingerprint import file_digest
 
+IMAGE = "image"
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+# What is known of a picture that is a row by itself: its path below the source, and the folder that it lies in.
+FILE, FOLDER = "file", "folder"
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 UNFINISHED = (".tmp", ".part", ".crdownload")
 
@@ -42,18 +46,32 @@ class LandedFile:
     sha256: str
     stamp: tuple[int, int, int]
 
+    @property
+    def folder(self) -> Path:
+        """Of the source."""
+        return self.path.parents[len(PurePosixPath(self.name).parts) - 1]
+
 
 def list_files(
-    source: str, path: Path, root: Path, kind: str | None = None, url: str | None = None
+    source: str,
+    path: Path,
+    root: Path,
+    kind: str | None = None,
+    url: str | None = None,
+    pictures: Collection[str] = (),
 ) -> list[LandedFile]:
     """The files of one source, sorted by name; none for a landing folder that is empty or not there yet.
 
-    kind: the format of every file, or None to go by the suffix. url: what the path is a mirror of. Raises DataError
-    with every file that can't be taken.
+    kind: the format of every file, or None to go by the suffix. url: what the path is a mirror of. pictures: suffixes
+    of files that are pictures; each is a row, or, where there are tables, what a row of these may name.
+    Raises DataError with every file that can't be taken.
     """
     place = root / path
     if place.is_dir():
-        return _list_landing(source, place, root, kind, url)
+        return _list_landing(source, place, root, kind, url, pictures)
+    if pictures and place.exists():
+        hint = "give the folder that it is in, with the pictures"
+        raise DataError(Problem("pictures lie in a folder; this is a file", _shown(place, root), hint))
     found = kind or FORMATS.get(place.suffix.lower())
     if not place.exists():
         if not place.suffix:
@@ -79,7 +97,9 @@ def read_file(
     UnreadableFileError if the file as a whole can't be trusted, DataError if it is still being written.
     """
     rows: Iterator[tuple[int, Cells | BadRow]]
-    if file.kind == "parquet":
+    if file.kind == IMAGE:
+        rows = iter([(1, _cells_of_picture(file, columns))])
+    elif file.kind == "parquet":
         rows = read_parquet(file.path, file.where, columns, exact)
     elif file.kind == "jsonl":
         rows = read_json_lines(file.path, file.where, columns, encoding)
@@ -106,7 +126,18 @@ def stamp_files(source: str, path: Path, root: Path) -> list[tuple[Any, ...]]:
     return sorted((source, name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
 
 
-def _list_landing(source: str, folder: Path, root: Path, kind: str | None, url: str | None) -> list[LandedFile]:
+def _cells_of_picture(file: LandedFile, columns: Sequence[str]) -> Cells:
+    known = {FILE: file.name, FOLDER: PurePosixPath(file.name).parent.name}
+    missing = [column for column in columns if column not in known]
+    if missing:
+        problem = f"no column {', '.join(missing)}: a picture by itself has {FILE} and {FOLDER}"
+        raise DataError(Problem(problem, file.where, "put a table beside the pictures that says more of each"))
+    return tuple(known[column] for column in columns)
+
+
+def _list_landing(
+    source: str, folder: Path, root: Path, kind: str | None, url: str | None, pictures: Collection[str]
+) -> list[LandedFile]:
     inside, shown = folder.resolve(), url or str(_below(folder, root))
     files, problems = [], []
     for entry in sorted(_walk(folder), key=lambda entry: entry.path.split("/")):  # strings: there may be many
@@ -115,7 +146,8 @@ def _list_landing(source: str, folder: Path, root: Path, kind: str | None, url: 
         if entry.is_symlink() and not path.resolve().is_relative_to(inside):
             problems.append(Problem("a symbolic link leaves the landing folder", where, "copy the file"))
         elif entry.is_file():
-            found = kind or FORMATS.get(path.suffix.lower())
+            suffix = path.suffix.lower()
+            found = IMAGE if suffix in pictures else kind or FORMATS.get(suffix)
             if found is None:
                 log.warning("%s: not a supported format, left out", where)
             else:

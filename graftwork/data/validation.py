@@ -2,15 +2,18 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from graftwork.data.acceptance import Acceptance, ReadRows, accept_rows, check_classes, read_source
 from graftwork.data.contracts import Contract
+from graftwork.data.images import similar_images
 from graftwork.data.labels import label_reader
+from graftwork.data.leakage import near_duplicates
 from graftwork.data.manifest import DatasetManifest, RowCounts, SourceFile, find_excess, quarantine_report
+from graftwork.data.media import ImageReader, publish_pack, references
 from graftwork.data.quarantine import QUARANTINE, quarantine_error, write_quarantine, write_report
-from graftwork.data.rows import make_row
+from graftwork.data.rows import Row, make_row
 from graftwork.data.sources import LandedFile
 from graftwork.data.splits import SIDES, Memory, Placed
 from graftwork.data.tables import read_memory, rows_digest, write_memory, write_rows
@@ -34,9 +37,10 @@ def make_manifest(
 
     Raises DataError; the quarantine of data that is refused is kept outside the store.
     """
-    read = _read_sources(recipe, contract, files)
+    pictures = None if recipe.input.image is None else ImageReader()
+    read = _read_sources(recipe, contract, files, pictures)
     memory = Memory() if parent is None else read_memory(workspace.store.root / parent.key / "memory.parquet")
-    accepted = _accept(recipe, read, memory)
+    accepted = _accept(recipe, read, memory, partial(_find_alike, recipe.near_duplicate, pictures))
     accepted = dataclasses.replace(accepted, rejected=[*read.rejected, *accepted.rejected])
     sources = _count_files(files, read, accepted)
     manifest = DatasetManifest(
@@ -49,14 +53,19 @@ def make_manifest(
         counts=_total([source.counts for source in sources]),
         classes=recipe.data.label.classes,
         sides=_count_sides(accepted.placed, recipe.data.label.classes),
+        media=parent.media if parent else (),
     )
     _refuse_excess(manifest, accepted, recipe.data.quarantine_tolerance, workspace)
     check_classes(manifest.sides)
+    if pictures is not None:
+        manifest = dataclasses.replace(manifest, media=_keep_pictures(manifest, accepted, pictures, workspace.store))
     _publish(manifest, accepted, memory, workspace.store)
     return manifest
 
 
-def _read_sources(recipe: Recipe, contract: Contract | None, files: Sequence[LandedFile]) -> ReadRows:
+def _read_sources(
+    recipe: Recipe, contract: Contract | None, files: Sequence[LandedFile], pictures: ImageReader | None
+) -> ReadRows:
     label = recipe.data.label
     texts = recipe.input.columns
     read_label = label_reader(label.classes, label.threshold, label.map)
@@ -80,20 +89,41 @@ def _read_sources(recipe: Recipe, contract: Contract | None, files: Sequence[Lan
                 group_before=before,
             ),
             contract=contract,
+            take=None if pictures is None else pictures.take,
             written={"header": source.header, "delimiter": source.delimiter, "encoding": source.encoding},
         )
     raise_if(read.refused, DataError)
     return read
 
 
-def _accept(recipe: Recipe, read: ReadRows, memory: Memory) -> Acceptance:
+def _find_alike(threshold: float, pictures: ImageReader | None, rows: Sequence[Row]) -> list[tuple[int, int]]:
+    """Pairs of rows that are near duplicates: by their words, or by how their pictures look."""
+    if pictures is not None:
+        return similar_images([pictures.found[row.text].facts.likeness for row in rows], threshold)
+    return near_duplicates([row.text if row.text_b is None else f"{row.text}\n{row.text_b}" for row in rows], threshold)
+
+
+def _keep_pictures(
+    manifest: DatasetManifest, accepted: Acceptance, pictures: ImageReader, store: Store
+) -> tuple[str, ...]:
+    """The packs that hold the pictures of all accepted rows: those of the parent, and one with what is new."""
+    known = references(store, manifest.media)
+    wanted = {item.row.text for item in accepted.placed} - known
+    if not wanted:
+        return manifest.media
+    return (*manifest.media, publish_pack(store, {name: pictures.found[name] for name in wanted}))
+
+
+def _accept(
+    recipe: Recipe, read: ReadRows, memory: Memory, alike: Callable[[Sequence[Row]], list[tuple[int, int]]]
+) -> Acceptance:
     split = recipe.data.split
     return accept_rows(
         read.rows,
         memory,
         classes=recipe.data.label.classes,
         by=split.by,
-        near_duplicate=split.near_duplicate,
+        alike=alike,
         keep_conflicts=recipe.data.conflicts == "keep",
         holdout=split.holdout,
         validation=split.validation,

@@ -13,7 +13,9 @@ from graftwork.data.leakage import TOKEN
 from graftwork.data.manifest import DatasetManifest, load_rows
 from graftwork.errors import CheckpointError, Problem
 from graftwork.evaluation.metrics import METRICS
-from graftwork.evaluation.predictions import predict_rows, rows_digest, texts_of
+from graftwork.evaluation.predictions import inputs_of, predict_rows, rows_digest
+from graftwork.fingerprint import without_defaults
+from graftwork.models.serving.config import PixelConfig
 from graftwork.storage import Store
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class FrozenEncoder:
     pooling: str
     max_tokens: int
     precision: str
+    pixels: PixelConfig | None = None
 
     def load(self, store: Store, cache_bytes: int) -> "FrozenModel":
         """The checkpoint, ready to give features. Raises CheckpointError if it is not in the store."""
@@ -49,6 +52,7 @@ class FrozenEncoder:
             pooling=self.pooling,
             max_tokens=self.max_tokens,
             precision=self.precision,
+            pixels=self.pixels,
             store=store,
             cache_bytes=cache_bytes,
         )
@@ -73,7 +77,7 @@ def predict_baseline(
     digests = [rows_digest(rows) for rows in sides.values()]
     model = {"baseline": name, "rows": digests, "version": BASELINE_VERSION}
     if name == "frozen-head":
-        model |= {"encoder": encoder}
+        model |= {"encoder": without_defaults(FrozenEncoder, vars(encoder))}
 
     def fit_and_predict(_: object) -> np.ndarray:
         on_progress(0, len(judged))
@@ -100,7 +104,7 @@ def _tfidf(parts: "list[pd.DataFrame]") -> list[Any]:
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    texts = [[text if isinstance(text, str) else " ".join(text) for text in texts_of(rows)] for rows in parts]
+    texts = [[" ".join(text) if isinstance(text, tuple) else str(text) for text in inputs_of(rows)] for rows in parts]
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKENS).fit(texts[0])
     return [vectorizer.transform(part) for part in texts]
 
@@ -111,7 +115,7 @@ def _probe(
     """(rows, classes) for the third part: a probe of the checkpoint, fitted on the first, chosen on the second."""
     from graftwork.models.probe import LabelledVectors, best_probe, fit_probes
 
-    vectors = model.vectors([text for rows in parts for text in texts_of(rows)], on_progress)
+    vectors = model.vectors([text for rows in parts for text in inputs_of(rows)], on_progress)
     train, validation, judged = np.split(vectors, np.cumsum([len(rows) for rows in parts[:-1]]))
     fitted = LabelledVectors(train, parts[0]["label"].to_numpy())
     chosen = LabelledVectors(validation, parts[1]["label"].to_numpy())

@@ -16,8 +16,8 @@ from graftwork.evaluation.baselines import FrozenEncoder, predict_baseline
 from graftwork.evaluation.holdout import judged_rows
 from graftwork.evaluation.metrics import ClassMetrics, Interval, describe_classes, estimate, measure
 from graftwork.evaluation.predictions import (
+    Input,
     Predictor,
-    Text,
     group_codes,
     labels_of,
     open_predictions,
@@ -215,14 +215,14 @@ def _predict(
 ) -> str:
     """The key of a contender's predictions; its model is opened only if the store has none."""
 
-    def open_and_predict(texts: Sequence[Text]) -> np.ndarray:
+    def open_and_predict(inputs: Sequence[Input]) -> np.ndarray:
         model = contender.open_model()
         if model.classes != manifest.classes:
             found, expected = ", ".join(model.classes), ", ".join(manifest.classes)
             hint = "a recipe with other classes needs a name of its own"
             where = name if contender.version is None else f"{name}, version {contender.version}"
             raise RegistryError(Problem(f"it predicts the classes {found}; the data has {expected}", where, hint))
-        return model.probabilities(texts, lambda done: on_progress(done, len(texts)))
+        return model.probabilities(inputs, lambda done: on_progress(done, len(inputs)))
 
     return predict_rows(store, {"bundle": contender.bundle}, rows, open_and_predict)
 

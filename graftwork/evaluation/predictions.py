@@ -1,7 +1,7 @@
 """Predictions: one stored row for each row a model judged, so that any two models can be compared later."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, SupportsBytes
 
 import numpy as np
 
@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 
 PREDICTIONS_VERSION = 1
 FILE = "predictions.parquet"
+MEDIA = "media"  # the column of what is kept beside the rows
 KEPT = ["row_id", "label", "group", "source"]
 
-Text = str | tuple[str, str]
+Input = str | tuple[str, str] | SupportsBytes
 
 
 class Predictor(Protocol):
-    """A model that judges texts. columns: what it reads of a row. classes: in the order of its probabilities."""
+    """A model that judges texts, pairs of texts, or pictures.
+
+    columns: what it reads of a row. classes: in the order of its probabilities.
+    """
 
     @property
     def columns(self) -> tuple[str, ...]: ...
@@ -28,8 +32,11 @@ class Predictor(Protocol):
     @property
     def classes(self) -> tuple[str, ...]: ...
 
-    def probabilities(self, texts: Sequence[Text], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """(texts, classes). on_progress is told how many texts are done."""
+    @property
+    def reads_pixels(self) -> bool: ...
+
+    def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """(inputs, classes). on_progress is told how many inputs are done."""
         ...
 
 
@@ -37,15 +44,15 @@ def predict_rows(
     store: Store,
     model: object,
     rows: "pd.DataFrame",
-    probabilities: Callable[[Sequence[Text]], np.ndarray],
+    probabilities: Callable[[Sequence[Input]], np.ndarray],
 ) -> str:
     """The key of a model's predictions for the rows, computed only if the store has none.
 
-    model: the plain value that decides the predictions. probabilities: texts to (texts, classes).
+    model: the plain value that decides the predictions. probabilities: inputs to (inputs, classes).
     """
     key = f"predictions/{digest({'model': model, 'rows': rows_digest(rows), 'version': PREDICTIONS_VERSION})}"
     if store.open(key) is None:
-        predictions = frame_predictions(rows, np.asarray(probabilities(texts_of(rows)), dtype=np.float64))
+        predictions = frame_predictions(rows, np.asarray(probabilities(inputs_of(rows)), dtype=np.float64))
         with store.writing(key) as folder:
             predictions.to_parquet(folder / FILE, index=False)
     return key
@@ -75,8 +82,10 @@ def rows_digest(rows: "pd.DataFrame") -> str:
     return digest(facts.where(facts.notna(), None).values.tolist())
 
 
-def texts_of(rows: "pd.DataFrame") -> list[Text]:
-    """What a model reads of each row: a text, or a pair of texts."""
+def inputs_of(rows: "pd.DataFrame") -> list[Input]:
+    """What a model reads of each row: a text, a pair of texts, or what is kept of a picture."""
+    if MEDIA in rows:
+        return list(rows[MEDIA])
     pairs = zip(rows["text"], rows["text_b"], rows["text_b"].notna(), strict=True)
     return [(first, second) if is_pair else first for first, second, is_pair in pairs]
 

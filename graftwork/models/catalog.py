@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from graftwork.errors import CheckpointError
 
@@ -18,24 +18,32 @@ HANDS_ON, ADDS_NOTHING, IS_GONE = "hands on", "adds nothing", "is gone"
 ENCODER_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token")
 
 
+# What batch normalisation counts, and does not learn.
+STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+
+
 @dataclass(frozen=True)
-class TextFamily:
+class Family:
     """Where a model keeps its parts: prefixes of tensor names inside the bare model.
 
-    known_as: families of checkpoints that are made so. neck: what comes after the last block. attention: prefix of its
-    layers inside a block. table: the end of the name of the tensor that has a row for each token. special_tokens: kinds
-    that its tokenizer must have. pooling: how its tokens become one state where neither the recipe nor the checkpoint
-    says. above: what modules below a cut do in the part above it. positions: what config.json
-    calls the most that it can read; "" for any number. has_offset: its first token's position is the one after the
-    padding token's id, not 0. has_mask: it was made to tell words that a mask token hides. is_transposed: its
-    linear layers keep their weights as (inputs, outputs). renamed: names in the checkpoint, without the base model's
-    prefix, that are others in the model. lender: inside a block, the module of the lowest one that lends its bias of
-    positions to all others. stale: pattern of names that old files hold and no model has. unused: prefixes of what a
-    checkpoint may hold for other uses.
+    known_as: families of checkpoints that are made so. modality: what it reads, text or image. poolings: that a recipe
+    may name. is_cut: it can go on from the activations of a block, which are kept; else only pooled ones are. neck:
+    what comes after the last block. attention: prefix of its layers inside a block. table: the end of the name of the
+    tensor that has a row for each token. special_tokens: kinds that its tokenizer must have. pooling: how its tokens
+    become one state where neither the recipe nor the checkpoint says. above: what modules below a cut do in the part
+    above it. positions: what config.json calls the most that it can read; "" for any number. has_offset: its first
+    token's position is the one after the padding token's id, not 0. has_mask: it was made to tell words that a mask
+    token hides. is_transposed: its linear layers keep their weights as (inputs, outputs). renamed: names in the
+    checkpoint, without the base model's prefix, or beginnings of names, that are others in the model. lender: inside a
+    block, the module of the lowest one that lends its bias of positions to all others. stale: pattern of names that old
+    files hold and no model has. unused: prefixes of what a checkpoint may hold for other uses.
     """
 
     known_as: str
     blocks: str
+    modality: str = "text"
+    poolings: tuple[str, ...] = ("mean", "cls", "last", "max", "attention")
+    is_cut: bool = True
     embeddings: tuple[str, ...] = ("embeddings.",)
     neck: tuple[str, ...] = ()
     attention: str = "attention."
@@ -56,22 +64,36 @@ class TextFamily:
     def name_of(self, tensor: str) -> str:
         """What a checkpoint's tensor is called in the bare model."""
         name = tensor.removeprefix(self.base_prefix)
-        return self.renamed.get(name, name)
+        if name in self.renamed:
+            return self.renamed[name]
+        old = next((old for old in self.renamed if old.endswith(".") and name.startswith(old)), "")
+        return self.renamed[old] + name.removeprefix(old) if old else name
 
 
-FAMILIES: Mapping[str, TextFamily] = {
-    "bert": TextFamily(
+OF_IMAGES: dict[str, Any] = {
+    "modality": "image",
+    "is_cut": False,
+    "table": "",
+    "special_tokens": (),
+    "positions": "",
+    "has_mask": False,
+}
+# What is between its layers has no tokens: it pools by itself, over places.
+CONVOLVING: dict[str, Any] = OF_IMAGES | {"pooling": "body", "poolings": ("body",)}
+
+FAMILIES: Mapping[str, Family] = {
+    "bert": Family(
         "BERT, MiniLM, BGE, E5", "encoder.layer.", base_prefix="bert.", unused=("pooler.", "cls.", "classifier.")
     ),
-    "roberta": TextFamily(
+    "roberta": Family(
         "RoBERTa",
         "encoder.layer.",
         base_prefix="roberta.",
         has_offset=True,
         unused=("pooler.", "lm_head.", "classifier."),
     ),
-    "ernie": TextFamily("ERNIE", "encoder.layer.", base_prefix="ernie.", unused=("pooler.", "cls.", "classifier.")),
-    "electra": TextFamily(
+    "ernie": Family("ERNIE", "encoder.layer.", base_prefix="ernie.", unused=("pooler.", "cls.", "classifier.")),
+    "electra": Family(
         "ELECTRA (its discriminator)",
         "encoder.layer.",
         embeddings=("embeddings.", "embeddings_project."),
@@ -79,14 +101,14 @@ FAMILIES: Mapping[str, TextFamily] = {
         base_prefix="electra.",
         unused=("discriminator_predictions.", "generator_predictions.", "generator_lm_head.", "classifier."),
     ),
-    "distilbert": TextFamily(
+    "distilbert": Family(
         "DistilBERT",
         "transformer.layer.",
         base_prefix="distilbert.",
         unused=("vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pre_classifier.", "classifier."),
     ),
     # All blocks read the embeddings of relative positions; the convolution, where there is one, follows the first.
-    "deberta-v2": TextFamily(
+    "deberta-v2": Family(
         "DeBERTa v2 and v3",
         "encoder.layer.",
         embeddings=("embeddings.", "encoder.rel_embeddings.", "encoder.LayerNorm.", "encoder.conv."),
@@ -94,7 +116,7 @@ FAMILIES: Mapping[str, TextFamily] = {
         base_prefix="deberta.",
         unused=("pooler.", "cls.", "lm_predictions.", "mask_predictions.", "classifier."),
     ),
-    "modernbert": TextFamily(
+    "modernbert": Family(
         "ModernBERT",
         "layers.",
         neck=("final_norm.",),
@@ -103,7 +125,7 @@ FAMILIES: Mapping[str, TextFamily] = {
         base_prefix="model.",
         unused=("head.", "decoder.", "classifier."),
     ),
-    "gpt2": TextFamily(
+    "gpt2": Family(
         "GPT-2, DistilGPT2",
         "h.",
         embeddings=("wte.", "wpe."),
@@ -120,7 +142,7 @@ FAMILIES: Mapping[str, TextFamily] = {
         stale=r"h\.\d+\.attn\.(masked_)?bias",
         unused=("lm_head.", "score."),
     ),
-    "llama": TextFamily(
+    "llama": Family(
         "Llama, TinyLlama, SmolLM",
         "layers.",
         embeddings=("embed_tokens.",),
@@ -136,7 +158,7 @@ FAMILIES: Mapping[str, TextFamily] = {
         unused=("lm_head.", "score."),
     ),
     # Its encoder alone; some files hold the table of tokens twice, for both its names.
-    "t5": TextFamily(
+    "t5": Family(
         "T5, Flan-T5, Sentence-T5 (the encoder)",
         "block.",
         embeddings=("embed_tokens.",),
@@ -151,6 +173,41 @@ FAMILIES: Mapping[str, TextFamily] = {
         renamed={"shared.weight": "embed_tokens.weight"},
         lender="layer.0.SelfAttention",
         unused=("decoder.", "lm_head.", "final_projection.", "linear."),
+    ),
+    "vit": Family(
+        "ViT, DINO",
+        "layers.",
+        neck=("layernorm.",),
+        pooling="cls",
+        poolings=("cls", "mean", "max", "attention"),
+        base_prefix="vit.",
+        renamed={"encoder.layer.": "layers."},
+        unused=("pooler.", "classifier."),
+        **OF_IMAGES,
+    ),
+    "resnet": Family(
+        "ResNet",
+        "encoder.stages.",
+        embeddings=("embedder.",),
+        base_prefix="resnet.",
+        unused=("classifier.",),
+        **CONVOLVING,
+    ),
+    "convnext": Family(
+        "ConvNeXT",
+        "encoder.stages.",
+        neck=("layernorm.",),
+        base_prefix="convnext.",
+        unused=("classifier.",),
+        **CONVOLVING,
+    ),
+    "efficientnet": Family(
+        "EfficientNet",
+        "encoder.blocks.",
+        neck=("encoder.top_conv.", "encoder.top_bn."),
+        base_prefix="efficientnet.",
+        unused=("classifier.",),
+        **CONVOLVING,
     ),
 }
 
@@ -191,16 +248,14 @@ def list_families() -> tuple[FamilyFacts, ...]:
     )
 
 
-def family_of(architecture: str) -> TextFamily:
+def family_of(architecture: str) -> Family:
     """The family of a `model_type`; CheckpointError names the known ones."""
     if architecture not in FAMILIES:
         raise CheckpointError(f"architecture {architecture!r} is not supported: known are {', '.join(FAMILIES)}")
     return FAMILIES[architecture]
 
 
-def depth_groups(
-    family: TextFamily, shapes: Mapping[str, tuple[int, ...]], head_parameters: int
-) -> tuple[DepthGroup, ...]:
+def depth_groups(family: Family, shapes: Mapping[str, tuple[int, ...]], head_parameters: int) -> tuple[DepthGroup, ...]:
     """The depth groups of a classifier on this body: `embeddings`, `block.0` … `block.n-1`, `neck`, `head`.
 
     shapes: tensor name -> shape, as in the checkpoint's header (with or without the base model's prefix). The head's
@@ -211,7 +266,7 @@ def depth_groups(
     strangers = []
     for name, (full_name, shape) in {family.name_of(each): (each, shapes[each]) for each in shapes}.items():
         group = _group_name(family, name)
-        if re.fullmatch(family.stale, name):
+        if re.fullmatch(family.stale, name) or name.endswith(STATISTICS):
             continue
         if group is not None:
             sizes[group] = sizes.get(group, 0) + prod(shape)
@@ -234,7 +289,7 @@ def language_head_parameters(width: int, vocabulary: int, table_width: int) -> i
     return width * table_width + 3 * table_width + vocabulary
 
 
-def block_layers(family: TextFamily, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, tuple[int, int]]]:
+def block_layers(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, tuple[int, int]]]:
     """The linear layers of each block: depth group -> name inside the block -> (outputs, inputs)."""
     layers: dict[str, dict[str, tuple[int, int]]] = {}
     for full_name in sorted(shapes):
@@ -246,7 +301,7 @@ def block_layers(family: TextFamily, shapes: Mapping[str, tuple[int, ...]]) -> d
     return layers
 
 
-def _group_name(family: TextFamily, name: str) -> str | None:
+def _group_name(family: Family, name: str) -> str | None:
     if name.startswith(family.embeddings):
         return "embeddings"
     if family.neck and name.startswith(family.neck):

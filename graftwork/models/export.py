@@ -1,7 +1,7 @@
-"""A served model as an ONNX graph, for runtimes without torch: token ids in, probabilities out, any batch and length.
+"""A served model as an ONNX graph, for runtimes without torch: token ids or pixels in, probabilities out.
 
-The graph is compared with the model it was made from before anybody is given it. onnx and onnxruntime are imported
-when they are needed: `pip install 'graftwork[export]'`.
+It takes any batch and any length. The graph is compared with the model it was made from before anybody is given it.
+onnx and onnxruntime are imported when they are needed: `pip install 'graftwork[export]'`.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.errors import Problem, RecipeError, RegistryError
-from graftwork.models.serving import ServingModel, Text
+from graftwork.models.serving.model import Input, ServingModel
 
 GRAPH = "model.onnx"
-INPUTS, OUTPUT = ("input_ids", "attention_mask"), "probabilities"
+OF_TEXTS, OF_PICTURES, OUTPUT = ("input_ids", "attention_mask"), ("pixel_values",), "probabilities"
 # Of a probability. Kernels of another runtime round otherwise; what goes wrong in an export is off by far more.
 TOLERANCE = 1e-4
 EAGER = ("t5",)  # with torch's attention it can't be traced
@@ -31,14 +31,14 @@ class Probabilities(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return torch.softmax(self.model(input_ids, attention_mask), dim=-1)
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        return torch.softmax(self.model(inputs, mask), dim=-1)
 
 
-def export_onnx(served: ServingModel, texts: Sequence[Text], path: Path) -> float:
+def export_onnx(served: ServingModel, inputs: Sequence[Input], path: Path) -> float:
     """Write the graph of a model that lies on the CPU; the largest difference of a probability from the model's own.
 
-    texts: rows that both are given. Raises RecipeError where the exporter is not installed, RegistryError if it fails,
+    inputs: that both are given. Raises RecipeError where the exporter is not installed, RegistryError if it fails,
     or if the graph gives something else.
     """
     try:
@@ -46,11 +46,11 @@ def export_onnx(served: ServingModel, texts: Sequence[Text], path: Path) -> floa
         import onnxscript  # noqa: F401 - torch's exporter needs it, and says so less plainly
     except ImportError as error:
         raise RecipeError(Problem(f"{error.name} is not installed", hint="pip install 'graftwork[export]'")) from error
-    expected = np.tile(served.probabilities(texts), (2, 1))
+    expected = np.tile(served.probabilities(inputs), (2, 1))
     try:
         _trace(served, path)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        found = np.concatenate([_run(session, served, [text]) for text in texts] + [_run(session, served, texts)])
+        found = np.concatenate([_run(session, served, [each]) for each in inputs] + [_run(session, served, inputs)])
     except OSError:
         raise
     except Exception as error:
@@ -68,25 +68,32 @@ def _trace(served: ServingModel, path: Path) -> None:
     body: Any = served.model.body
     if body.config.model_type in EAGER:
         body.set_attn_implementation("eager")
-    ids = torch.ones(SAMPLE, dtype=torch.int64)
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
+    batch, pixels = torch.export.Dim("batch"), served.config.pixels
+    if pixels is None:
+        ids = torch.ones(SAMPLE, dtype=torch.int64)
+        given: tuple[Tensor, ...] = (ids, torch.ones_like(ids))
+        names: tuple[str, ...] = OF_TEXTS
+        axes = {0: batch, 1: torch.export.Dim("tokens")}
+    else:
+        given, names, axes = (torch.zeros(SAMPLE[0], 3, pixels.side, pixels.side),), OF_PICTURES, {0: batch}
     torch.onnx.export(
         Probabilities(served.model).eval(),
-        (ids, torch.ones_like(ids)),
+        given,
         path,
-        input_names=INPUTS,
+        input_names=names,
         output_names=[OUTPUT],
-        dynamic_shapes=dict.fromkeys(INPUTS, axes),
+        dynamic_shapes=(axes,) * len(given),
         dynamo=True,
         external_data=size > ONE_FILE_BYTES,
         verbose=False,
     )
 
 
-def _run(session: Any, served: ServingModel, texts: Sequence[Text]) -> np.ndarray:
-    """(texts, classes), in one batch."""
-    rows = served.encoder.encode(texts)
-    ids, mask = served.encoder.pad(rows, max(map(len, rows)))
-    given = dict(zip(INPUTS, (ids.numpy(), mask.numpy()), strict=True))
+def _run(session: Any, served: ServingModel, inputs: Sequence[Input]) -> np.ndarray:
+    """(inputs, classes), in one batch."""
+    rows = served.encoder.encode(inputs)
+    tensors = served.encoder.pad(rows, max(map(len, rows)))
+    names = OF_PICTURES if served.reads_pixels else OF_TEXTS
+    given = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=False)}
     (probabilities,) = session.run([OUTPUT], given)
     return np.asarray(probabilities)

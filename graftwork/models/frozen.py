@@ -1,4 +1,4 @@
-"""An untouched checkpoint: texts in, pooled vectors out, each computed once and kept by the prefix cache."""
+"""An untouched checkpoint: inputs in, pooled vectors out, each computed once and kept by the prefix cache."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,10 @@ import numpy as np
 import torch
 
 from graftwork.models.prefix_cache import PrefixCache, arithmetic_of
-from graftwork.models.serving import ServingConfig, Text, TextClassifier, TextEncoder, autocast, infer, pick_device
+from graftwork.models.serving.classifier import Classifier
+from graftwork.models.serving.config import PixelConfig, ServingConfig
+from graftwork.models.serving.inference import autocast, infer, pick_device
+from graftwork.models.serving.model import Encoder, Input, make_encoder
 from graftwork.models.text import load_body
 from graftwork.storage import Store
 
@@ -20,18 +23,18 @@ TIMED_ROWS, WARM_ROWS = 256, 16
 class FrozenModel:
     """A loaded checkpoint. model: its head has no meaning."""
 
-    model: TextClassifier
-    encoder: TextEncoder
+    model: Classifier
+    encoder: Encoder
     cache: PrefixCache
 
-    def vectors(self, texts: Sequence[Text], on_progress: Callable[[int, int], None]) -> np.ndarray:
-        """(texts, width) float32; on_progress is told how many of how many had to be computed so far."""
-        rows = self.cache.vectors(self.model, self.encoder, self.encoder.encode(texts), on_progress)
+    def vectors(self, inputs: Sequence[Input], on_progress: Callable[[int, int], None]) -> np.ndarray:
+        """(inputs, width) float32; on_progress is told how many of how many had to be computed so far."""
+        rows = self.cache.vectors(self.model, self.encoder, self.encoder.encode(inputs), on_progress)
         return torch.cat(rows).numpy()
 
-    def time_row(self, texts: Sequence[Text]) -> float:
-        """Seconds that the vector of a text takes, measured on a part of them; nothing is taken from the cache."""
-        rows = self.encoder.encode(texts[:: -(-len(texts) // TIMED_ROWS)])
+    def time_row(self, inputs: Sequence[Input]) -> float:
+        """Seconds that the vector of an input takes, measured on a part of them; nothing is taken from the cache."""
+        rows = self.encoder.encode(inputs[:: -(-len(inputs) // TIMED_ROWS)])
         with autocast(next(self.model.parameters()).device, self.cache.arithmetic.precision):
             infer(self.model, self.model.features, self.encoder, rows[:WARM_ROWS])
             started = time.perf_counter()
@@ -40,14 +43,21 @@ class FrozenModel:
 
 
 def load_frozen(
-    folder: Path, *, pooling: str, max_tokens: int, precision: str, store: Store, cache_bytes: int
+    folder: Path,
+    *,
+    pooling: str,
+    max_tokens: int,
+    precision: str,
+    store: Store,
+    cache_bytes: int,
+    pixels: PixelConfig | None = None,
 ) -> FrozenModel:
     """The checkpoint in a verified folder, its vectors kept in the store. Raises CheckpointError if it is not whole.
 
     Where pooling is by attention the mean is taken: that is what it is until it has learnt something.
     """
     known = "mean" if pooling == "attention" else pooling
-    config = ServingConfig(("-",), ("text",), known, max_tokens)
-    model = TextClassifier(load_body(folder), config).to(pick_device())
+    config = ServingConfig(("-",), ("-",), known, max_tokens, pixels=pixels)
+    model = Classifier(load_body(folder), config).to(pick_device())
     cache = PrefixCache(store, cache_bytes, arithmetic_of(model, precision))
-    return FrozenModel(model, TextEncoder(folder, max_tokens), cache)
+    return FrozenModel(model, make_encoder(folder, config), cache)

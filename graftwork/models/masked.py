@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graftwork.models.serving import TextClassifier, TextEncoder, hidden_size
+from graftwork.models.serving.classifier import Classifier, hidden_size
+from graftwork.models.serving.text import TextEncoder
 
 IGNORED = -100
 
@@ -33,7 +34,7 @@ class LanguageHead(nn.Module):
 class MaskedLanguageModel:
     """A classifier's body with the head `objective` that it has as long as a stage trains it so."""
 
-    def __init__(self, model: TextClassifier) -> None:
+    def __init__(self, model: Classifier) -> None:
         self.model = model
 
     def forward(self, rows: Tensor, attention_mask: Tensor) -> Tensor:
@@ -86,13 +87,13 @@ def token_table(body: nn.Module) -> Tensor:
     return model.get_input_embeddings().weight
 
 
-def attach_language_head(model: TextClassifier, seed: int) -> None:
+def attach_language_head(model: Classifier, seed: int) -> None:
     """Give the classifier a new head `objective`, drawn from the seed."""
     torch.manual_seed(seed)
     table = token_table(model.body)
     model.add_module("objective", LanguageHead(hidden_size(model.body), table).to(table.device))
 
 
-def detach_language_head(model: TextClassifier) -> None:
+def detach_language_head(model: Classifier) -> None:
     """Take it away, if there is one: what it was for is learnt."""
     model._modules.pop("objective", None)

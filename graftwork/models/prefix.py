@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.models.catalog import ADDS_NOTHING, HANDS_ON, IS_GONE, family_of
-from graftwork.models.serving import TextClassifier
+from graftwork.models.serving.classifier import Classifier
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -24,7 +24,7 @@ class CutModel:
     """
 
     lower: nn.Module
-    upper: TextClassifier
+    upper: Classifier
 
 
 class FromActivations(nn.Module):
@@ -85,7 +85,7 @@ class HeadAlone(nn.Module):
 REPLACED: Mapping[str, type[nn.Module] | None] = {HANDS_ON: HandsOn, ADDS_NOTHING: AddsNothing, IS_GONE: None}
 
 
-def cut_at(model: TextClassifier, depth: int) -> CutModel:
+def cut_at(model: Classifier, depth: int) -> CutModel:
     """The classifier cut above its embeddings and its `depth` lowest blocks; its neck, if it has one, is above."""
     config: Any = model.body.config
     family = family_of(config.model_type)

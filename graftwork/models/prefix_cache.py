@@ -21,15 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from graftwork.fingerprint import digest, folder_digest
-from graftwork.models.serving import (
-    BATCH_TOKENS,
-    LENGTHS,
-    TextClassifier,
-    TextEncoder,
-    autocast,
-    hidden_size,
-    inference_batches,
-)
+from graftwork.models.serving.classifier import Classifier, hidden_size
+from graftwork.models.serving.inference import BATCH_TOKENS, LENGTHS, autocast, inference_batches
+from graftwork.models.serving.model import Encoder
 from graftwork.models.text import attention_of, environment_facts
 from graftwork.storage import Store
 
@@ -81,7 +75,7 @@ class Arithmetic:
         return getattr(torch, self.precision)
 
 
-def arithmetic_of(model: TextClassifier, precision: str) -> Arithmetic:
+def arithmetic_of(model: Classifier, precision: str) -> Arithmetic:
     """The arithmetic of this process, by the model's device and attention kernel."""
     facts = environment_facts(next(model.parameters()).device, attention_of(model))
     return Arithmetic(precision, tuple(map(str, facts.values())))
@@ -112,8 +106,8 @@ class PrefixCache:
     def activations(
         self,
         lower: nn.Module,
-        encoder: TextEncoder,
-        rows: Sequence[Sequence[int]],
+        encoder: Encoder,
+        rows: Sequence[Any],
         on_progress: Callable[[int, int], None],
     ) -> list[Tensor]:
         """What `lower` gives for each row of token ids, (tokens, width); what is not there yet is computed.
@@ -128,9 +122,9 @@ class PrefixCache:
 
     def vectors(
         self,
-        model: TextClassifier,
-        encoder: TextEncoder,
-        rows: Sequence[Sequence[int]],
+        model: Classifier,
+        encoder: Encoder,
+        rows: Sequence[Any],
         on_progress: Callable[[int, int], None],
     ) -> list[Tensor]:
         """The pooled vector of each row of token ids, (1, width) float32, where pooling learns nothing.
@@ -146,13 +140,13 @@ class PrefixCache:
     def rows(
         self,
         part: FrozenPart,
-        encoder: TextEncoder,
-        rows: Sequence[Sequence[int]],
+        encoder: Encoder,
+        rows: Sequence[Any],
         on_progress: Callable[[int, int], None],
     ) -> list[Tensor]:
         """What the frozen part gives for each row; else as `activations`."""
-        prefix = prefix_digest(part, encoder.max_tokens, self.arithmetic)
-        names = [row_name(row) for row in rows]
+        prefix = prefix_digest(part, encoder.facts, self.arithmetic)
+        names = [row_name(encoder.content(row)) for row in rows]
         found = self._open_shards(self.store.keys(KIND, prefix))
         missing = {name: row for name, row in zip(names, rows, strict=True) if name not in found}
         done, published = 0, []
@@ -209,21 +203,24 @@ class PrefixCache:
                 excess -= used[key][1]
 
 
-def prefix_digest(part: FrozenPart, max_tokens: int, arithmetic: Arithmetic) -> str:
-    """The digest of the frozen part itself, tensor by tensor, and of all else that decides what it gives."""
+def prefix_digest(part: FrozenPart, preparation: Mapping[str, Any], arithmetic: Arithmetic) -> str:
+    """The digest of the frozen part itself, tensor by tensor, and of all else that decides what it gives.
+
+    preparation: what decides, beside a row's content, what the part is given of it.
+    """
     hashed = {
-        name: hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()).hexdigest()
+        name: hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
         for name, tensor in part.body.state_dict().items()
     }
     config: Any = part.body.config
-    facts = {"version": VERSION, "lengths": LENGTHS, "max_tokens": max_tokens, "precision": arithmetic.precision}
+    facts = {"version": VERSION, "lengths": LENGTHS, "precision": arithmetic.precision, **preparation}
     facts |= {"pooling": part.pooling, "environment": arithmetic.environment}
     return digest(facts | {"tensors": hashed, "config": config.to_json_string()})
 
 
-def row_name(row: Sequence[int]) -> bytes:
-    """What a row is found by: a digest of its token ids."""
-    return hashlib.sha256(np.asarray(row, np.int32).tobytes()).digest()[:NAME_BYTES]
+def row_name(content: bytes) -> bytes:
+    """What a row is found by: a digest of its token ids, or of what stands in their place."""
+    return hashlib.sha256(content).digest()[:NAME_BYTES]
 
 
 def _add(on_progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
@@ -232,8 +229,8 @@ def _add(on_progress: Callable[[int, int], None], before: int, total: int, done:
 
 def _compute(
     part: FrozenPart,
-    encoder: TextEncoder,
-    rows: Sequence[Sequence[int]],
+    encoder: Encoder,
+    rows: Sequence[Any],
     arithmetic: Arithmetic,
     on_progress: Callable[[int], None],
 ) -> list[Tensor]:
@@ -251,9 +248,9 @@ def _compute(
     return results
 
 
-def _shards(rows: Mapping[bytes, Sequence[int]], token_bytes: int) -> Iterator[dict[bytes, Sequence[int]]]:
+def _shards(rows: Mapping[bytes, Any], token_bytes: int) -> Iterator[dict[bytes, Any]]:
     """The rows in parts whose activations, pooled or not, have about SHARD_BYTES: what a stop loses at most."""
-    shard: dict[bytes, Sequence[int]] = {}
+    shard: dict[bytes, Any] = {}
     size = 0
     for name, row in rows.items():
         shard[name] = row

@@ -12,18 +12,20 @@ from torch import nn
 
 from graftwork.errors import CheckpointError, Problem, raise_if
 from graftwork.models.attention import quicken_attention
-from graftwork.models.catalog import TextFamily, family_of
-from graftwork.models.serving import ServingConfig, Text, TextClassifier, TextEncoder, make_body
+from graftwork.models.catalog import Family, family_of
+from graftwork.models.serving.classifier import Classifier, make_body
+from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.text import Text, TextEncoder
 
 
-def load_pretrained(folder: Path, config: ServingConfig, seed: int) -> TextClassifier:
+def load_pretrained(folder: Path, config: ServingConfig, seed: int) -> Classifier:
     """A classifier whose body is the checkpoint in `folder` and whose head is new, drawn from `seed`.
 
     Raises CheckpointError, naming each tensor, if the body is not loaded whole.
     """
     torch.manual_seed(seed)
     body = load_body(folder)
-    return TextClassifier(body, config)
+    return Classifier(body, config)
 
 
 def load_body(folder: Path) -> nn.Module:
@@ -35,7 +37,7 @@ def load_body(folder: Path) -> nn.Module:
     return body
 
 
-def attention_of(model: TextClassifier) -> str:
+def attention_of(model: Classifier) -> str:
     """The attention kernel that the body computes with."""
     config: Any = model.body.config
     return str(config._attn_implementation)
@@ -87,7 +89,7 @@ def _number(words: Sequence[tuple[int | None, int | None]]) -> np.ndarray:
     return np.array([numbers.get(word, -1) for word in words] or [-1])  # an empty text is one token, see `encode`
 
 
-def _loading_problems(family: TextFamily, report: dict[str, Any]) -> list[Problem]:
+def _loading_problems(family: Family, report: dict[str, Any]) -> list[Problem]:
     missing = [Problem(f"tensor {name} is missing from the checkpoint") for name in sorted(report["missing_keys"])]
     unexpected = [
         Problem(f"tensor {name} of the checkpoint belongs to no part of the model")
@@ -101,6 +103,6 @@ def _loading_problems(family: TextFamily, report: dict[str, Any]) -> list[Proble
     return missing + unexpected + mismatched
 
 
-def _is_left_out(family: TextFamily, name: str) -> bool:
+def _is_left_out(family: Family, name: str) -> bool:
     """Whether the classifier has no use for a tensor that the checkpoint may hold."""
     return name.startswith(family.unused) or re.fullmatch(family.stale, name) is not None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from graftwork.data.manifest import DatasetManifest, load_rows, validate_data
 from graftwork.errors import Problem, PromotionRefused, RegistryError
-from graftwork.evaluation.predictions import texts_of
+from graftwork.evaluation.predictions import inputs_of
 from graftwork.fingerprint import to_json
 from graftwork.promotion.history import LedgerEntry, Nomination
 from graftwork.promotion.ledger import Ledger, check_reason, promote
@@ -91,7 +91,7 @@ def _take_in(
         bundle = download_adopted(workspace, f"models:/{adopted.origin}", name, adopted, folder)
         place = store.publish(bundle.key, folder)
     rows = load_rows(store, manifest, sides=("validation",))[:TRIED_ROWS]
-    adopted_model(workspace, adopted, place / MODEL).probabilities(texts_of(rows))
+    adopted_model(workspace, adopted, place / MODEL).probabilities(inputs_of(rows))
     tags = {ADOPTED: to_json(adopted), BUNDLE_KEY: bundle.key, BUNDLE: bundle.digest}
     if origin.name == name:
         for tag, value in tags.items():  # the digest last: by that it is known

@@ -44,12 +44,12 @@ def _registered(workspace: Workspace, entry: LedgerEntry, candidate: ServingBund
 
 
 def _stored(workspace: Workspace, key: str) -> Predictor:
-    from graftwork.models import serving
+    from graftwork.models.serving.model import load
 
     folder = workspace.store.open(key)
     if folder is None:
         raise RegistryError(Problem("the bundle is not in the store any more", key, "run again to make it"))
-    return serving.load(folder / MODEL)
+    return load(folder / MODEL)
 
 
 def _fetched(workspace: Workspace, entry: LedgerEntry, candidate: ServingBundle) -> Predictor:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftwork.models.serving.config import ServingConfig
 from graftwork.training.bundle import BUNDLE_RECORD, MODEL, ServingBundle
 
 if TYPE_CHECKING:
@@ -22,15 +23,16 @@ def save_model(stored: Path, bundle: ServingBundle, folder: Path, mlflow_run: st
     import mlflow.pyfunc
     from mlflow.models import Model
 
+    reads_pixels = ServingConfig.read(stored / MODEL).pixels is not None
     model = Model(run_id=mlflow_run, model_id=model_id, model_uuid=model_id)
     mlflow.pyfunc.save_model(
         path=str(folder),
         mlflow_model=model,
         python_model=str(SERVING_MODEL),
         artifacts={"bundle": str((stored / MODEL).resolve())},
-        signature=_signature(bundle),
-        input_example=_example(bundle.columns),
-        pip_requirements=requirements(),
+        signature=_signature(bundle, reads_pixels),
+        input_example=None if reads_pixels else _example(bundle.columns),
+        pip_requirements=requirements(reads_pixels),
     )
     shutil.copyfile(stored / BUNDLE_RECORD, folder / BUNDLE_RECORD)
     # MLflow notes where it copied from; that is a path of this machine and nobody else's business.
@@ -40,16 +42,17 @@ def save_model(stored: Path, bundle: ServingBundle, folder: Path, mlflow_run: st
     model.save(str(folder / "MLmodel"))
 
 
-def requirements() -> list[str]:
+def requirements(reads_pixels: bool = False) -> list[str]:
     """What a registered model needs, pinned to what judged it; a build suffix such as +cpu is no part of a release."""
-    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIRED]
+    names = [*REQUIRED, "pillow"] if reads_pixels else REQUIRED
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
-def _signature(bundle: ServingBundle) -> "ModelSignature":
+def _signature(bundle: ServingBundle, reads_pixels: bool) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    inputs = Schema([ColSpec("string", column) for column in bundle.columns])
+    inputs = Schema([ColSpec("binary" if reads_pixels else "string", column) for column in bundle.columns])
     outputs = [ColSpec("string", "label"), *(ColSpec("double", f"p_{name}") for name in bundle.classes)]
     return ModelSignature(inputs, Schema(outputs))
 

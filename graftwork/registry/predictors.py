@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from graftwork.errors import Problem, RegistryError, shorten
-from graftwork.evaluation.predictions import Predictor, Text
+from graftwork.evaluation.predictions import Input, Predictor
 from graftwork.phrases import duration
 from graftwork.registry.versions import Adopted, ModelVersion, fetch_bundle
 from graftwork.training.precision import resolve_precision
@@ -44,12 +44,13 @@ class AdoptedModel:
     columns: tuple[str, ...]
     classes: tuple[str, ...]
     limit_s: float
+    reads_pixels: bool = False
 
-    def probabilities(self, texts: Sequence[Text], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """(texts, classes), by one process for all of them. Raises RegistryError if it fails or gives other things."""
-        if not texts:
+    def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """(inputs, classes), by one process for all of them. Raises RegistryError if it fails or gives other things."""
+        if not inputs:
             return np.empty((0, len(self.classes)))
-        rows = [list(text) if isinstance(text, tuple) else [text] for text in texts]
+        rows = [list(text) if isinstance(text, tuple) else [text] for text in inputs]
         with tempfile.TemporaryDirectory() as temporary:
             asked, answered = Path(temporary) / "rows.json", Path(temporary) / "predictions.json"
             table = {"dataframe_split": {"columns": list(self.columns), "data": rows}}
@@ -148,9 +149,9 @@ def open_version(workspace: Workspace, version: ModelVersion, precision: str = "
             problem = f"it was made elsewhere and has a precision of its own: {precision} can't be asked of it"
             raise RegistryError(Problem(problem, f"{version.name}/{version.version}"))
         return adopted_model(workspace, version.adopted, folder)
-    from graftwork.models import serving
     from graftwork.models.attention import quicken_attention
+    from graftwork.models.serving.model import load
 
-    served = serving.load(folder, precision=resolve_precision(precision))
+    served = load(folder, precision=resolve_precision(precision))
     quicken_attention(served.model.body)
     return served

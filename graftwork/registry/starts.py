@@ -83,7 +83,7 @@ def _look(workspace: Workspace, recipe: Recipe, manifest: DatasetManifest, lock:
 
 def _facts_of(workspace: Workspace, version: ModelVersion, bundle: ServingBundle) -> dict[str, Any]:
     """What `model_facts` says of a recipe, of a registered model."""
-    from graftwork.models.serving import ServingConfig
+    from graftwork.models.serving.config import ServingConfig
 
     config = ServingConfig.read(fetch_bundle(workspace, version))
     return {

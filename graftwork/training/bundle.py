@@ -1,10 +1,12 @@
 """What training leaves: a result for each stage, and the bundle that is judged and served."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from graftwork.fingerprint import from_json
+from graftwork.models import serving
 from graftwork.storage import Store
 from graftwork.training.start import FROM_CHECKPOINT, Start
 
@@ -13,6 +15,7 @@ STAGE_RECORD = "stage.json"
 MODEL = "model"
 ADAPTER = "adapter"  # in the folder of a stage that had adapters
 ADAPTERS = "adapters"  # in the bundle, a folder for each such stage
+CODE = "serving"  # in the model folder
 FETCHED = "registered"  # the kind of the keys under which bundles lie that were trained elsewhere
 
 
@@ -26,6 +29,7 @@ TOKENIZER_AND_CONFIG = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "preprocessor_config.json",
 )
 
 
@@ -116,3 +120,10 @@ def find_model(store: Store, key: str, digest: str) -> Path | None:
         if bundle is not None and bundle.digest == digest:
             return store.root / place / MODEL
     return None
+
+
+def copy_serving_code(folder: Path) -> None:
+    """Put the code that predicts into a model folder, where it runs without the rest of the package."""
+    (folder / CODE).mkdir()
+    for path in sorted(Path(serving.__file__).parent.glob("*.py")):
+        shutil.copyfile(path, folder / CODE / path.name)

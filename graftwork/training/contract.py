@@ -87,7 +87,7 @@ def check_contract(
 def code_digest() -> str:
     """The digest of the modules that decide what a step does."""
     root = Path(graftwork.__file__).parent
-    files = [file for part in CODE for file in ([root / part] if part.endswith(".py") else (root / part).glob("*.py"))]
+    files = [file for part in CODE for file in ([root / part] if part.endswith(".py") else (root / part).rglob("*.py"))]
     return digest({file.relative_to(root).as_posix(): file_digest(file) for file in sorted(files)})
 
 

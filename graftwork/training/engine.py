@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,10 +14,9 @@ from safetensors.torch import load_file, save_file
 from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.manifest import load_rows
 from graftwork.errors import Paused, Problem, TrainingError
-from graftwork.evaluation.predictions import texts_of
+from graftwork.evaluation.predictions import inputs_of
 from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of, to_json
-from graftwork.models import serving
 from graftwork.models.adapters import AttachedAdapters
 from graftwork.models.catalog import family_of
 from graftwork.models.contrastive import contrastive_loss, measure_nearness
@@ -32,7 +31,11 @@ from graftwork.models.masked import (
 )
 from graftwork.models.prefix import HeadAlone, cut_at
 from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRows, arithmetic_of
-from graftwork.models.serving import WEIGHTS, ServingConfig, Text, TextClassifier, TextEncoder, hidden_size, pick_device
+from graftwork.models.serving.classifier import Classifier, hidden_size
+from graftwork.models.serving.config import WEIGHTS, ServingConfig
+from graftwork.models.serving.images import ImageEncoder
+from graftwork.models.serving.inference import pick_device
+from graftwork.models.serving.model import Encoder, make_encoder
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
 from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, row_generator
@@ -45,6 +48,7 @@ from graftwork.training.bundle import (
     TOKENIZER_AND_CONFIG,
     ServingBundle,
     StageResult,
+    copy_serving_code,
     find_model,
 )
 from graftwork.training.contract import contract_of
@@ -62,6 +66,7 @@ from graftwork.training.loop import (
     train_stage,
 )
 from graftwork.training.memory import reset_peak
+from graftwork.training.pictures import PictureChange
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.replicas import ALONE, Replicas
 from graftwork.training.solver import solve_stage
@@ -148,18 +153,20 @@ def follow_stages(run: ResolvedRun, store: Store, replicas: Replicas) -> None:
 
 def serving_config(plan: TrainingPlan) -> ServingConfig:
     """The part of the plan that serving needs."""
-    return ServingConfig(plan.classes, plan.columns, plan.pooling, plan.max_tokens, plan.hidden_layers, plan.dropout)
+    return ServingConfig(
+        plan.classes, plan.columns, plan.pooling, plan.max_tokens, plan.hidden_layers, plan.dropout, plan.pixels
+    )
 
 
 @dataclass(frozen=True)
 class RunRows:
-    """The rows that a run trains on and is validated on, as token ids, and their texts."""
+    """The rows that a run trains on and is validated on, as its encoder makes them, and what they were made of."""
 
-    encoder: TextEncoder
+    encoder: Encoder
     train: Examples
     validation: Examples
-    train_texts: list[Text]
-    validation_texts: list[Text]
+    train_inputs: list[Any]
+    validation_inputs: list[Any]
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,7 @@ class Training:
 
     run: ResolvedRun
     rows: RunRows
-    model: TextClassifier
+    model: Classifier
     cache: PrefixCache
     replicas: Replicas = ALONE
 
@@ -203,18 +210,18 @@ class Training:
         stage, encoder = self.run.plan.stages[context.index], self.rows.encoder
         if stage.hiding is not None:
             return _hidden_data(self.model, self.rows, stage.hiding, context)
-        train = replace(self.rows.train, augmentations=_augmentations(stage, self.rows.train_texts, encoder))
+        train = replace(self.rows.train, augmentations=_augmentations(stage, self.rows.train_inputs, encoder))
         data = StageData(train, self.rows.validation, _forward(self.model, stage))
         data = _cut_data(self.model, stage, data, self.cache, encoder, context) if stage.cut else data
         return data if stage.temperature is None else _compared(data, stage.temperature)
 
 
 def open_rows(run: ResolvedRun, store: Store, checkpoint: Path) -> RunRows:
-    """The rows of both sides, in the checkpoint's own token ids."""
-    encoder = TextEncoder(checkpoint, run.plan.max_tokens)
+    """The rows of both sides, as the checkpoint reads them."""
+    encoder = make_encoder(checkpoint, serving_config(run.plan))
     sides = [_rows_to_see(run, store, side) for side in ("train", "validation")]
     train, validation = (_examples(rows, encoder) for rows in sides)
-    return RunRows(encoder, train, validation, *map(texts_of, sides))
+    return RunRows(encoder, train, validation, *map(inputs_of, sides))
 
 
 def finished_stages(plan: TrainingPlan, store: Store, report: Report) -> list[StageResult]:
@@ -229,7 +236,7 @@ def finished_stages(plan: TrainingPlan, store: Store, report: Report) -> list[St
     return results
 
 
-def load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: list[StageResult]) -> TextClassifier:
+def load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: list[StageResult]) -> Classifier:
     """What the last finished stage left; before that, the model to go on from, or the checkpoint with a new head."""
     model = load_pretrained(checkpoint, serving_config(plan), seed=plan.seed)
     if results:
@@ -257,15 +264,17 @@ def _rows_to_see(run: ResolvedRun, store: Store, side: str) -> "pandas.DataFrame
     return rows_since(store, run.manifest, warm.manifest, side, warm.replay, run.plan.seed).rows
 
 
-def _examples(rows: "pandas.DataFrame", encoder: TextEncoder) -> Examples:
-    ids = encoder.encode(texts_of(rows))
+def _examples(rows: "pandas.DataFrame", encoder: Encoder) -> Examples:
+    ids = encoder.encode(inputs_of(rows))
     return Examples(ids, rows["label"].to_numpy("int64", copy=True), encoder, [len(row) for row in ids])
 
 
-def _augmentations(stage: Stage, texts: list[Text], encoder: TextEncoder) -> tuple[Augmentation, ...]:
+def _augmentations(stage: Stage, texts: list[Any], encoder: Any) -> tuple[Augmentation, ...]:
     """What the stage does to its training rows."""
     if not stage.augment:
         return ()
+    if isinstance(encoder, ImageEncoder):
+        return (PictureChange(encoder.pixels.side, encoder.pixels.edge, **stage.augment),)
     words = word_numbers(encoder, texts)
     return (WordDropout(stage.augment["word_dropout"], words, blank_token(encoder)),)
 
@@ -284,23 +293,24 @@ def check_processes(plan: TrainingPlan, processes: int) -> None:
         raise TrainingError(Problem(problem, "GRAFTWORK_PROCESSES", "set it to 1"))
 
 
-def _forward(classifier: TextClassifier, stage: Stage) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def _forward(classifier: Classifier, stage: Stage) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """What the stage computes of a batch: logits, or the pooled states that it compares."""
     return classifier.forward if stage.temperature is None else classifier.features
 
 
-def _hidden_data(model: TextClassifier, rows: RunRows, hiding: Hiding, context: StageContext) -> StageData:
+def _hidden_data(model: Classifier, rows: RunRows, hiding: Hiding, context: StageContext) -> StageData:
     """The rows with hidden words: in training others in each epoch, in validation always the same."""
-    encoder, vocabulary = rows.encoder, len(token_table(model.body))
+    encoder: Any = rows.encoder
+    vocabulary = len(token_table(model.body))
 
-    def hide(texts: list[Text]) -> HiddenWords:
+    def hide(texts: list[Any]) -> HiddenWords:
         return HiddenWords(hiding.share, word_numbers(encoder, texts), blank_token(encoder), vocabulary)
 
-    known, fixed = hide(rows.validation_texts), context.epoch(0)
+    known, fixed = hide(rows.validation_inputs), context.epoch(0)
     validation = [known(index, row, row_generator(fixed, index)) for index, row in enumerate(rows.validation.rows)]
     padder = MaskedRows(encoder)
     return StageData(
-        train=replace(rows.train, encoder=padder, augmentations=(hide(rows.train_texts),)),
+        train=replace(rows.train, encoder=padder, augmentations=(hide(rows.train_inputs),)),
         validation=replace(rows.validation, rows=validation, encoder=padder),
         forward=MaskedLanguageModel(model).forward,
         criterion=mean_loss,
@@ -308,7 +318,7 @@ def _hidden_data(model: TextClassifier, rows: RunRows, hiding: Hiding, context: 
     )
 
 
-def attach(run: ResolvedRun, index: int, model: TextClassifier) -> AttachedAdapters | None:
+def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters | None:
     """What the stage trains beside the classifier: a head that tells hidden words, or the adapters that are returned.
 
     They stand beside the body that the last stage which trained any of it left.
@@ -329,11 +339,11 @@ def attach(run: ResolvedRun, index: int, model: TextClassifier) -> AttachedAdapt
 
 
 def _cut_data(
-    model: TextClassifier,
+    model: Classifier,
     stage: Stage,
     data: StageData,
     cache: PrefixCache,
-    encoder: TextEncoder,
+    encoder: Encoder,
     context: StageContext,
 ) -> StageData:
     """The same rows as the frozen part gives them, from the cache, and the part above it."""
@@ -373,7 +383,7 @@ def _cut_data(
 def _publish_stage(
     store: Store,
     stage: Stage,
-    model: TextClassifier,
+    model: Classifier,
     adapters: AttachedAdapters | None,
     progress: StageProgress,
     drift: tuple[str, ...],
@@ -401,7 +411,7 @@ def _publish_stage(
 
 
 def _publish_bundle(
-    run: ResolvedRun, store: Store, checkpoint: Path, model: TextClassifier, results: tuple[StageResult, ...]
+    run: ResolvedRun, store: Store, checkpoint: Path, model: Classifier, results: tuple[StageResult, ...]
 ) -> ServingBundle:
     with store.writing(run.plan.bundle_key) as folder:
         target = folder / MODEL
@@ -409,7 +419,7 @@ def _publish_bundle(
         for name in TOKENIZER_AND_CONFIG:
             if (checkpoint / name).is_file():
                 shutil.copyfile(checkpoint / name, target / name)
-        shutil.copyfile(Path(serving.__file__), target / "serving.py")
+        copy_serving_code(target)
         serving_config(run.plan).write(target)
         _save_weights(model, target / WEIGHTS)
         for place, result in enumerate(results):

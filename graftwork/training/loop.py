@@ -14,7 +14,8 @@ from graftwork.errors import Paused, Problem, TrainingError
 from graftwork.faults import fault
 from graftwork.fingerprint import seed_of
 from graftwork.models.catalog import DepthGroup
-from graftwork.models.serving import TextClassifier, autocast, infer
+from graftwork.models.serving.classifier import Classifier
+from graftwork.models.serving.inference import autocast, infer
 from graftwork.training.adversary import EmbeddingAttack, add_plain_gradient
 from graftwork.training.augmentation import Augmentation, row_generator
 from graftwork.training.averaging import WeightAverage
@@ -55,7 +56,7 @@ class Examples:
     each row of a batch, one after the other.
     """
 
-    rows: Sequence[Sequence[int]] | Sequence[Tensor]
+    rows: Sequence[Any]
     labels: np.ndarray
     encoder: Padder
     lengths: Sequence[int]
@@ -154,7 +155,7 @@ class StageProgress:
 
 
 def train_stage(
-    model: TextClassifier,
+    model: Classifier,
     stage: Stage,
     groups: Sequence[DepthGroup],
     data: StageData,
@@ -179,7 +180,7 @@ def train_stage(
 
 
 def open_stage(
-    model: TextClassifier,
+    model: Classifier,
     stage: Stage,
     groups: Sequence[DepthGroup],
     data: StageData,
@@ -203,7 +204,7 @@ def open_stage(
 
 
 def validate(
-    model: TextClassifier, data: StageData, context: StageContext, on_progress: Callable[[int], None] | None = None
+    model: Classifier, data: StageData, context: StageContext, on_progress: Callable[[int], None] | None = None
 ) -> tuple[float, float]:
     """The loss and the accuracy on the validation rows; on_progress is told how many rows are done."""
     known, replicas = data.validation, context.replicas
@@ -236,7 +237,7 @@ class StageLoop:
     stage begins with, also in a process that resumes it (the store has them), so they are no part of its state.
     """
 
-    model: TextClassifier
+    model: Classifier
     stage: Stage
     optimizer: torch.optim.Optimizer
     criterion: Callable[[Tensor, Tensor], Tensor]
@@ -369,7 +370,7 @@ class StageLoop:
         self.context.report(event | {"loss": loss, "memory": peak_bytes(self.context.device)})
 
 
-def _body_weights(model: TextClassifier) -> dict[str, Tensor]:
+def _body_weights(model: Classifier) -> dict[str, Tensor]:
     """Copies of the parameters in training, without the head's: it starts anywhere."""
     return {
         name: parameter.detach().clone()

@@ -24,13 +24,15 @@ from graftwork.fingerprint import digest, from_json, to_json, without_defaults
 from graftwork.models.catalog import (
     FAMILIES,
     DepthGroup,
-    TextFamily,
+    Family,
     depth_groups,
     family_of,
     language_head_parameters,
 )
+from graftwork.models.pixels import read_pixels
+from graftwork.models.serving.config import PixelConfig, find_width
 from graftwork.policy import Policy
-from graftwork.recipe import EvaluationSection, Recipe, StageSection
+from graftwork.recipe import TFIDF, EvaluationSection, Recipe, StageSection
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
 from graftwork.training.precision import resolve_precision
@@ -52,8 +54,6 @@ from graftwork.training.start import FROM_CHECKPOINT, Start
 STAGE_VERSION = 3
 BUNDLE_VERSION = 3
 RUN_RECORD = "run.json"
-# What config.json calls the width of a state, architecture by architecture.
-WIDTHS = ("hidden_size", "dim", "n_embd", "d_model")
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
 
@@ -63,7 +63,7 @@ class TrainingPlan:
     """Everything that decides the weights, by digest or by value.
 
     manifest, checkpoint: digests of the records. rows: rows of each side. groups: all depth groups, shallowest first.
-    start: which weights the first stage starts from.
+    start: which weights the first stage starts from. pixels: how pictures are read, None where texts are.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -86,6 +86,7 @@ class TrainingPlan:
     stages: tuple[Stage, ...]
     bundle_key: str
     start: Start = FROM_CHECKPOINT
+    pixels: PixelConfig | None = None
 
     @property
     def parameters(self) -> int:
@@ -131,7 +132,11 @@ def model_facts(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock)
 
 def pooling_of(recipe: Recipe, lock: CheckpointLock) -> str:
     """What the recipe says, else what the checkpoint was made with, else what its family is used with."""
-    return recipe.input.pooling or lock.pooling or family_of(lock.architecture).pooling
+    family = family_of(lock.architecture)
+    if recipe.input.pooling is not None and recipe.input.pooling not in family.poolings:
+        problem = f"{family.known_as} can't be pooled by {recipe.input.pooling}"
+        raise RecipeError(Problem(problem, "input.pooling", f"leave it out, or: {', '.join(family.poolings)}"))
+    return recipe.input.pooling or lock.pooling or family.pooling
 
 
 def plan_training(
@@ -150,25 +155,29 @@ def plan_training(
     facts = model_facts(recipe, manifest, lock)
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     family = family_of(lock.architecture)
-    _check_length(recipe.input.max_tokens, family, config)
+    pixels = None if recipe.input.image is None else read_pixels(checkpoint, recipe.input.side)
+    max_tokens = recipe.input.max_tokens if pixels is None else pixels.tokens
+    _check_length(max_tokens, family, config)
+    _check_input(recipe, family)
     if len(recipe.input.columns) > 1 and not family.special_tokens:
         raise RecipeError(Problem(f"{family.known_as}: it has no token between the texts of a pair", "input.text"))
-    head = head_parameters(_width(config), recipe.head.layers, len(manifest.classes), facts["pooling"])
+    head = head_parameters(find_width(config), recipe.head.layers, len(manifest.classes), facts["pooling"])
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
     groups = depth_groups(family, shapes, head)
     shared: dict[str, Any] = facts | {
         "manifest": manifest.digest,
-        "max_tokens": recipe.input.max_tokens,
+        "max_tokens": max_tokens,
         "dropout": recipe.head.dropout,
         "seed": recipe.train.seed,
         "batch_tokens": recipe.train.batch_tokens,
         "precision": resolve_precision(recipe.train.precision),
     }
+    shared |= {} if pixels is None else {"pixels": pixels}
     before = digest({"version": STAGE_VERSION} | shared | ({"start": start.warm.facts} if start.warm else {}))
     rows = {side: sum(by_class.values()) for side, by_class in manifest.sides.items()}
-    vector = _width(config) * (2 if shared["precision"] == "bfloat16" else 4)
-    room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], recipe.input.max_tokens, vector)
-    table = next(shape for name, shape in shapes.items() if name.endswith(family.table))
+    vector = find_width(config) * (2 if shared["precision"] == "bfloat16" else 4)
+    room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens, vector)
+    table = next((shape for name, shape in shapes.items() if family.table and name.endswith(family.table)), (0, 0))
     resolve = partial(
         _resolve_stages,
         recipe,
@@ -177,7 +186,7 @@ def plan_training(
         shapes=shapes,
         before=before,
         room=room,
-        language_head=language_head_parameters(_width(config), *table),
+        language_head=language_head_parameters(find_width(config), *table),
     )
     cold, warm = resolve(recipe.stages, "stages"), resolve(recipe.warm_stages, "start.stages")
     stages = warm if start.warm else cold
@@ -213,7 +222,7 @@ def _resolve_stages(
     sections: Sequence[StageSection],
     place: str,
     groups: tuple[DepthGroup, ...],
-    family: TextFamily,
+    family: Family,
     shapes: Mapping[str, tuple[int, ...]],
     before: str,
     room: CacheRoom,
@@ -241,7 +250,9 @@ def _resolve_stages(
         is_solved = section.solver == "lbfgs"
         # What the frozen part reads is the same from one epoch to the next.
         is_unchanged = not augment and hiding is None and section.adversary is None
-        may_be_kept = is_frozen and (is_solved or (recipe.train.prefix_cache and is_unchanged))
+        may_be_kept = (
+            is_frozen and (is_pooled or family.is_cut) and (is_solved or (recipe.train.prefix_cache and is_unchanged))
+        )
         kept_bytes = room.needed(is_pooled) if may_be_kept else 0
         is_cut = may_be_kept and (is_solved or kept_bytes <= room.budget)
         facts: dict[str, Any] = {
@@ -275,7 +286,7 @@ def _resolve_stages(
     return tuple(stages)
 
 
-def _plan_hiding(section: StageSection, family: TextFamily, head: int, where: str) -> Hiding | None:
+def _plan_hiding(section: StageSection, family: Family, head: int, where: str) -> Hiding | None:
     """Of a stage of masked language modelling, whose head has so many parameters, else None.
 
     Raises RecipeError for a family that is not pretrained so.
@@ -302,12 +313,15 @@ def plan_run(
 
     Its id follows from what it resolved, so that the same again is the same run.
     """
+    if recipe.input.image is not None and TFIDF in policy.baselines:
+        hint = "a policy for pictures names others: see policies/images.yaml"
+        raise RecipeError(Problem(f"baseline {TFIDF} is for texts", str(recipe.policy), hint))
     plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start, cache_bytes)
     facts = {
         "plan": plan,
         "manifest": manifest.digest,
         "lock": lock,
-        "evaluation": recipe.evaluation.model_dump(mode="json"),
+        "evaluation": recipe.measured.model_dump(mode="json"),
         "policy": policy.digest,
     }
     run = ResolvedRun(
@@ -316,7 +330,7 @@ def plan_run(
         plan=plan,
         manifest=manifest,
         lock=lock,
-        evaluation=recipe.evaluation,
+        evaluation=recipe.measured,
         policy=policy,
         is_limited=recipe.limit_rows is not None,
     )
@@ -341,11 +355,7 @@ def head_parameters(width: int, hidden_layers: tuple[int, ...], classes: int, po
     return query + sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
 
 
-def _width(config: Mapping[str, Any]) -> int:
-    return int(next(config[name] for name in WIDTHS if config.get(name)))
-
-
-def longest_input(family: TextFamily, config: Mapping[str, Any]) -> int | None:
+def longest_input(family: Family, config: Mapping[str, Any]) -> int | None:
     """How many tokens a checkpoint with this config.json can read; None if it sets no limit."""
     limit = config.get(family.positions)
     if limit is not None and family.has_offset:
@@ -353,7 +363,15 @@ def longest_input(family: TextFamily, config: Mapping[str, Any]) -> int | None:
     return limit
 
 
-def _check_length(max_tokens: int, family: TextFamily, config: Mapping[str, Any]) -> None:
+def _check_input(recipe: Recipe, family: Family) -> None:
+    """Raises RecipeError for a checkpoint that does not read what the recipe gives it."""
+    given = "text" if recipe.input.image is None else "image"
+    if family.modality != given:
+        problem = f"{family.known_as} reads {family.modality}s, not {given}s"
+        raise RecipeError(Problem(problem, "checkpoint.source", "`graftwork families` lists what there is"))
+
+
+def _check_length(max_tokens: int, family: Family, config: Mapping[str, Any]) -> None:
     limit = longest_input(family, config)
     if limit is not None and max_tokens > limit:
         raise RecipeError(f"input.max_tokens is {max_tokens}: this checkpoint reads at most {limit}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,9 @@ from graftwork.database import Database
 from graftwork.errors import Paused
 from graftwork.faults import fault
 from graftwork.models.prefix_cache import KIND, FrozenPart, PrefixCache, arithmetic_of, prefix_digest, row_name
-from graftwork.models.serving import BATCH_TOKENS, TextEncoder, hidden_size, inference_batches, pick_device
+from graftwork.models.serving.classifier import hidden_size
+from graftwork.models.serving.inference import BATCH_TOKENS, inference_batches, pick_device
+from graftwork.models.serving.model import Encoder
 from graftwork.models.text import attention_of
 from graftwork.storage import Store
 from graftwork.training.bundle import EpochMetrics, StageResult
@@ -169,15 +171,15 @@ class SampledCache(PrefixCache):
     def rows(
         self,
         part: FrozenPart,
-        encoder: TextEncoder,
-        rows: Sequence[Sequence[int]],
+        encoder: Encoder,
+        rows: Sequence[Any],
         on_progress: Callable[[int, int], None],
     ) -> list[Tensor]:
         """Noise in the shape of what the part would give for each row."""
         started = time.monotonic()
-        prefix = prefix_digest(part, encoder.max_tokens, self.arithmetic)
+        prefix = prefix_digest(part, encoder.facts, self.arithmetic)
         hashing = time.monotonic() - started
-        named = {row_name(row): row for row in rows}
+        named = {row_name(encoder.content(row)): row for row in rows}
         known = self.promised.setdefault(prefix + self.changed_by, set())
         if not self.changed_by:
             known.update(self.names(prefix))
@@ -195,8 +197,8 @@ class SampledCache(PrefixCache):
     def _computing(
         self,
         part: FrozenPart,
-        encoder: TextEncoder,
-        rows: Sequence[Sequence[int]],
+        encoder: Encoder,
+        rows: Sequence[Any],
         on_progress: Callable[[int, int], None],
         hashing: float,
     ) -> float:
@@ -223,7 +225,7 @@ class Sample:
         return [index for batch in self.batches for index in batch]
 
 
-def sample_of(rows: Sequence[Sequence[int]] | Sequence[Tensor], max_tokens: int) -> Sample:
+def sample_of(rows: Sequence[Any], max_tokens: int) -> Sample:
     """The first, which has the longest rows, and some of the others."""
     batches = list(inference_batches(rows, BATCH_TOKENS, max_tokens))
     places = {0, *(_quantile(number, 0.5, len(batches)) for number in range(QUANTILES))}

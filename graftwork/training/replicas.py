@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from graftwork.data.batches import deal
 from graftwork.errors import Problem, TrainingError
-from graftwork.models.serving import pick_device
+from graftwork.models.serving.inference import pick_device
 from graftwork.training.followers import LEADER, LOCALHOST, Place
 
 # A process that waits is ended when the one it waits for is; a limit would only end what takes long.

@@ -9,7 +9,7 @@ import torch
 from graftwork.errors import Paused
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.probe import STRENGTHS, LabelledVectors, Probe, best_probe, fit_probes
-from graftwork.models.serving import TextClassifier
+from graftwork.models.serving.classifier import Classifier
 from graftwork.training.bundle import EpochMetrics
 from graftwork.training.loop import Examples, StageContext, StageData, StageProgress, validate
 from graftwork.training.memory import peak_bytes
@@ -17,7 +17,7 @@ from graftwork.training.stages import Stage
 
 
 def solve_stage(
-    model: TextClassifier, stage: Stage, _groups: Sequence[DepthGroup], data: StageData, context: StageContext
+    model: Classifier, stage: Stage, _groups: Sequence[DepthGroup], data: StageData, context: StageContext
 ) -> StageProgress:
     """Give the head the weights of the best probe; its one epoch counts the iterations that they took as steps.
 

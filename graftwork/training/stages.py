@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from graftwork.errors import Problem, RecipeError, raise_if
 from graftwork.models.adapters import Adapters, adapter_parameters
-from graftwork.models.catalog import DepthGroup, TextFamily, block_layers
+from graftwork.models.catalog import DepthGroup, Family, block_layers
 from graftwork.recipe import LoraSection, StageSection
 
 ATTENTION, ALL_LINEAR = "attention", "all-linear"
@@ -121,7 +121,7 @@ def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: st
 
 def plan_adapters(
     section: LoraSection,
-    family: TextFamily,
+    family: Family,
     shapes: Mapping[str, tuple[int, ...]],
     groups: Sequence[DepthGroup],
     where: str,
@@ -187,7 +187,7 @@ def peak_rates(section: StageSection, trained: Sequence[DepthGroup], deepest: in
     }
 
 
-def _fits(target: str, layer: str, family: TextFamily) -> bool:
+def _fits(target: str, layer: str, family: Family) -> bool:
     if target in (ATTENTION, ALL_LINEAR):
         return target == ALL_LINEAR or layer.startswith(family.attention)
     return f".{layer}".endswith(f".{target}")

@@ -13,7 +13,7 @@ from benchmarks.cells import Cell, Job
 from benchmarks.experiments import GPU_SETTINGS, THOROUGH
 from benchmarks.workload import DEMO, Size, Workload, both_reviews
 from graftwork.evaluation.predictions import probabilities_of
-from graftwork.models.serving import TextEncoder
+from graftwork.models.serving.text import TextEncoder
 from graftwork.recipe import load_recipe
 
 

@@ -92,7 +92,7 @@ def write_model(tiny_checkpoint: Path, tmp_path: Path) -> Callable[..., Path]:
     def write(seed: int, classes: tuple[str, ...] = CLASSES) -> Path:
         from safetensors.torch import save_file
 
-        from graftwork.models.serving import WEIGHTS, ServingConfig
+        from graftwork.models.serving.config import WEIGHTS, ServingConfig
         from graftwork.models.text import load_pretrained
 
         folder = tmp_path / f"model{seed}"

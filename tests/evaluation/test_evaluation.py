@@ -19,7 +19,7 @@ from graftwork.evaluation.baselines import FrozenEncoder
 from graftwork.evaluation.evaluation import Contender, Evaluation, evaluate
 from graftwork.evaluation.holdout import judged_rows
 from graftwork.evaluation.predictions import Predictor, open_predictions
-from graftwork.models import serving
+from graftwork.models.serving.model import load
 from graftwork.storage import Store
 
 ROWS = 240
@@ -61,7 +61,7 @@ def run(store: Store, encoder: FrozenEncoder) -> Evaluate:
 @pytest.fixture
 def candidate(manifest: DatasetManifest, write_model: Callable[..., Path]) -> Contender:
     folder = write_model(1)
-    return Contender("b1", "r1", manifest.digest, None, lambda: serving.load(folder))
+    return Contender("b1", "r1", manifest.digest, None, lambda: load(folder))
 
 
 def test_figures_are_those_of_the_kept_predictions(
@@ -211,6 +211,6 @@ def test_a_champion_with_other_classes_is_named(
 ) -> None:
     """Figures of different classes are not put side by side."""
     folder = write_model(2, classes=("positive", "negative"))
-    champion = Contender("b2", "r1", manifest.digest, 4, lambda: serving.load(folder))
+    champion = Contender("b2", "r1", manifest.digest, 4, lambda: load(folder))
     with pytest.raises(RegistryError, match=r"champion, version 4.*positive, negative.*negative, positive"):
         run(candidate, manifest, champion=champion)

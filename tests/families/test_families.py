@@ -12,15 +12,17 @@ import pytest
 import torch
 from projects import ROOT
 from safetensors.torch import load_file
-from tiny import resolve_run, write_checkpoint, write_project
+from tiny import resolve_run, write_family_project
 from torture import torture
 
 from graftwork.checkpoints.retrieve import open_checkpoint
+from graftwork.errors import RegistryError
 from graftwork.evaluation.baselines import FrozenEncoder
 from graftwork.evaluation.evaluation import evaluate
-from graftwork.export import export_version
+from graftwork.export import export_version, extract_body
 from graftwork.models.catalog import FAMILIES, family_of
-from graftwork.models.serving import WEIGHTS
+from graftwork.models.serving.config import WEIGHTS
+from graftwork.models.serving.model import load
 from graftwork.policy import Policy
 from graftwork.promotion.gate import judge
 from graftwork.registry.client import reach_mlflow
@@ -30,7 +32,7 @@ from graftwork.registry.tracking import log_training
 from graftwork.scoring import score_file
 from graftwork.settings import Settings
 from graftwork.training.bundle import MODEL, ServingBundle
-from graftwork.training.engine import run_stages
+from graftwork.training.engine import load_model, run_stages
 from graftwork.training.plan import ResolvedRun
 from graftwork.workspace import Workspace
 
@@ -56,9 +58,7 @@ class Trained:
 @pytest.fixture(scope="module", params=FAMILIES)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp(request.param)
-    (folder / "checkpoint").mkdir()
-    write_checkpoint(folder / "checkpoint", request.param)
-    write_project(folder, folder / "checkpoint")
+    write_family_project(folder, request.param)
     workspace = Workspace.open(Settings(home=folder / "home"))
     run = resolve_run(folder, workspace)
     return Trained(folder, workspace, run, run_stages(run, workspace, lambda event: None, lambda: False))
@@ -104,7 +104,7 @@ def test_it_is_judged_registered_served_and_exported(trained: Trained, monkeypat
         candidate(workspace, bundle),
         references(workspace, bundle),
         run.manifest,
-        encoder=FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision),
+        encoder=FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision, run.plan.pixels),
         baselines=("majority", "frozen-head"),
         samples=50,
     )
@@ -112,20 +112,40 @@ def test_it_is_judged_registered_served_and_exported(trained: Trained, monkeypat
     mlflow_run = log_training(workspace, run.run_id, run.plan, bundle.stages)
     version = register_model(workspace, mlflow_run, bundle, run.manifest, evaluation, verdict)
 
-    texts = pd.read_csv(trained.folder / "made.csv")["text"].tolist()
-    from graftwork.models import serving
-
-    expected = serving.load(workspace.store.root / bundle.key / MODEL).probabilities(texts)
+    (column,) = bundle.columns
+    inputs = pd.read_csv(trained.folder / "made.csv")[column].tolist()
+    if column == "file":
+        inputs = [(trained.folder / name).read_bytes() for name in inputs]
+    expected = load(workspace.store.root / bundle.key / MODEL).probabilities(inputs)
     output = trained.folder / "out.csv"
     score_file(workspace, "tiny/1", trained.folder / "made.csv", output, prefix="p_")
     columns = ["p_p_no", "p_p_yes"]
     np.testing.assert_allclose(pd.read_csv(output)[columns], expected, atol=1e-6)
     with reach_mlflow(workspace.settings):
         served = mlflow.pyfunc.load_model(version.uri)
-    np.testing.assert_allclose(served.predict(pd.DataFrame({"text": texts}))[["p_no", "p_yes"]], expected, atol=1e-6)
+    np.testing.assert_allclose(served.predict(pd.DataFrame({column: inputs}))[["p_no", "p_yes"]], expected, atol=1e-6)
     exported = export_version(workspace, "tiny/1", trained.folder / "made.csv", trained.folder / "exported")
     assert exported.difference < 1e-5
-    assert {"model.onnx", "serving.json", "tokenizer.json"} <= {path.name for path in exported.folder.iterdir()}
+    reads = "tokenizer.json" if column == "text" else "config.json"
+    assert {"model.onnx", "serving.json", reads} <= {path.name for path in exported.folder.iterdir()}
+
+
+def test_another_recipe_starts_from_its_body(trained: Trained) -> None:
+    """Extracted after registration, it is a checkpoint like any other: retrieved, checked, planned, loaded."""
+    if trained.run.lock.architecture == "t5":
+        with pytest.raises(RegistryError, match="can't be read from a file of its body alone"):
+            extract_body(trained.workspace, "tiny/1", "mit", trained.folder / "body")
+        return
+    done = extract_body(trained.workspace, "tiny/1", "mit", trained.folder / "body")
+    changes = (f"checkpoint.source=file://{done.folder}", "checkpoint.licences=[mit]", "name=second")
+    run = resolve_run(trained.folder, trained.workspace, *changes)
+    assert (run.lock.architecture, run.lock.licence) == (trained.run.lock.architecture, "mit")
+    assert run.plan.pooling == trained.run.plan.pooling
+    model = load_model(run.plan, open_checkpoint(trained.workspace.store, run.lock), trained.workspace.store, [])
+    top = trained.weights(trained.bundle.stages[-1].key)
+    found = model.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in top.items() if name.startswith("body."))
+    assert not torch.equal(found["head.1.weight"], top["head.1.weight"])
 
 
 def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
@@ -134,9 +154,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     workspace = Workspace.open(Settings(home=home))
     for architecture in FAMILIES:
         folder = tmp_path / architecture
-        (folder / "checkpoint").mkdir(parents=True)
-        write_checkpoint(folder / "checkpoint", architecture)
-        write_project(folder, folder / "checkpoint")
+        write_family_project(folder, architecture)
         (folder / "recipe.yaml").write_text((folder / "recipe.yaml").read_text().replace("tiny", architecture))
         runs[architecture] = resolve_run(folder, workspace, "stages={preset: gradual, epochs: 2}")
     tally = torture(runs, home, KILLS, seed=20261128)

@@ -10,7 +10,7 @@ from tiny import CONFIGS, RECIPE, SPECIAL, resolve_run
 from graftwork.data.manifest import load_rows
 from graftwork.evaluation.baselines import FrozenEncoder
 from graftwork.evaluation.evaluation import evaluate
-from graftwork.models import serving
+from graftwork.models.serving.model import load
 from graftwork.policy import Policy
 from graftwork.promotion.gate import judge
 from graftwork.registry.contenders import candidate
@@ -105,7 +105,7 @@ def test_a_script_without_spaces_goes_through(language: str, tmp_path: Path) -> 
     assert twins["side"].nunique() == twins["unit"].nunique() == 1
 
     bundle = run_stages(run, workspace, lambda event: None, lambda: False)
-    served = serving.load(workspace.store.root / bundle.key / MODEL)
+    served = load(workspace.store.root / bundle.key / MODEL)
     assert served.classes == CLASSES[language]
     evaluation = evaluate(
         workspace.store,

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from tiny import TEXT_FAMILIES
 
 from graftwork.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapters, AttachedAdapters
 from graftwork.models.catalog import FAMILIES, depth_groups
 from graftwork.models.prefix import cut_at
-from graftwork.models.serving import ServingConfig, TextClassifier, TextEncoder
+from graftwork.models.serving.classifier import Classifier
+from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_body, load_pretrained
 from graftwork.recipe import LoraSection
 from graftwork.training.stages import plan_adapters
@@ -29,7 +32,7 @@ class Adapted:
 
     folder: Path
     adapters: Adapters
-    model: TextClassifier
+    model: Classifier
     attached: AttachedAdapters
 
     def learn(self) -> None:
@@ -60,7 +63,7 @@ def adapt(folder: Path, architecture: str, seed: int = 5, **section: Any) -> Ada
     return Adapted(folder, adapters, model, attached)
 
 
-@pytest.fixture(params=sorted(FAMILIES))
+@pytest.fixture(params=TEXT_FAMILIES)
 def architecture(request: pytest.FixtureRequest) -> str:
     return request.param
 

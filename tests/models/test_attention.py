@@ -6,17 +6,20 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import TEXT_FAMILIES
 
 from graftwork.models.attention import NAME
-from graftwork.models.catalog import FAMILIES
-from graftwork.models.serving import ServingConfig, TextClassifier, TextEncoder, autocast, make_body
+from graftwork.models.serving.classifier import Classifier, make_body
+from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.inference import autocast
+from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import attention_of, load_pretrained
 
 TEXTS = ["the film", "the film is not very good and not very long", "a clever movie", "dull"]
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("architecture", TEXT_FAMILIES)
 def test_in_float32_nothing_changes(architecture: str, make_checkpoint: Callable[..., Path]) -> None:
     """For every family the states are transformers' own, bit for bit."""
     folder = make_checkpoint(architecture)
@@ -32,7 +35,7 @@ def test_in_float32_nothing_changes(architecture: str, make_checkpoint: Callable
         assert torch.equal(ours, body.eval()(input_ids=ids, attention_mask=mask).last_hidden_state)
 
 
-@pytest.mark.parametrize("architecture", [name for name in FAMILIES if name != "deberta-v2"])
+@pytest.mark.parametrize("architecture", [name for name in TEXT_FAMILIES if name != "deberta-v2"])
 def test_in_bfloat16_attention_alone_is_computed_in_float32(
     architecture: str, make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +59,7 @@ def test_in_bfloat16_attention_alone_is_computed_in_float32(
     assert all(p.grad is not None for p in inside)
 
 
-def _logits(model: TextClassifier, folder: Path, precision: str) -> torch.Tensor:
+def _logits(model: Classifier, folder: Path, precision: str) -> torch.Tensor:
     encoder = TextEncoder(folder, 16)
     ids, mask = encoder.pad(encoder.encode(TEXTS), 16)
     with autocast(CPU, precision):

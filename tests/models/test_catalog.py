@@ -1,5 +1,6 @@
 """Depth groups, for every architecture of the catalog."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,15 @@ from safetensors import safe_open
 
 from graftwork.errors import CheckpointError
 from graftwork.models.catalog import FAMILIES, depth_groups, family_of, list_families
-from graftwork.models.serving import ServingConfig
+from graftwork.models.serving.config import PixelConfig, ServingConfig, find_width
 from graftwork.models.text import load_pretrained
 from graftwork.training.plan import head_parameters
 
+PIXELS = {
+    name: PixelConfig(32, None, (0.5,) * 3, (0.5,) * 3)
+    for name, family in FAMILIES.items()
+    if family.modality == "image"
+}
 CONFIG = ServingConfig(classes=("no", "yes"), columns=("text",), pooling="mean", max_tokens=16)
 
 
@@ -21,15 +27,22 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
 
 
-@pytest.mark.parametrize("pooling", ["mean", "attention"])
-@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize(
+    ("architecture", "pooling"),
+    [
+        (name, pooling)
+        for name, family in FAMILIES.items()
+        for pooling in sorted({family.pooling, "attention"} & {*family.poolings})
+    ],
+)
 def test_every_parameter_is_in_exactly_one_depth_group(
     architecture: str, pooling: str, make_checkpoint: Callable[..., Path]
 ) -> None:
     """The groups made from the file's header partition the parameters of the model that is trained."""
     folder = make_checkpoint(architecture)
-    groups = depth_groups(family_of(architecture), shapes(folder), head_parameters(32, (), 2, pooling))
-    model = load_pretrained(folder, replace(CONFIG, pooling=pooling), seed=0)
+    width = find_width(json.loads((folder / "config.json").read_text()))
+    groups = depth_groups(family_of(architecture), shapes(folder), head_parameters(width, (), 2, pooling))
+    model = load_pretrained(folder, replace(CONFIG, pooling=pooling, pixels=PIXELS.get(architecture)), seed=0)
     for name, _ in model.named_parameters():
         assert sum(name.startswith(group.prefixes) for group in groups) == 1, name
     assert sum(group.parameters for group in groups) == sum(p.numel() for p in model.parameters())

@@ -11,7 +11,8 @@ from tiny import write_served
 from graftwork.errors import RegistryError
 from graftwork.models import export, serving
 from graftwork.models.export import export_onnx
-from graftwork.models.serving import ServingConfig, ServingModel
+from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.model import ServingModel
 
 TEXTS = ["a good film", "bad", "the plot was very very long and the acting was dull", "great " * 9]
 

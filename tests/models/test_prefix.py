@@ -5,25 +5,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import TEXT_FAMILIES
 
-from graftwork.models.catalog import FAMILIES, TextFamily
+from graftwork.models.catalog import FAMILIES, Family
 from graftwork.models.prefix import cut_at
-from graftwork.models.serving import ServingConfig, TextClassifier, TextEncoder
+from graftwork.models.serving.classifier import Classifier
+from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_pretrained
 from graftwork.training.optimizer import set_modes
 
 TEXTS = ["the film", "the film is not very good and not very long", "a clever movie", "dull"]
 
 
-@pytest.fixture(params=sorted(FAMILIES))
-def whole(request: pytest.FixtureRequest, make_checkpoint: Callable[..., Path]) -> tuple[TextClassifier, TextEncoder]:
+@pytest.fixture(params=TEXT_FAMILIES)
+def whole(request: pytest.FixtureRequest, make_checkpoint: Callable[..., Path]) -> tuple[Classifier, TextEncoder]:
     folder = make_checkpoint(request.param)
     config = ServingConfig(("no", "yes"), ("text",), "mean", 16, dropout=0.1)
     return load_pretrained(folder, config, seed=3).eval(), TextEncoder(folder, 16)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_the_two_parts_are_the_whole(whole: tuple[TextClassifier, TextEncoder], depth: int) -> None:
+def test_the_two_parts_are_the_whole(whole: tuple[Classifier, TextEncoder], depth: int) -> None:
     """For every family, at every depth, bit for bit, also where rows are padded with nothing instead of tokens."""
     model, encoder = whole
     ids, mask = encoder.pad(encoder.encode(TEXTS), 16)
@@ -34,7 +37,7 @@ def test_the_two_parts_are_the_whole(whole: tuple[TextClassifier, TextEncoder], 
         assert torch.equal(logits, model(ids, mask))
 
 
-def test_the_upper_part_is_trained_in_place(whole: tuple[TextClassifier, TextEncoder]) -> None:
+def test_the_upper_part_is_trained_in_place(whole: tuple[Classifier, TextEncoder]) -> None:
     """Parameters are shared, so what is learnt through the upper part is in the whole, which stays as it was."""
     model, _ = whole
     before = [name for name, _ in model.named_parameters()]
@@ -47,7 +50,7 @@ def test_the_upper_part_is_trained_in_place(whole: tuple[TextClassifier, TextEnc
     assert any(name.startswith(f"body.{family.blocks}2.") for name in inside)
 
 
-def _blocks(family: TextFamily, *places: int) -> list[str]:
+def _blocks(family: Family, *places: int) -> list[str]:
     return [f"{family.blocks}{place}." for place in places]
 
 

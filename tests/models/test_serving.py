@@ -10,25 +10,28 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import write_served
+from tiny import TEXT_FAMILIES, write_served
 
 from graftwork.errors import CheckpointError
-from graftwork.models import serving
-from graftwork.models.catalog import FAMILIES
-from graftwork.models.serving import ServingConfig, TextEncoder, canonical_length, inference_batches
+from graftwork.models.serving.classifier import Pooling
+from graftwork.models.serving.config import WEIGHTS, ServingConfig
+from graftwork.models.serving.inference import canonical_length, inference_batches
+from graftwork.models.serving.model import ServingModel, load
+from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_pretrained
+from graftwork.training.bundle import copy_serving_code
 
 TEXTS = ["a good film", "bad", "the plot was very very long and the acting was dull", "", "great " * 12]
 CONFIG = ServingConfig(classes=("no", "yes"), columns=("text",), pooling="mean", max_tokens=16)
 
 
-def write_bundle(checkpoint: Path, folder: Path, config: ServingConfig = CONFIG) -> serving.ServingModel:
+def write_bundle(checkpoint: Path, folder: Path, config: ServingConfig = CONFIG) -> ServingModel:
     """A serving folder of an untrained classifier, and the model it holds."""
     write_served(checkpoint, folder, config)
-    return serving.load(folder)
+    return load(folder)
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("architecture", TEXT_FAMILIES)
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last", "max", "attention"])
 def test_batched_probabilities_equal_those_of_single_rows(
     architecture: str, pooling: str, make_checkpoint: Callable[..., Path], tmp_path: Path
@@ -63,12 +66,12 @@ def test_max_pooling_is_the_largest_real_value() -> None:
     """Also where it is below what padding would give."""
     states = torch.tensor([[[-3.0, 1.0], [-1.0, -2.0], [0.0, 9.0]], [[-3.0, -4.0], [0.0, 0.0], [9.0, 9.0]]])
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
-    assert serving.Pooling("max", 2)(states, mask).tolist() == [[-1.0, 1.0], [-3.0, -4.0]]
+    assert Pooling("max", 2)(states, mask).tolist() == [[-1.0, 1.0], [-3.0, -4.0]]
 
 
 def test_attention_pooling_is_a_softmax_over_real_tokens() -> None:
     """Against numpy; it begins as the mean, and its gradient does not vanish there."""
-    mean, pool = serving.Pooling("mean", 3), serving.Pooling("attention", 3)
+    mean, pool = Pooling("mean", 3), Pooling("attention", 3)
     states, mask = torch.randn(2, 4, 3), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     torch.testing.assert_close(pool(states, mask), mean(states, mask))
     pool(states, mask)[:, 0].sum().backward()
@@ -112,11 +115,11 @@ def test_batches_hold_every_row_once_within_the_budget() -> None:
 def test_a_bundle_with_a_tensor_missing_is_not_loaded(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """`load` names the tensor instead of drawing it at random."""
     write_bundle(tiny_checkpoint, tmp_path)
-    tensors = load_file(tmp_path / serving.WEIGHTS)
+    tensors = load_file(tmp_path / WEIGHTS)
     del tensors["head.1.bias"]
-    save_file(tensors, tmp_path / serving.WEIGHTS)
+    save_file(tensors, tmp_path / WEIGHTS)
     with pytest.raises(RuntimeError, match=r"head\.1\.bias"):
-        serving.load(tmp_path)
+        load(tmp_path)
 
 
 def test_a_checkpoint_with_a_tensor_missing_is_not_loaded(
@@ -133,12 +136,12 @@ def test_a_checkpoint_with_a_tensor_missing_is_not_loaded(
 
 @pytest.mark.e2e
 def test_serving_code_runs_without_the_package(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """The file that travels with a bundle predicts where Graftwork is not importable, and gives the same."""
+    """The folder that travels with a bundle predicts where Graftwork is not importable, and gives the same."""
     expected = write_bundle(tiny_checkpoint, tmp_path).probabilities(TEXTS)
-    (tmp_path / "serving.py").write_bytes(Path(serving.__file__).read_bytes())
+    copy_serving_code(tmp_path)
     script = (
-        "import sys; sys.modules['graftwork'] = None; import serving; "
-        f"print(serving.load({str(tmp_path)!r}).probabilities({TEXTS!r}).tolist())"
+        "import sys; sys.modules['graftwork'] = None; from serving.model import load; "
+        f"print(load({str(tmp_path)!r}).probabilities({TEXTS!r}).tolist())"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     np.testing.assert_allclose(np.array(eval(done.stdout)), expected)
@@ -147,7 +150,7 @@ def test_serving_code_runs_without_the_package(tiny_checkpoint: Path, tmp_path: 
 def test_bfloat16_is_asked_for(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """It gives other bits, and the same to what bfloat16 can tell apart; float32 is what one gets unasked."""
     exact = write_bundle(tiny_checkpoint, tmp_path)
-    quick = serving.load(tmp_path, precision="bfloat16")
+    quick = load(tmp_path, precision="bfloat16")
     expected, found = exact.probabilities(TEXTS), quick.probabilities(TEXTS)
     assert exact.precision == "float32"
     assert (found != expected).any()

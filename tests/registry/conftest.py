@@ -21,9 +21,9 @@ from graftwork.evaluation.evaluation import Evaluation
 from graftwork.evaluation.metrics import Interval
 from graftwork.faults import VARIABLE
 from graftwork.fingerprint import folder_digest, to_json
-from graftwork.models import serving
 from graftwork.models.catalog import DepthGroup
-from graftwork.models.serving import ServingConfig, TextClassifier, make_body
+from graftwork.models.serving.classifier import Classifier, make_body
+from graftwork.models.serving.config import WEIGHTS, ServingConfig
 from graftwork.promotion.gate import Verdict
 from graftwork.registry.client import reach_mlflow
 from graftwork.registry.registration import register_model
@@ -31,7 +31,15 @@ from graftwork.registry.tracking import log_training
 from graftwork.registry.versions import ModelVersion
 from graftwork.settings import Settings
 from graftwork.storage import Store
-from graftwork.training.bundle import BUNDLE_RECORD, MODEL, EpochMetrics, ServingBundle, StageResult, StepMetrics
+from graftwork.training.bundle import (
+    BUNDLE_RECORD,
+    MODEL,
+    EpochMetrics,
+    ServingBundle,
+    StageResult,
+    StepMetrics,
+    copy_serving_code,
+)
 from graftwork.training.plan import TrainingPlan
 from graftwork.training.stages import Stage
 from graftwork.workspace import Workspace
@@ -97,7 +105,7 @@ def store_bundle(workspace: Workspace, stages: tuple[StageResult, ...], seed: in
 
 
 def write_model(folder: Path, seed: int) -> None:
-    """A model folder as `serving.load` reads it."""
+    """A model folder as `load` reads it."""
     folder.mkdir()
     config = BertConfig(
         vocab_size=len(WORDS),
@@ -112,12 +120,12 @@ def write_model(folder: Path, seed: int) -> None:
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    (folder / "serving.py").write_text(Path(serving.__file__).read_text("utf-8"), encoding="utf-8")
+    copy_serving_code(folder)
     shape = ServingConfig(CLASSES, ("text",), "mean", max_tokens=16)
     shape.write(folder)
     torch.manual_seed(seed)
     body, _ = make_body(folder)
-    save_file(TextClassifier(body, shape).state_dict(), folder / serving.WEIGHTS)
+    save_file(Classifier(body, shape).state_dict(), folder / WEIGHTS)
 
 
 @pytest.fixture

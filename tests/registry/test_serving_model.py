@@ -17,7 +17,7 @@ import pytest
 
 from graftwork.data.manifest import DatasetManifest
 from graftwork.evaluation.evaluation import Evaluation
-from graftwork.models import serving
+from graftwork.models.serving.model import load
 from graftwork.promotion.gate import Verdict
 from graftwork.registry.client import reach_mlflow
 from graftwork.registry.registration import register_model
@@ -112,7 +112,7 @@ def expect_answer(table: dict, workspace: Workspace, bundle: ServingBundle) -> N
     """The table holds what the bundle itself says of TEXTS."""
     stored = workspace.store.open(bundle.key)
     assert stored is not None
-    expected = serving.load(stored / MODEL, device="cpu").probabilities(TEXTS)
+    expected = load(stored / MODEL, device="cpu").probabilities(TEXTS)
     assert table["columns"] == ["label", "p_negative", "p_positive"]
     assert [row[0] for row in table["data"]] == [bundle.classes[index] for index in expected.argmax(axis=1)]
     np.testing.assert_allclose(np.array([row[1:] for row in table["data"]], dtype=float), expected, atol=1e-6)

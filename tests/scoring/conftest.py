@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 from tiny import write_served
 
-from graftwork.models import serving
-from graftwork.models.serving import ServingConfig, ServingModel
+from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.model import ServingModel, load
+from graftwork.training.bundle import copy_serving_code
 
 
 def write_model(checkpoint: Path, folder: Path, columns: tuple[str, ...] = ("text",)) -> ServingModel:
     """A model folder, and the model it holds."""
     config = ServingConfig(("no", "yes"), columns, "mean", max_tokens=16)
     write_served(checkpoint, folder, config)
-    (folder / "serving.py").write_text(Path(serving.__file__).read_text("utf-8"), encoding="utf-8")
-    return serving.load(folder)
+    copy_serving_code(folder)
+    return load(folder)
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,7 @@ def served_folder(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def served(served_folder: Path) -> ServingModel:
     """It reads a column `text` and knows the classes `no` and `yes`."""
-    return serving.load(served_folder)
+    return load(served_folder)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pyarrow import parquet
 from graftwork.database import Database
 from graftwork.errors import DataError, RegistryError
 from graftwork.fingerprint import folder_digest, to_json
-from graftwork.models.serving import ServingModel
+from graftwork.models.serving.model import ServingModel
 from graftwork.registry.client import reach_mlflow
 from graftwork.registry.versions import BUNDLE, BUNDLE_KEY
 from graftwork.scoring import score_file

@@ -19,7 +19,7 @@ from graftwork.data import chunks
 from graftwork.data.chunks import open_table, read_chunks
 from graftwork.data.export import WRITERS
 from graftwork.errors import DataError, RecipeError
-from graftwork.models.serving import ServingModel
+from graftwork.models.serving.model import ServingModel
 from graftwork.scoring import check_output, score_rows
 
 ROWS = [

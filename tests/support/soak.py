@@ -33,7 +33,7 @@ MOST_GROWTH = 1.1  # of a server's memory, from the third quarter of the time to
 FIRST_ROWS, ROWS = 60, 20  # of the first landing, and of any other
 WORDS = {"yes": "good great wonderful moving warm clever", "no": "bad awful dull boring weak cold"}
 SERVERS = {
-    "Prefect server": "prefect.server.api.server:create_app",
+    "Prefect server": "prefect server start",
     "MLflow server": "mlflow.server",
     "cpu worker": "worker start --pool cpu",
 }

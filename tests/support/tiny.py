@@ -10,7 +10,7 @@ from typing import Any
 from graftwork.checkpoints.retrieve import retrieve_checkpoint
 from graftwork.data.manifest import validate_data
 from graftwork.models.catalog import FAMILIES
-from graftwork.models.serving import WEIGHTS, ServingConfig
+from graftwork.models.serving.config import WEIGHTS, ServingConfig
 from graftwork.policy import Policy
 from graftwork.recipe import load_recipe
 from graftwork.training.bundle import ServingBundle
@@ -23,6 +23,7 @@ WORDS = (
     "bad awful dull boring weak cold stupid dark terrible false long short new old"
 ).split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+SIDE = 32  # of pictures
 TINY = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
 CONFIGS = {
     "bert": TINY,
@@ -37,7 +38,24 @@ CONFIGS = {
     "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 2, "n_inner": 48, "n_positions": 64, "bos_token_id": 2},
     "t5": {"d_model": 32, "num_layers": 3, "num_heads": 2, "d_kv": 16, "d_ff": 48, "relative_attention_num_buckets": 8},
     "llama": TINY | {"num_key_value_heads": 1, "max_position_embeddings": 64},
+    "vit": TINY | {"image_size": SIDE, "patch_size": 8},
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16, 32], "depths": [1, 1, 1], "layer_type": "basic"},
+    "convnext": {"num_stages": 3, "hidden_sizes": [8, 16, 32], "depths": [1, 1, 1]},
+    "efficientnet": {
+        "image_size": SIDE,
+        "width_coefficient": 0.1,
+        "depth_coefficient": 1.0,
+        "in_channels": [32, 80, 80],
+        "out_channels": [80, 80, 160],
+        "kernel_sizes": [3, 3, 3],
+        "strides": [1, 2, 2],
+        "num_block_repeats": [1, 1, 1],
+        "expand_ratios": [1, 2, 2],
+        "depthwise_padding": [],
+        "hidden_dim": 128,
+    },
 }
+TEXT_FAMILIES = sorted(name for name, family in FAMILIES.items() if family.modality == "text")
 
 
 # Families whose tokenizers put nothing around a text, nor between two.
@@ -86,15 +104,37 @@ policy: policy.yaml
 """
 
 
+IMAGE_RECIPE = """
+name: tiny
+problem_type: image-classification
+data:
+  sources: [{{name: made, path: pictures}}]
+  label: {{from: folder, classes: ["no", "yes"]}}
+  split: {{holdout: 0.2, validation: 0.2, seed: 1}}
+input: {{image: file}}
+checkpoint: {{source: "file://{checkpoint}", licences: [apache-2.0]}}
+train: {{batch_tokens: 64, precision: float32}}
+stages:
+  - {{name: head, train: [head], epochs: 1, learning_rate: 1e-2}}
+  - {{name: top, train: [head, "top:1"], epochs: 2, learning_rate: 1e-3}}
+policy: policy.yaml
+"""
+
+
 def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "apache-2.0", seed: int = 0) -> None:
     """A checkpoint of an architecture: config, tokenizer, safetensors, and the licence in its model card."""
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
     folder.mkdir(parents=True, exist_ok=True)
-    size = write_tokenizer(folder, is_marked=architecture not in UNMARKED)
+    if FAMILIES[architecture].modality == "image":
+        shown = {"size": {"height": SIDE, "width": SIDE}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+        (folder / "preprocessor_config.json").write_text(json.dumps(shown))
+        sizes = {}
+    else:
+        sizes = {"vocab_size": write_tokenizer(folder, is_marked=architecture not in UNMARKED)}
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(architecture, vocab_size=size, **CONFIGS[architecture])
+    config = AutoConfig.for_model(architecture, **sizes, **CONFIGS[architecture])
     kind = AutoModelForTextEncoding if architecture == "t5" else AutoModel
     kind.from_config(config).save_pretrained(folder)
     (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\nA tiny model for tests.\n")
@@ -110,6 +150,37 @@ def write_served(checkpoint: Path, folder: Path, config: ServingConfig) -> None:
         (folder / name).write_bytes((checkpoint / name).read_bytes())
     save_file(load_pretrained(checkpoint, config, seed=1).state_dict(), folder / WEIGHTS)
     config.write(folder)
+
+
+def write_image_project(folder: Path, checkpoint: Path) -> None:
+    """A recipe for the checkpoint, its policy, and 160 pictures of stripes, whose direction decides their label."""
+    write_stripes(folder / "pictures", 80)
+    names = sorted(path.relative_to(folder).as_posix() for path in (folder / "pictures").rglob("*.png"))
+    (folder / "made.csv").write_text("file,label\n" + "".join(f"{name},{Path(name).parent.name}\n" for name in names))
+    (folder / "policy.yaml").write_text("minimum_rows: 10\nbaselines: [majority, frozen-head]\n")
+    (folder / "recipe.yaml").write_text(IMAGE_RECIPE.format(checkpoint=checkpoint))
+
+
+def write_stripes(folder: Path, count: int, first: int = 0) -> None:
+    """So many PNG files in each of the folders `no` (lying stripes) and `yes` (standing), numbered from `first`."""
+    import numpy as np
+    from PIL import Image
+
+    for label in ("no", "yes"):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in range(first, first + count):
+            chance = np.random.default_rng([number, label == "yes"])
+            wave = np.sin(np.arange(SIDE) * chance.uniform(0.5, 1.5) + chance.uniform(0, 6))
+            grey = 128 + 90 * np.tile(wave, (SIDE, 1)) + chance.normal(0, 20, (SIDE, SIDE))
+            picture = Image.fromarray(np.clip(grey if label == "yes" else grey.T, 0, 255).astype(np.uint8))
+            picture.save(folder / label / f"{number:03}.png")
+
+
+def write_family_project(folder: Path, architecture: str) -> None:
+    """A tiny checkpoint of the family below the folder, and a project of what it reads: reviews or pictures."""
+    write_checkpoint(folder / "checkpoint", architecture)
+    write = write_image_project if FAMILIES[architecture].modality == "image" else write_project
+    write(folder, folder / "checkpoint")
 
 
 def write_project(folder: Path, checkpoint: Path) -> None:

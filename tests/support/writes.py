@@ -23,8 +23,8 @@ from graftwork.errors import DataError, Paused
 from graftwork.evaluation.baselines import FrozenEncoder
 from graftwork.evaluation.evaluation import Contender, evaluate
 from graftwork.fingerprint import folder_digest, from_json
-from graftwork.models import serving
 from graftwork.models.catalog import FAMILIES
+from graftwork.models.serving.model import load
 from graftwork.policy import Policy
 from graftwork.promotion.gate import judge
 from graftwork.recipe import Recipe, load_recipe
@@ -274,7 +274,7 @@ def evaluate_bundle(place: Place) -> ReportFacts:
     run, bundle = place.run, place.bundle
     assert bundle is not None
     model = place.store.root / bundle.key / MODEL
-    candidate = Contender(bundle.digest, bundle.recipe_digest, bundle.manifest, None, lambda: serving.load(model))
+    candidate = Contender(bundle.digest, bundle.recipe_digest, bundle.manifest, None, lambda: load(model))
     encoder = FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision)
     baselines = run.policy.baselines
     evaluation = evaluate(place.store, candidate, {}, run.manifest, encoder=encoder, baselines=baselines, samples=50)
@@ -303,7 +303,7 @@ def prepare_predictions(place: Place) -> None:
 
 def predict(place: Place) -> None:
     assert place.bundle is not None
-    served = serving.load(place.store.root / place.bundle.key / MODEL)
+    served = load(place.store.root / place.bundle.key / MODEL)
     score_rows(served, open_table(place.folder / "made.csv"), place.folder / "output.csv", prefix="predicted_")
 
 

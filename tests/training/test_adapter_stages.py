@@ -9,7 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from graftwork.models.adapters import ADAPTER_CONFIG
-from graftwork.models.serving import WEIGHTS, TextClassifier, TextEncoder, load
+from graftwork.models.serving.classifier import Classifier
+from graftwork.models.serving.config import WEIGHTS
+from graftwork.models.serving.model import load
+from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_pretrained
 from graftwork.training.bundle import ADAPTER, ADAPTERS, MODEL, ServingBundle
 from graftwork.training.engine import run_stages, serving_config
@@ -35,7 +38,7 @@ def weights(workspace: Workspace, key: str) -> dict[str, torch.Tensor]:
     return {name if key.startswith("stage/") else f"body.{name}": tensor for name, tensor in tensors.items()}
 
 
-def features(model: TextClassifier, encoder: TextEncoder) -> torch.Tensor:
+def features(model: Classifier, encoder: TextEncoder) -> torch.Tensor:
     with torch.inference_mode():
         return model.eval().features(*encoder.pad(encoder.encode(TEXTS), 16))
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graftwork.models.serving import TextEncoder
+from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import blank_token, word_numbers
 from graftwork.training.augmentation import NO_WORD, WordDropout, row_generator
 from graftwork.training.loop import Examples

@@ -17,7 +17,7 @@ import pytest
 
 from graftwork.errors import Paused, TrainingError
 from graftwork.fingerprint import folder_digest
-from graftwork.models import serving
+from graftwork.models.serving.model import load
 from graftwork.storage import Store
 from graftwork.training import launch
 from graftwork.training.bundle import MODEL, find_bundle
@@ -44,7 +44,7 @@ def test_a_run_ends_with_a_bundle_that_serves(resolve: Resolve, workspace: Works
     assert [event["stage"] for event in events if event["event"] == "stage"] == ["head", "top"]
     folder = workspace.store.root / bundle.key / MODEL
     assert folder_digest(folder) == bundle.digest
-    assert serving.load(folder).probabilities(["a good film", "a bad film"]).shape == (2, 2)
+    assert load(folder).probabilities(["a good film", "a bad film"]).shape == (2, 2)
     events.clear()
     assert launch.train_stages(run.run_id, workspace.store, events.append) == bundle
     assert [event["event"] for event in events] == ["reused", "reused"]

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from graftwork.errors import Paused, TrainingError
 from graftwork.models.catalog import DepthGroup, depth_groups, family_of
-from graftwork.models.serving import ServingConfig, TextClassifier, TextEncoder, infer
+from graftwork.models.serving.classifier import Classifier
+from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.inference import infer
+from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_pretrained
 from graftwork.training.bundle import EpochMetrics
 from graftwork.training.loop import (
@@ -64,7 +67,7 @@ def make_stage(**changes: Any) -> Stage:
 
 
 @pytest.fixture
-def model(tiny_checkpoint: Path) -> TextClassifier:
+def model(tiny_checkpoint: Path) -> Classifier:
     """A fresh classifier; the same each time."""
     return load_pretrained(tiny_checkpoint, CONFIG, seed=3)
 
@@ -81,13 +84,13 @@ def examples(tiny_checkpoint: Path) -> Examples:
     return Examples(rows, np.arange(80) % 2, encoder, [len(row) for row in rows])
 
 
-def groups_of(model: TextClassifier) -> tuple[DepthGroup, ...]:
+def groups_of(model: Classifier) -> tuple[DepthGroup, ...]:
     shapes = {name.removeprefix("body."): tuple(p.shape) for name, p in model.named_parameters() if name[:4] == "body"}
     return depth_groups(family_of("bert"), shapes, 66)
 
 
 def run(
-    model: TextClassifier,
+    model: Classifier,
     examples: Examples,
     stage: Stage,
     events: list[dict[str, Any]] | None = None,
@@ -110,7 +113,7 @@ def run(
     return train_stage(model, stage, groups_of(model), data, StageContext(**(facts | changes)))
 
 
-def test_it_learns(model: TextClassifier, examples: Examples) -> None:
+def test_it_learns(model: Classifier, examples: Examples) -> None:
     """A separable task is learnt, and the curve is told step by step."""
     events: list[dict[str, Any]] = []
     rates = {"head": 1e-2, "block.2": 3e-3, "block.1": 3e-3}
@@ -121,7 +124,7 @@ def test_it_learns(model: TextClassifier, examples: Examples) -> None:
     assert progress.steps[-1].step == progress.step == events[-1]["step"]
 
 
-def test_only_the_stage_s_groups_move(model: TextClassifier, examples: Examples) -> None:
+def test_only_the_stage_s_groups_move(model: Classifier, examples: Examples) -> None:
     """Frozen tensors are the same to the bit, trained ones are not."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     run(model, examples, make_stage(epochs=1))
@@ -159,7 +162,7 @@ def test_the_body_drops_out_only_if_it_may(tiny_checkpoint: Path, examples: Exam
     assert torch.equal(*weights) != body_dropout
 
 
-def test_the_weights_of_the_best_epoch_stay(model: TextClassifier, examples: Examples) -> None:
+def test_the_weights_of_the_best_epoch_stay(model: Classifier, examples: Examples) -> None:
     """A rate that ruins the model later leaves it as it was at its best, and patience ends the stage early."""
     stage = make_stage(epochs=30, schedule="constant", rates={"head": 3.0, "block.2": 0.5}, patience=3, clip_norm=0.0)
     progress = run(model, examples, stage)
@@ -173,7 +176,7 @@ def test_the_weights_of_the_best_epoch_stay(model: TextClassifier, examples: Exa
 def test_the_last_epoch_stays_where_the_stage_says_so(tiny_checkpoint: Path, examples: Examples) -> None:
     """It ends after an epoch that made the loss worse, and the weights are that epoch's."""
 
-    def trained(**changes: Any) -> tuple[TextClassifier, list[float]]:
+    def trained(**changes: Any) -> tuple[Classifier, list[float]]:
         rates = {"head": 3.0, "block.2": 0.5}
         model = load_pretrained(tiny_checkpoint, CONFIG, seed=3)
         stage = make_stage(schedule="constant", warmup=0.0, rates=rates, clip_norm=0.0, **changes)
@@ -201,21 +204,21 @@ def test_the_best_epoch_is_the_first_that_no_other_beats(measured: list[tuple[in
     assert kept("last") == len(epochs) - 1
 
 
-def test_a_request_to_stop_is_heard_before_the_next_step(model: TextClassifier, examples: Examples) -> None:
+def test_a_request_to_stop_is_heard_before_the_next_step(model: Classifier, examples: Examples) -> None:
     """Paused says where it stopped."""
     asked = iter([False] * 5 + [True])
     with pytest.raises(Paused, match="at step 5 of"):
         run(model, examples, make_stage(), should_stop=lambda: next(asked))
 
 
-def test_a_loss_that_is_no_number_ends_the_stage(model: TextClassifier, examples: Examples) -> None:
+def test_a_loss_that_is_no_number_ends_the_stage(model: Classifier, examples: Examples) -> None:
     """It names the stage and the step and says what to change."""
     torch.nn.init.constant_(model.head[1].weight, float("nan"))
     with pytest.raises(TrainingError, match=r"stage 'all'.*nan at step 0.*learning_rate"):
         run(model, examples, make_stage())
 
 
-def test_only_training_rows_are_augmented(model: TextClassifier, examples: Examples) -> None:
+def test_only_training_rows_are_augmented(model: Classifier, examples: Examples) -> None:
     """Each of them once in each epoch, with chances of its own; validation rows are the data's."""
     asked: set[tuple[int, bytes]] = set()
 
@@ -255,7 +258,7 @@ def test_accumulated_batches_are_one_big_batch(tiny_checkpoint: Path, examples: 
             torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=1e-4)
 
 
-def test_every_batch_of_an_epoch_is_in_one_step(model: TextClassifier, examples: Examples) -> None:
+def test_every_batch_of_an_epoch_is_in_one_step(model: Classifier, examples: Examples) -> None:
     """The last step of an epoch has what is left."""
     batches = run(model, examples, make_stage(epochs=2)).step // 2
     assert batches % 3 > 0

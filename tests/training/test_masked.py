@@ -20,7 +20,8 @@ from graftwork.models.masked import (
     detach_language_head,
     token_table,
 )
-from graftwork.models.serving import WEIGHTS, ServingConfig, TextEncoder
+from graftwork.models.serving.config import WEIGHTS, ServingConfig
+from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_pretrained, word_numbers
 from graftwork.training.augmentation import HiddenWords, row_generator
 from graftwork.training.engine import run_stages

@@ -14,7 +14,8 @@ from torch import nn
 
 from graftwork.errors import RecipeError, TrainingError
 from graftwork.models.contrastive import contrastive_loss, measure_nearness
-from graftwork.models.serving import WEIGHTS, ServingConfig, TextEncoder
+from graftwork.models.serving.config import WEIGHTS, ServingConfig
+from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_pretrained
 from graftwork.training.adversary import EmbeddingAttack, add_plain_gradient
 from graftwork.training.engine import check_processes, run_stages

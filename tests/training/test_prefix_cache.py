@@ -13,7 +13,10 @@ from graftwork.fingerprint import file_digest
 from graftwork.models import prefix_cache
 from graftwork.models.prefix import cut_at
 from graftwork.models.prefix_cache import KIND, SHARD, Arithmetic, PrefixCache
-from graftwork.models.serving import WEIGHTS, Pooling, ServingConfig, TextClassifier, TextEncoder, infer
+from graftwork.models.serving.classifier import Classifier, Pooling
+from graftwork.models.serving.config import WEIGHTS, ServingConfig
+from graftwork.models.serving.inference import infer
+from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_pretrained
 from graftwork.storage import Store
 from graftwork.training.bundle import MODEL
@@ -30,7 +33,7 @@ TEXTS = [
 
 
 @pytest.fixture
-def model(tiny_checkpoint: Path) -> TextClassifier:
+def model(tiny_checkpoint: Path) -> Classifier:
     return load_pretrained(tiny_checkpoint, ServingConfig(("no", "yes"), ("text",), "mean", 16), seed=3)
 
 
@@ -51,7 +54,7 @@ class Asked:
         self.cache, self.encoder = PrefixCache(store, budget, arithmetic), encoder
         self.computed = 0
 
-    def __call__(self, model: TextClassifier, texts: Sequence[str], depth: int = 2) -> list[torch.Tensor]:
+    def __call__(self, model: Classifier, texts: Sequence[str], depth: int = 2) -> list[torch.Tensor]:
         self.computed = 0
         rows = self.encoder.encode(list(texts))
         return self.cache.activations(cut_at(model, depth).lower, self.encoder, rows, self.count)
@@ -61,7 +64,7 @@ class Asked:
 
 
 def test_pooled_rows_are_the_features(
-    model: TextClassifier, encoder: TextEncoder, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Classifier, encoder: TextEncoder, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One vector a row, what the model itself pools from it, under a prefix of its own for each way of pooling."""
     rows, computed = encoder.encode(TEXTS), list[int]()
@@ -76,7 +79,7 @@ def test_pooled_rows_are_the_features(
     assert torch.equal(torch.cat(small.vectors(model, encoder, rows, lambda done, total: None)), vectors)
 
 
-def test_only_new_rows_are_computed(model: TextClassifier, encoder: TextEncoder, store: Store) -> None:
+def test_only_new_rows_are_computed(model: Classifier, encoder: TextEncoder, store: Store) -> None:
     """The same rows again cost nothing, more rows what they are more, and a text that is there twice is one row."""
     ask = Asked(store, encoder)
     first = ask(model, TEXTS[:6])
@@ -89,7 +92,7 @@ def test_only_new_rows_are_computed(model: TextClassifier, encoder: TextEncoder,
 
 
 def test_a_row_depends_on_its_tokens_alone(
-    model: TextClassifier, encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Classifier, encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone, in another order or in other batches, the bits are those of all together."""
     together = Asked(Store(tmp_path / "a"), encoder)(model, TEXTS)
@@ -100,9 +103,7 @@ def test_a_row_depends_on_its_tokens_alone(
         assert torch.equal(row, other) and torch.equal(row, third)
 
 
-def test_another_body_depth_or_machine_is_another_prefix(
-    model: TextClassifier, encoder: TextEncoder, store: Store
-) -> None:
+def test_another_body_depth_or_machine_is_another_prefix(model: Classifier, encoder: TextEncoder, store: Store) -> None:
     """It is the frozen tensors themselves that count: one that was moved by a hair gives activations of its own."""
     ask = Asked(store, encoder)
     ask(model, TEXTS)
@@ -121,7 +122,7 @@ def test_another_body_depth_or_machine_is_another_prefix(
     assert ask.computed == len(TEXTS)
 
 
-def test_a_damaged_shard_is_computed_again(model: TextClassifier, encoder: TextEncoder, store: Store) -> None:
+def test_a_damaged_shard_is_computed_again(model: Classifier, encoder: TextEncoder, store: Store) -> None:
     """A flipped bit is found before a row is used."""
     ask = Asked(store, encoder)
     expected = [row.clone() for row in ask(model, TEXTS)]
@@ -137,7 +138,7 @@ def test_a_damaged_shard_is_computed_again(model: TextClassifier, encoder: TextE
 
 
 def test_what_was_computed_before_a_stop_stays(
-    model: TextClassifier, encoder: TextEncoder, store: Store, monkeypatch: pytest.MonkeyPatch
+    model: Classifier, encoder: TextEncoder, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shard by shard."""
     monkeypatch.setattr(prefix_cache, "SHARD_BYTES", 2000)
@@ -153,7 +154,7 @@ def test_what_was_computed_before_a_stop_stays(
     assert 0 < ask.computed < len(TEXTS)
 
 
-def test_the_budget_is_kept_by_what_is_not_in_use(model: TextClassifier, encoder: TextEncoder, store: Store) -> None:
+def test_the_budget_is_kept_by_what_is_not_in_use(model: Classifier, encoder: TextEncoder, store: Store) -> None:
     """The older prefix goes; the one in use stays, even if it alone is over the budget."""
     Asked(store, encoder)(model, TEXTS, depth=1)
     (old,) = store.keys(KIND)

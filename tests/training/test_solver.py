@@ -11,7 +11,7 @@ from torch import Tensor
 from graftwork.errors import Paused
 from graftwork.fingerprint import file_digest
 from graftwork.models import probe
-from graftwork.models.serving import WEIGHTS
+from graftwork.models.serving.config import WEIGHTS
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.engine import run_stages
 from graftwork.training.head import start_head

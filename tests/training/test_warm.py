@@ -16,8 +16,8 @@ from tiny import facts, land_reviews
 from graftwork.data import replay
 from graftwork.data.manifest import load_rows, open_manifest
 from graftwork.errors import Paused, RecipeError, TrainingError
-from graftwork.models import serving
-from graftwork.models.serving import WEIGHTS
+from graftwork.models.serving.config import WEIGHTS
+from graftwork.models.serving.model import load
 from graftwork.storage import Store
 from graftwork.training import launch
 from graftwork.training.bundle import ADAPTERS, MODEL, ServingBundle, find_bundle
@@ -208,7 +208,7 @@ def test_ten_landings_end_where_training_from_scratch_does(
     run = resolve(*recipe)
     scratch = train(run, workspace)
     holdout = load_rows(workspace.store, run.manifest, sides=("holdout",))
-    models = [serving.load(workspace.store.root / each.key / MODEL) for each in (bundle, scratch)]
+    models = [load(workspace.store.root / each.key / MODEL) for each in (bundle, scratch)]
     warm, cold = (
         np.mean(model.probabilities(list(holdout["text"])).argmax(axis=1) == holdout["label"]) for model in models
     )

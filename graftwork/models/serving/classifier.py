@@ -1,0 +1,121 @@
+"""A pretrained body, the pooling of its states into one, and a head that tells classes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import WIDTHS, ServingConfig, find_width
+
+# What transformers gives a pooling layer of its own if nobody tells it not to.
+POOLED = ("bert", "roberta", "ernie", "vit")
+WITH_DECODER = ("t5",)
+
+
+class Classifier(nn.Module):
+    """A transformers body, its states pooled into one, and a head on top."""
+
+    def __init__(self, body: nn.Module, config: ServingConfig) -> None:
+        super().__init__()
+        self.body = body
+        self.pool = Pooling(config.pooling, hidden_size(body))
+        self.head = make_head(hidden_size(body), config)
+        self.reads_pixels = config.pixels is not None
+
+    def features(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """(batch, tokens) ids and mask, or (batch, 3, side, side) pixels -> (batch, hidden) pooled states."""
+        if not self.reads_pixels:
+            return self.pool(self.body(input_ids=inputs, attention_mask=mask).last_hidden_state, mask)
+        given = self.body(pixel_values=inputs)
+        if self.pool.kind == "body":
+            return given.pooler_output.flatten(1)
+        states = given.last_hidden_state
+        return self.pool(states, torch.ones(states.shape[:2], dtype=torch.long, device=states.device))
+
+    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """What `features` reads -> (batch, classes) logits."""
+        return self.head(self.features(inputs, mask))
+
+
+class Pooling(nn.Module):
+    """One state for a row's tokens: their `mean` or `max`, that of the first (`cls`) or the `last`, or by `attention`.
+
+    The latter is their mean, weighed by how well they answer a query, which is learnt; at first all weigh the same.
+    `body` leaves it to the body, which pools by itself.
+    Method: a learnt query (Yang et al. 2016), its answers scaled as by Vaswani et al. (2017).
+    """
+
+    def __init__(self, kind: str, width: int) -> None:
+        super().__init__()
+        self.kind = kind
+        if kind == "attention":
+            self.query = nn.Parameter(torch.zeros(width))
+
+    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, tokens, hidden) states and (batch, tokens) mask -> (batch, hidden)."""
+        if self.kind == "cls":
+            return states[:, 0]
+        if self.kind == "last":
+            last = attention_mask.sum(1, keepdim=True) - 1
+            return states.gather(1, last.unsqueeze(-1).expand(-1, -1, states.shape[-1])).squeeze(1)
+        mask = attention_mask.unsqueeze(-1)
+        if self.kind == "max":
+            return states.masked_fill(mask == 0, -torch.inf).amax(1)
+        weights = mask.to(states.dtype)
+        if self.kind == "attention":
+            answers = (states * self.query).sum(-1, keepdim=True) / len(self.query) ** 0.5
+            weights = answers.masked_fill(mask == 0, -torch.inf).softmax(1).to(states.dtype)
+        return (states * weights).sum(1) / weights.sum(1)
+
+
+def hidden_size(body: nn.Module) -> int:
+    """The width of the body's last hidden state."""
+    config: Any = body.config
+    return find_width({name: getattr(config, name, None) for name in WIDTHS})
+
+
+def make_head(width: int, config: ServingConfig) -> nn.Sequential:
+    """Dropout and a linear layer, after the hidden layers the recipe asks for."""
+    layers: list[nn.Module] = []
+    for size in config.hidden_layers:
+        layers += [nn.Dropout(config.dropout), nn.Linear(width, size), nn.GELU()]
+        width = size
+    return nn.Sequential(*layers, nn.Dropout(config.dropout), nn.Linear(width, len(config.classes)))
+
+
+def make_body(folder: Path, has_weights: bool = False) -> tuple[nn.Module, dict[str, Any]]:
+    """The bare encoder that config.json describes, and transformers' report of what it loaded.
+
+    has_weights: read the folder's weights too; the report then lists missing, unexpected and mismatched tensors.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what was not loaded is returned, and judged by the caller
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    config.use_cache = False  # of what decoders would keep for the next token
+    extra = {"add_pooling_layer": False} if config.model_type in POOLED else {}
+    kind = AutoModelForTextEncoding if config.model_type in WITH_DECODER else AutoModel
+    if not has_weights:
+        return _encoder_of(kind.from_config(config, dtype=torch.float32, **extra)), {}
+    model, report = kind.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        output_loading_info=True,
+        **extra,
+    )
+    return _encoder_of(model), report
+
+
+def _encoder_of(model: Any) -> nn.Module:
+    """The part that reads, of a model that could write, too."""
+    return model.encoder if model.config.model_type in WITH_DECODER else model

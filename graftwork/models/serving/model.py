@@ -1,0 +1,94 @@
+"""A loaded bundle."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, SupportsBytes
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .classifier import Classifier, make_body
+from .config import WEIGHTS, ServingConfig
+from .inference import autocast, infer, pick_device
+from .text import Text, TextEncoder
+
+Input = Text | SupportsBytes
+
+
+class Encoder(Protocol):
+    """Makes rows of inputs, and batches of rows. A row's length is what it counts in a batch.
+
+    max_tokens: no row is longer. facts: what decides, beside a row's own content, what the body is given of it.
+    """
+
+    max_tokens: int
+
+    @property
+    def facts(self) -> dict[str, Any]: ...
+    def encode(self, inputs: Sequence[Any]) -> Sequence[Any]: ...
+    def content(self, row: Any) -> bytes: ...
+    def pad(self, rows: Sequence[Any], length: int) -> tuple[Tensor, Tensor]: ...
+
+
+def make_encoder(folder: Path, config: ServingConfig) -> Encoder:
+    """What makes rows of what the model reads: texts, by the folder's tokenizer, or pictures."""
+    if config.pixels is not None:
+        from .images import ImageEncoder  # here alone: it needs Pillow
+
+        return ImageEncoder(config.pixels)
+    return TextEncoder(folder, config.max_tokens)
+
+
+@dataclass(frozen=True)
+class ServingModel:
+    """A loaded bundle: inputs in, probabilities out. precision: the dtype that layers multiply in."""
+
+    model: Classifier
+    encoder: Encoder
+    config: ServingConfig
+    device: torch.device
+    precision: str = "float32"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.config.classes
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The input columns: one of texts or pictures, or two of pairs of texts."""
+        return self.config.columns
+
+    @property
+    def reads_pixels(self) -> bool:
+        """True if its inputs are pictures."""
+        return self.config.pixels is not None
+
+    def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """(inputs, classes) float64 probabilities; on_progress is told how many rows are done."""
+        with autocast(self.device, self.precision):
+            logits = infer(
+                self.model, self.model.forward, self.encoder, self.encoder.encode(inputs), on_progress=on_progress
+            )
+        return torch.softmax(logits.double(), dim=-1).numpy()
+
+    def features(self, inputs: Sequence[Input]) -> np.ndarray:
+        """(inputs, hidden) float32 pooled states of the body."""
+        return infer(self.model, self.model.features, self.encoder, self.encoder.encode(inputs)).numpy()
+
+
+def load(folder: Path | str, device: str = "auto", precision: str = "float32") -> ServingModel:
+    """The model of a bundle folder, ready to predict.
+
+    precision: float32, as it was judged, or bfloat16, which is quicker where the processor multiplies it natively.
+    Raises ValueError for an unknown format and RuntimeError if a tensor is missing, unexpected or of another shape.
+    """
+    folder = Path(folder)
+    config = ServingConfig.read(folder)
+    body, _ = make_body(folder)
+    model = Classifier(body, config)
+    model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    place = pick_device(device)
+    return ServingModel(model.to(place).eval(), make_encoder(folder, config), config, place, precision)

@@ -1,0 +1,60 @@
+"""Texts, as token ids."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Text = str | tuple[str, str]
+
+
+class TextEncoder:
+    """Texts to token ids, with the checkpoint's own tokenizer."""
+
+    def __init__(self, folder: Path, max_tokens: int) -> None:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from transformers import AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        self.max_tokens = max_tokens
+
+    def encode(self, texts: Sequence[Text]) -> list[list[int]]:
+        """The ids of each text or pair, cut to `max_tokens`, special tokens included; at least one."""
+        rows = self.tokenize(texts)["input_ids"] if texts else []
+        return [row or [self.filler] for row in rows]
+
+    @property
+    def filler(self) -> int:
+        """The token that pads, and stands for a text that has none: one that means nothing, if there is one."""
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        return int(next((token for token in known if token is not None), 0))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decides, beside a row's own content, what the body is given of it."""
+        return {"max_tokens": self.max_tokens}
+
+    def content(self, row: Sequence[int]) -> bytes:
+        """What rows that are the same have in common: their ids."""
+        return np.asarray(row, np.int32).tobytes()
+
+    def tokenize(self, texts: Sequence[Text]) -> Any:
+        """What the tokenizer says of these texts or pairs, of which there is at least one."""
+        pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
+        firsts, seconds = zip(*pairs, strict=True)
+        second = None if seconds[0] is None else list(seconds)
+        return self.tokenizer(list(firsts), second, truncation=True, max_length=self.max_tokens)
+
+    def pad(self, rows: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tensor]:
+        """Ids and attention mask, both (rows, length)."""
+        ids = torch.full((len(rows), length), self.filler)
+        mask = torch.zeros_like(ids)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = 1
+        return ids, mask

@@ -1,0 +1,169 @@
+"""Pictures that land: each is a row by itself or named by a table, checked, kept, and found again."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import write_image_project, write_stripes
+
+from graftwork.data.manifest import DatasetManifest, load_rows, open_manifest, validate_data
+from graftwork.data.media import ImageReader, open_packs, publish_pack
+from graftwork.errors import DataError
+from graftwork.recipe import load_recipe
+from graftwork.settings import Settings
+from graftwork.workspace import Workspace
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_image_project(tmp_path, tmp_path / "checkpoint")
+    return tmp_path
+
+
+@pytest.fixture
+def workspace(folder: Path) -> Workspace:
+    return Workspace.open(Settings(home=folder / "home"))
+
+
+@pytest.fixture
+def validate(folder: Path, workspace: Workspace) -> Callable[..., DatasetManifest]:
+    return lambda *overrides: validate_data(load_recipe(folder / "recipe.yaml", overrides), workspace)
+
+
+def test_rows_hold_what_the_files_hold(
+    folder: Path, workspace: Workspace, validate: Callable[..., DatasetManifest]
+) -> None:
+    """Byte for byte, also when the files are gone; the folder says the class."""
+    manifest = validate()
+    before = {f"{path.parent.name}/{path.name}": path.read_bytes() for path in (folder / "pictures").rglob("*.png")}
+    shutil.rmtree(folder / "pictures")
+    rows = load_rows(workspace.store, manifest)
+    assert {name: bytes(kept) for name, kept in zip(rows["file"], rows["media"], strict=True)} == before
+    assert {name.split("/")[0] for name in rows["file"][rows["label"] == 1]} == {"yes"}
+
+
+def test_what_lands_later_is_kept_beside_what_was_there(
+    folder: Path, workspace: Workspace, validate: Callable[..., DatasetManifest]
+) -> None:
+    """A second pack with the new pictures alone; sides stay; the same input again gives the same manifest."""
+    first = validate()
+    write_stripes(folder / "pictures", 5, first=80)
+    second = validate()
+    assert validate() == second == open_manifest(workspace.store, second.digest)
+    assert second.media[: len(first.media)] == first.media and len(second.media) == 2
+    assert second.counts.kept == first.counts.kept + 10
+    before, after = (load_rows(workspace.store, each).set_index("file")["side"] for each in (first, second))
+    assert (after[before.index] == before).all()
+    sizes = [sum(path.stat().st_size for path in (workspace.store.root / key).iterdir()) for key in second.media]
+    assert sizes[1] < sizes[0] / 4
+
+
+def test_a_table_names_pictures_and_says_more_of_them(
+    folder: Path, workspace: Workspace, validate: Callable[..., DatasetManifest]
+) -> None:
+    """Its paths lead from its own folder. A picture that no row names is no row, but another input."""
+    (folder / "made.csv").rename(folder / "pictures" / "index.csv")
+    table = (folder / "pictures" / "index.csv").read_text().replace("pictures/", "")
+    (folder / "pictures" / "index.csv").write_text("\n".join(table.splitlines()[:-1]) + "\n")
+    manifest = validate("data.label.from=label")
+    assert manifest.counts.read == manifest.counts.kept == 159
+    rows = load_rows(workspace.store, manifest)
+    assert set(rows["file"]) == {"index.csv"}
+    write_stripes(folder / "pictures", 1, first=500)
+    assert validate("data.label.from=label").input_digest != manifest.input_digest
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("../secret.png", "the path leaves the folder of the source"),
+        ("/etc/hostname", "the path leaves the folder of the source"),
+        ("no/missing.png", "the picture can't be read: No such file or directory"),
+        ("no", "the picture can't be read: Is a directory"),
+        ("page.jpg", "HTML, expected an image: JPEG, PNG, WEBP, BMP, GIF or TIFF"),
+        ("link.png", "the path leaves the folder of the source"),
+    ],
+)
+def test_what_is_no_picture_is_set_aside(
+    folder: Path, workspace: Workspace, validate: Callable[..., DatasetManifest], cell: str, reason: str
+) -> None:
+    """With its row, its path and why; the others are kept."""
+    pictures = folder / "pictures"
+    Image.new("RGB", (8, 8)).save(folder / "secret.png")
+    (pictures / "page.jpg").write_text("<html>no picture</html>")
+    table = (folder / "made.csv").read_text().replace("pictures/", "")
+    (pictures / "index.csv").write_text(f"{table}{cell},no\n")
+    if cell == "link.png":
+        (pictures / "sub").mkdir()
+        (pictures / "sub" / cell).symlink_to(folder / "secret.png")
+        (pictures / "index.csv").write_text(f"{table}sub/{cell},no\n")
+        with pytest.raises(DataError, match="a symbolic link leaves the landing folder"):
+            validate("data.label.from=label")
+        return
+    manifest = validate("data.label.from=label")
+    assert (manifest.counts.kept, manifest.counts.quarantined) == (160, 1)
+    report = (workspace.store.root / manifest.key / "quarantine.csv").read_text()
+    assert f"made,index.csv,162,file,{reason}" in report.replace('"', "")
+
+
+def test_a_damaged_picture_in_a_folder_is_set_aside(folder: Path, validate: Callable[..., DatasetManifest]) -> None:
+    path = folder / "pictures" / "no" / "000.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    manifest = validate()
+    assert (manifest.counts.kept, manifest.counts.quarantined) == (159, 1)
+
+
+def test_the_same_picture_twice_is_one_row_and_two_labels_are_none(
+    folder: Path, validate: Callable[..., DatasetManifest]
+) -> None:
+    pictures = folder / "pictures"
+    shutil.copyfile(pictures / "no" / "000.png", pictures / "no" / "again.png")
+    shutil.copyfile(pictures / "no" / "001.png", pictures / "yes" / "again.png")
+    counts = validate().counts
+    assert (counts.kept, counts.duplicates, counts.quarantined) == (159, 1, 2)
+
+
+def test_copies_that_were_saved_anew_are_on_one_side(
+    folder: Path, workspace: Workspace, validate: Callable[..., DatasetManifest]
+) -> None:
+    """As JPEG, and smaller: other bytes and other pixels of the same picture."""
+    for number, path in enumerate(sorted((folder / "pictures").rglob("*.png"))):
+        coarse = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
+        picture.save(path)
+        picture.resize((72, 48)).save(path.with_suffix(".jpg"), quality=85)
+    rows = load_rows(workspace.store, validate())
+    sides = rows.assign(name=rows["file"].str.partition(".")[0]).groupby("name")["side"].nunique()
+    assert len(sides) == 160 and (sides == 1).all()
+
+
+def test_a_picture_that_changes_meanwhile_is_refused(folder: Path, workspace: Workspace) -> None:
+    """What was checked is what is kept."""
+    from graftwork.data.sources import PICTURES, list_files
+
+    (file, *_) = list_files("made", Path("pictures"), folder, pictures=PICTURES)
+    reader = ImageReader()
+    reference = reader.take(file, file.name, "file")
+    assert isinstance(reference, str)
+    key = publish_pack(workspace.store, reader.found)
+    assert [bytes(kept) for kept in open_packs(workspace.store, [key], [reference])] == [file.path.read_bytes()]
+    file.path.write_bytes(b"other")
+    with pytest.raises(DataError, match="the picture changed while it was read"):
+        publish_pack(workspace.store, reader.found)
+
+
+def test_a_pack_that_is_gone_is_told(workspace: Workspace, validate: Callable[..., DatasetManifest]) -> None:
+    manifest = validate()
+    workspace.store.remove(manifest.media[0])
+    with pytest.raises(DataError, match="pictures of this data are not in the store"):
+        load_rows(workspace.store, manifest)
+
+
+def test_a_single_file_is_no_folder_of_pictures(validate: Callable[..., DatasetManifest]) -> None:
+    with pytest.raises(DataError, match="pictures lie in a folder; this is a file"):
+        validate("data.sources.0.path=made.csv")
+    with pytest.raises(DataError, match="no column rating: a picture by itself has file and folder"):
+        validate("data.label.from=rating")
