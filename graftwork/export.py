@@ -91,6 +91,7 @@ def extract_body(workspace: Workspace, model: str, licence: str, folder: Path) -
     import torch
     from safetensors.torch import load_file, save_file
 
+    from graftwork.models.catalog import family_of
     from graftwork.models.serving.config import WEIGHTS, ServingConfig
     from graftwork.models.text import load_body
     from graftwork.training.bundle import TOKENIZER_AND_CONFIG
@@ -103,7 +104,9 @@ def extract_body(workspace: Workspace, model: str, licence: str, folder: Path) -
             for name in TOKENIZER_AND_CONFIG:
                 if (bundle / name).is_file():
                     shutil.copyfile(bundle / name, aside / name)
-            save_file(body, aside / WEIGHTS, metadata={"format": "pt"})
+            architecture = json.loads((bundle / "config.json").read_text(encoding="utf-8"))["model_type"]
+            stored = {family_of(architecture).stored_name_of(name): tensor for name, tensor in body.items()}
+            save_file(stored, aside / WEIGHTS, metadata={"format": "pt"})
             _write_papers(
                 aside, ServingConfig.read(bundle).pooling, licence, f"{version.name}, version {version.version}"
             )

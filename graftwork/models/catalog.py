@@ -34,9 +34,9 @@ class Family:
     above it. positions: what config.json calls the most that it can read; "" for any number. has_offset: its first
     token's position is the one after the padding token's id, not 0. has_mask: it was made to tell words that a mask
     token hides. is_transposed: its linear layers keep their weights as (inputs, outputs). renamed: names in the
-    checkpoint, without the base model's prefix, or beginnings of names, that are others in the model. lender: inside a
-    block, the module of the lowest one that lends its bias of positions to all others. stale: pattern of names that old
-    files hold and no model has. unused: prefixes of what a checkpoint may hold for other uses.
+    checkpoint, without the base model's prefix, or parts of names that end with a dot, that are others in the model.
+    lender: inside a block, the module of the lowest one that lends its bias of positions to all others. stale: pattern
+    of names that old files hold and no model has. unused: prefixes of what a checkpoint may hold for other uses.
     """
 
     known_as: str
@@ -66,8 +66,14 @@ class Family:
         name = tensor.removeprefix(self.base_prefix)
         if name in self.renamed:
             return self.renamed[name]
-        old = next((old for old in self.renamed if old.endswith(".") and name.startswith(old)), "")
-        return self.renamed[old] + name.removeprefix(old) if old else name
+        for old, new in self.renamed.items():
+            name = name.replace(old, new) if old.endswith(".") else name
+        return name
+
+    def stored_name_of(self, name: str) -> str:
+        """What a tensor of the bare model is called in a checkpoint of it alone."""
+        whole = {new: old for old, new in self.renamed.items() if not old.endswith(".")}
+        return whole.get(name, f"{self.base_prefix}{name}") if whole else name
 
 
 OF_IMAGES: dict[str, Any] = {
@@ -181,7 +187,15 @@ FAMILIES: Mapping[str, Family] = {
         pooling="cls",
         poolings=("cls", "mean", "max", "attention"),
         base_prefix="vit.",
-        renamed={"encoder.layer.": "layers."},
+        renamed={
+            "encoder.layer.": "layers.",
+            ".attention.attention.query.": ".attention.q_proj.",
+            ".attention.attention.key.": ".attention.k_proj.",
+            ".attention.attention.value.": ".attention.v_proj.",
+            ".attention.output.dense.": ".attention.o_proj.",
+            ".intermediate.dense.": ".mlp.fc1.",
+            ".output.dense.": ".mlp.fc2.",
+        },
         unused=("pooler.", "classifier."),
         **OF_IMAGES,
     ),

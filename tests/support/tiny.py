@@ -224,7 +224,8 @@ def resolve_run(
     if before is not None:
         replay, seed = recipe.start.replay, recipe.train.seed
         start = Start(warm_start(workspace.store, before, 1, manifest, replay=replay, seed=seed))
-    return plan_run(recipe, manifest, lock, Policy(), workspace.store, start, workspace.settings.cache_bytes)
+    policy = Policy() if recipe.input.image is None else Policy(baselines=("majority", "frozen-head"))
+    return plan_run(recipe, manifest, lock, policy, workspace.store, start, workspace.settings.cache_bytes)
 
 
 def facts(bundle: ServingBundle) -> Any:
