@@ -30,7 +30,7 @@ def solve_stage(
     for probe in fit_probes(_vectors(data.train), _vectors(data.validation), len(model.head[-1].bias), balance):
         probes.append(probe)
         event = {"event": "step", "stage": stage.name, "step": len(probes), "steps": len(STRENGTHS)}
-        context.report(event | {"loss": probe.loss})
+        context.report(event | {"loss": probe.loss, "memory": peak_bytes(context.device)})
         if context.should_stop():
             raise Paused(f"stopped while stage {stage.name!r} was solved: run again to solve it")
     best = best_probe(probes)

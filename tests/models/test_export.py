@@ -9,10 +9,10 @@ import torch
 from tiny import write_served
 
 from graftwork.errors import RegistryError
-from graftwork.models import export, serving
+from graftwork.models import export
 from graftwork.models.export import export_onnx
 from graftwork.models.serving.config import ServingConfig
-from graftwork.models.serving.model import ServingModel
+from graftwork.models.serving.model import ServingModel, load
 
 TEXTS = ["a good film", "bad", "the plot was very very long and the acting was dull", "great " * 9]
 
@@ -21,7 +21,7 @@ def serve(checkpoint: Path, folder: Path) -> ServingModel:
     """An untrained classifier as it is served."""
     config = ServingConfig(("no", "yes"), ("text",), "mean", max_tokens=16)
     write_served(checkpoint, folder, config)
-    return serving.load(folder, "cpu")
+    return load(folder, "cpu")
 
 
 @pytest.mark.e2e
@@ -44,8 +44,8 @@ def test_a_graph_that_gives_something_else_is_refused(
     served = serve(tiny_checkpoint, tmp_path)
 
     class Wrong(export.Probabilities):
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            return super().forward(input_ids, attention_mask).flip(-1)
+        def forward(self, inputs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            return super().forward(inputs, mask).flip(-1)
 
     monkeypatch.setattr(export, "Probabilities", Wrong)
     assert not np.allclose(served.probabilities(TEXTS)[:, 0], 0.5, atol=1e-3)

@@ -45,6 +45,7 @@ def test_no_trained_head_beats_a_solved_one(
     assert result.best.train_loss < min(epoch.train_loss for epoch in trained.stages[0].epochs)
     assert (len(result.epochs), result.best_epoch, result.steps) == (1, 1, ())
     assert [event["event"] for event in events] == ["stage", "prefix", "step", "epoch"]
+    assert events[2].keys() == {"event", "stage", "step", "steps", "loss", "memory"}  # what a flow tells of any step
     frozen = load_file(workspace.store.root / run.lock.key / WEIGHTS)
     tensors = load_file(workspace.store.root / result.key / WEIGHTS)
     assert all(torch.equal(tensor, frozen[name[5:]]) for name, tensor in tensors.items() if name.startswith("body."))
