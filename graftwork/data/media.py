@@ -50,6 +50,8 @@ class ImageReader:
         if not path.resolve().is_relative_to(file.folder.resolve()):
             return BadRow(column, "the path leaves the folder of the source", cell)
         try:
+            if not (path.is_file() or path.is_dir()) and path.exists():
+                return BadRow(column, "a device or a pipe is no picture", cell)
             if path.stat().st_size > MAX_BYTES:
                 return BadRow(column, f"more than {MAX_BYTES >> 20} MiB", cell)
             data = path.read_bytes()

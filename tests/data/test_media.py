@@ -1,5 +1,6 @@
 """Pictures that land: each is a row by itself or named by a table, checked, kept, and found again."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,7 @@ def test_a_table_names_pictures_and_says_more_of_them(
         ("/etc/hostname", "the path leaves the folder of the source"),
         ("no/missing.png", "the picture can't be read: No such file or directory"),
         ("no", "the picture can't be read: Is a directory"),
+        ("pipe.png", "a device or a pipe is no picture"),
         ("page.jpg", "HTML, expected an image: JPEG, PNG, WEBP, BMP, GIF or TIFF"),
         ("link.png", "the path leaves the folder of the source"),
     ],
@@ -93,6 +95,7 @@ def test_what_is_no_picture_is_set_aside(
     """With its row, its path and why; the others are kept."""
     pictures = folder / "pictures"
     Image.new("RGB", (8, 8)).save(folder / "secret.png")
+    os.mkfifo(pictures / "pipe.png")
     (pictures / "page.jpg").write_text("<html>no picture</html>")
     table = (folder / "made.csv").read_text().replace("pictures/", "")
     (pictures / "index.csv").write_text(f"{table}{cell},no\n")
