@@ -28,7 +28,7 @@ class BundleModel(mlflow.pyfunc.PythonModel):
         """Load the bundle that was logged as the artifact `bundle`."""
         folder = Path(context.artifacts["bundle"])
         with without_bytecode():
-            self.model = import_package(folder / "serving").model.load(folder)
+            self.model = import_code(folder).load(folder)
 
     def predict(
         self,
@@ -59,18 +59,20 @@ def rows_of(model_input: Any, columns: tuple[str, ...]) -> list[Any]:
     return list(model_input[list(columns)].itertuples(index=False, name=None))
 
 
-def import_package(folder: Path) -> ModuleType:
-    """The package in that folder, with its module `model`; its name is its own, as others may be loaded beside it."""
-    name = f"{MODULE}_{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(
-        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
+def import_code(bundle: Path) -> ModuleType:
+    """What loads a bundle: its folder `serving`, or the one file `serving.py` that earlier bundles carry.
+
+    Its name is its own, as others may be loaded beside it.
+    """
+    folder = bundle / "serving"
+    name = f"{MODULE}_{hashlib.sha256(str(bundle.resolve()).encode()).hexdigest()[:16]}"
+    path, places = (folder / "__init__.py", [str(folder)]) if folder.is_dir() else (bundle / "serving.py", None)
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=places)
     assert spec is not None and spec.loader is not None
-    package = importlib.util.module_from_spec(spec)
-    sys.modules[name] = package
-    spec.loader.exec_module(package)
-    importlib.import_module(f"{name}.model")
-    return package
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up by name
+    spec.loader.exec_module(module)
+    return importlib.import_module(f"{name}.model") if places else module
 
 
 @contextmanager

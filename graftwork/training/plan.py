@@ -318,7 +318,7 @@ def plan_run(
         raise RecipeError(Problem(f"baseline {TFIDF} is for texts", str(recipe.policy), hint))
     plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start, cache_bytes)
     facts = {
-        "plan": plan,
+        "plan": {name: value for name, value in vars(plan).items() if name != "pixels" or value is not None},
         "manifest": manifest.digest,
         "lock": lock,
         "evaluation": recipe.measured.model_dump(mode="json"),

@@ -189,3 +189,11 @@ def test_concurrent_registrations_make_one_version(
     children = [fork(register) for _ in range(3)]
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
     assert [listed.version.version for listed in list_models(workspace, bundle.name)] == [1]
+
+
+def test_a_bundle_of_one_file_of_code_is_loaded_too(tmp_path: Path) -> None:
+    """As earlier versions stored them, and a later one registers again."""
+    from graftwork.registry.serving_model import import_code
+
+    (tmp_path / "serving.py").write_text("def load(folder):\n    return folder.name\n")
+    assert import_code(tmp_path).load(tmp_path) == tmp_path.name
