@@ -75,6 +75,8 @@ AcceptDrift = Annotated[
         help="Go on although this field of the environment has changed; recorded on the model version.",
     ),
 ]
+Served = Annotated[str, Parameter(help="MODEL@ALIAS or MODEL/VERSION; MODEL alone means its champion.")]
+NewFolder = Annotated[Path, Parameter(("--output", "-o"), help="A folder that is not there yet.")]
 Reason = Annotated[str, Parameter("--reason", help="Why, in a sentence: it goes into the ledger with your name.")]
 
 
@@ -346,7 +348,7 @@ def land(
 
 @app.command(group=USE)
 def predict(
-    model: Annotated[str, Parameter(help="MODEL@ALIAS or MODEL/VERSION; MODEL alone means its champion.")],
+    model: Served,
     data: Annotated[Path, Parameter(help="A CSV, TSV, JSONL or Parquet file with the model's text column.")],
     *,
     output: Annotated[Path, Parameter(("--output", "-o"), help="A .csv, .tsv, .jsonl or .parquet file; replaced.")],
@@ -368,10 +370,10 @@ def predict(
 
 @app.command(group=USE)
 def export(
-    model: Annotated[str, Parameter(help="MODEL@ALIAS or MODEL/VERSION; MODEL alone means its champion.")],
+    model: Served,
     data: Annotated[Path, Parameter(help="A file as for predict: on its first rows the graph is compared.")],
     *,
-    output: Annotated[Path, Parameter(("--output", "-o"), help="A folder that is not there yet.")],
+    output: NewFolder,
     json: Json = False,
 ) -> None:
     """Write a model for runtimes without torch: an ONNX graph, the tokenizer, and the names of the classes.
@@ -388,10 +390,10 @@ def export(
 
 @app.command(group=USE)
 def extract(
-    model: Annotated[str, Parameter(help="MODEL@ALIAS or MODEL/VERSION; MODEL alone means its champion.")],
+    model: Served,
     *,
     licence: Annotated[str, Parameter(help="Of the new checkpoint, for instance apache-2.0: you answer for it.")],
-    output: Annotated[Path, Parameter(("--output", "-o"), help="A folder that is not there yet.")],
+    output: NewFolder,
     json: Json = False,
 ) -> None:
     """Write the body of a model as a checkpoint that another recipe can start from: source: file://FOLDER.

@@ -16,7 +16,7 @@ from graftwork.storage import whole_folder
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
-    from graftwork.models.serving.text import Text
+    from graftwork.models.serving.config import Text
     from graftwork.registry.versions import ModelVersion
 
 COMPARED_ROWS = 64
@@ -46,7 +46,7 @@ def export_version(workspace: Workspace, model: str, data: Path, folder: Path) -
     from graftwork.models.export import GRAPH, export_onnx
     from graftwork.models.serving.config import CONFIG
     from graftwork.models.serving.model import load
-    from graftwork.training.bundle import TOKENIZER_AND_CONFIG
+    from graftwork.training.bundle import copy_tokenizer_and_config
 
     version, bundle = _open(workspace, model, folder)
     served = load(bundle, "cpu")
@@ -60,9 +60,8 @@ def export_version(workspace: Workspace, model: str, data: Path, folder: Path) -
     try:
         with whole_folder(folder) as aside:
             difference = export_onnx(served, inputs, aside / GRAPH)
-            for name in (CONFIG, *TOKENIZER_AND_CONFIG):
-                if (bundle / name).is_file():
-                    shutil.copyfile(bundle / name, aside / name)
+            shutil.copyfile(bundle / CONFIG, aside / CONFIG)
+            copy_tokenizer_and_config(bundle, aside)
     except OSError as error:
         raise RecipeError(Problem(f"can't be written: {error.strerror}", str(folder))) from error
     return Exported(version.name, version.version, folder, len(inputs), difference)
@@ -94,16 +93,14 @@ def extract_body(workspace: Workspace, model: str, licence: str, folder: Path) -
     from graftwork.models.catalog import family_of
     from graftwork.models.serving.config import WEIGHTS, ServingConfig
     from graftwork.models.text import load_body
-    from graftwork.training.bundle import TOKENIZER_AND_CONFIG
+    from graftwork.training.bundle import copy_tokenizer_and_config
 
     version, bundle = _open(workspace, model, folder)
     weights = load_file(bundle / WEIGHTS)
     body = {name.removeprefix("body."): tensor for name, tensor in weights.items() if name.startswith("body.")}
     try:
         with whole_folder(folder) as aside:
-            for name in TOKENIZER_AND_CONFIG:
-                if (bundle / name).is_file():
-                    shutil.copyfile(bundle / name, aside / name)
+            copy_tokenizer_and_config(bundle, aside)
             architecture = json.loads((bundle / "config.json").read_text(encoding="utf-8"))["model_type"]
             stored = {family_of(architecture).stored_name_of(name): tensor for name, tensor in body.items()}
             save_file(stored, aside / WEIGHTS, metadata={"format": "pt"})

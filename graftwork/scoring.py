@@ -177,13 +177,13 @@ def _predicted(
     """The rows with their predictions, chunk by chunk. path: of the file, beside which paths of pictures lead."""
     import pyarrow
 
-    from graftwork.data.media import PictureFile
-
     done = 0
     for chunk in chunks:
         cells = [chunk.cells(column) for column in served.columns]
         inputs: list[Any] = cells[0] if len(cells) == 1 else list(zip(*cells, strict=True))
         if served.reads_pixels:
+            from graftwork.data.media import PictureFile
+
             inputs = [PictureFile(path.parent / cell) for cell in inputs]
 
         def report(rows: int, before: int = done) -> None:

@@ -135,7 +135,8 @@ def load_rows(
         return rows
     from graftwork.data.media import open_packs
 
-    return rows.assign(media=open_packs(store, manifest.media, rows["text"]))
+    kept = open_packs(store, manifest.media)
+    return rows.assign(media=[kept[reference] for reference in rows["text"]])
 
 
 def find_excess(manifest: DatasetManifest, tolerance: float) -> str | None:

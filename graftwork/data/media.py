@@ -49,16 +49,9 @@ class ImageReader:
         path = file.path if file.kind == IMAGE else file.path.parent / cell
         if not path.resolve().is_relative_to(file.folder.resolve()):
             return BadRow(column, "the path leaves the folder of the source", cell)
-        try:
-            if not (path.is_file() or path.is_dir()) and path.exists():
-                return BadRow(column, "a device or a pipe is no picture", cell)
-            if path.stat().st_size > MAX_BYTES:
-                return BadRow(column, f"more than {MAX_BYTES >> 20} MiB", cell)
-            data = path.read_bytes()
-        except OSError as error:
-            return BadRow(column, f"the picture can't be read: {error.strerror}", cell)
-        except ValueError:
-            return BadRow(column, "no file can have such a name", cell)
+        data = _read(path)
+        if isinstance(data, str):
+            return BadRow(column, data, cell)
         facts = inspect_image(data, column)
         if isinstance(facts, BadRow):
             return facts
@@ -78,11 +71,23 @@ class PictureFile:
 
 def find_picture_problem(table: Path, cell: str) -> str | None:
     """Why the picture that a cell of a table names can't be read, or None. Its path leads from the table's folder."""
-    try:
-        facts = inspect_image((table.parent / cell).read_bytes(), "")
-    except (OSError, ValueError) as error:
-        return f"the picture {shorten(cell)} can't be read: {getattr(error, 'strerror', None) or error}"
+    data = _read(table.parent / cell)
+    facts = BadRow("", data, cell) if isinstance(data, str) else inspect_image(data, "")
     return f"the picture {shorten(cell)}: {facts.reason}" if isinstance(facts, BadRow) else None
+
+
+def _read(path: Path) -> bytes | str:
+    """The bytes of a picture's file, or why it is not read: one that is no file could be endless."""
+    try:
+        if not (path.is_file() or path.is_dir()) and path.exists():
+            return "a device or a pipe is no picture"
+        if path.stat().st_size > MAX_BYTES:
+            return f"more than {MAX_BYTES >> 20} MiB"
+        return path.read_bytes()
+    except OSError as error:
+        return f"the picture can't be read: {error.strerror}"
+    except ValueError:
+        return "no file can have such a name"
 
 
 class StoredMedia:
@@ -98,27 +103,18 @@ class StoredMedia:
         return content
 
 
-def open_packs(store: Store, keys: Sequence[str], wanted: Iterable[str]) -> list[StoredMedia]:
-    """What the packs hold for each reference. Raises DataError if a pack is not there whole."""
-    places: dict[str, StoredMedia] = {}
+def open_packs(store: Store, keys: Sequence[str]) -> dict[str, StoredMedia]:
+    """What the packs hold, by reference. Raises DataError if a pack is not there whole."""
+    kept: dict[str, StoredMedia] = {}
     for key in keys:
-        table = _open(store, key)
-        data = table.column("data")
-        places |= {name: StoredMedia(data, place) for place, name in enumerate(table.column("reference").to_pylist())}
-    return [places[reference] for reference in wanted]
-
-
-def references(store: Store, keys: Sequence[str]) -> set[str]:
-    """Of all pictures in these packs. Raises DataError as `open_packs` does."""
-    return {name for key in keys for name in _open(store, key).column("reference").to_pylist()}
-
-
-def _open(store: Store, key: str) -> "pyarrow.Table":
-    folder = store.open(key)
-    if folder is None:
-        hint = "restore the store from its backup; under another recipe name the data is split afresh"
-        raise DataError(Problem("pictures of this data are not in the store, or were altered there", key, hint))
-    return pyarrow.ipc.open_file(pyarrow.memory_map(str(folder / PACK))).read_all()
+        folder = store.open(key)
+        if folder is None:
+            hint = "restore the store from its backup; under another recipe name the data is split afresh"
+            raise DataError(Problem("pictures of this data are not in the store, or were altered there", key, hint))
+        table = pyarrow.ipc.open_file(pyarrow.memory_map(str(folder / PACK))).read_all()
+        names, data = table.column("reference").to_pylist(), table.column("data")
+        kept |= {name: StoredMedia(data, place) for place, name in enumerate(names)}
+    return kept
 
 
 def publish_pack(store: Store, images: Mapping[str, LandedImage]) -> str:

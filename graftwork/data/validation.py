@@ -11,7 +11,7 @@ from graftwork.data.images import similar_images
 from graftwork.data.labels import label_reader
 from graftwork.data.leakage import near_duplicates
 from graftwork.data.manifest import DatasetManifest, RowCounts, SourceFile, find_excess, quarantine_report
-from graftwork.data.media import ImageReader, publish_pack, references
+from graftwork.data.media import ImageReader, open_packs, publish_pack
 from graftwork.data.quarantine import QUARANTINE, quarantine_error, write_quarantine, write_report
 from graftwork.data.rows import Row, make_row
 from graftwork.data.sources import LandedFile
@@ -107,8 +107,7 @@ def _keep_pictures(
     manifest: DatasetManifest, accepted: Acceptance, pictures: ImageReader, store: Store
 ) -> tuple[str, ...]:
     """The packs that hold the pictures of all accepted rows: those of the parent, and one with what is new."""
-    known = references(store, manifest.media)
-    wanted = {item.row.text for item in accepted.placed} - known
+    wanted = {item.row.text for item in accepted.placed} - open_packs(store, manifest.media).keys()
     if not wanted:
         return manifest.media
     return (*manifest.media, publish_pack(store, {name: pictures.found[name] for name in wanted}))

@@ -16,7 +16,6 @@ from graftwork.evaluation.baselines import FrozenEncoder, predict_baseline
 from graftwork.evaluation.holdout import judged_rows
 from graftwork.evaluation.metrics import ClassMetrics, Interval, describe_classes, estimate, measure
 from graftwork.evaluation.predictions import (
-    Input,
     Predictor,
     group_codes,
     labels_of,
@@ -26,6 +25,7 @@ from graftwork.evaluation.predictions import (
 )
 from graftwork.faults import fault
 from graftwork.fingerprint import digest, from_json, to_json
+from graftwork.models.serving.config import Input
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
 

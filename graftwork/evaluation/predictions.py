@@ -1,12 +1,13 @@
 """Predictions: one stored row for each row a model judged, so that any two models can be compared later."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, SupportsBytes
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from graftwork.errors import DataError, Problem
 from graftwork.fingerprint import digest
+from graftwork.models.serving.config import Input
 from graftwork.storage import Store
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ PREDICTIONS_VERSION = 1
 FILE = "predictions.parquet"
 MEDIA = "media"  # the column of what is kept beside the rows
 KEPT = ["row_id", "label", "group", "source"]
-
-Input = str | tuple[str, str] | SupportsBytes
 
 
 class Predictor(Protocol):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.errors import Problem, RecipeError, RegistryError
-from graftwork.models.serving.model import Input, ServingModel
+from graftwork.models.serving.config import Input
+from graftwork.models.serving.model import ServingModel
 
 GRAPH = "model.onnx"
 OF_TEXTS, OF_PICTURES, OUTPUT = ("input_ids", "attention_mask"), ("pixel_values",), "probabilities"

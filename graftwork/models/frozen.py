@@ -10,9 +10,9 @@ import torch
 
 from graftwork.models.prefix_cache import PrefixCache, arithmetic_of
 from graftwork.models.serving.classifier import Classifier
-from graftwork.models.serving.config import PixelConfig, ServingConfig
+from graftwork.models.serving.config import Input, PixelConfig, ServingConfig
 from graftwork.models.serving.inference import autocast, infer, pick_device
-from graftwork.models.serving.model import Encoder, Input, make_encoder
+from graftwork.models.serving.model import Encoder, make_encoder
 from graftwork.models.text import load_body
 from graftwork.storage import Store
 

@@ -14,8 +14,8 @@ from graftwork.errors import CheckpointError, Problem, raise_if
 from graftwork.models.attention import quicken_attention
 from graftwork.models.catalog import Family, family_of
 from graftwork.models.serving.classifier import Classifier, make_body
-from graftwork.models.serving.config import ServingConfig
-from graftwork.models.serving.text import Text, TextEncoder
+from graftwork.models.serving.config import ServingConfig, Text
+from graftwork.models.serving.text import TextEncoder
 
 
 def load_pretrained(folder: Path, config: ServingConfig, seed: int) -> Classifier:

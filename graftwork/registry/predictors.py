@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from graftwork.errors import Problem, RegistryError, shorten
-from graftwork.evaluation.predictions import Input, Predictor
+from graftwork.evaluation.predictions import Predictor
+from graftwork.models.serving.config import Input
 from graftwork.phrases import duration
 from graftwork.registry.versions import Adopted, ModelVersion, fetch_bundle
 from graftwork.training.precision import resolve_precision

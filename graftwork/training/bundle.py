@@ -127,3 +127,10 @@ def copy_serving_code(folder: Path) -> None:
     (folder / CODE).mkdir()
     for path in sorted(Path(serving.__file__).parent.glob("*.py")):
         shutil.copyfile(path, folder / CODE / path.name)
+
+
+def copy_tokenizer_and_config(source: Path, target: Path) -> None:
+    """Copy what a bundle takes over from its checkpoint, as far as it is there, to another folder."""
+    for name in TOKENIZER_AND_CONFIG:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)

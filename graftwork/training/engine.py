@@ -33,9 +33,9 @@ from graftwork.models.prefix import HeadAlone, cut_at
 from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRows, arithmetic_of
 from graftwork.models.serving.classifier import Classifier, hidden_size
 from graftwork.models.serving.config import WEIGHTS, ServingConfig
-from graftwork.models.serving.images import ImageEncoder
 from graftwork.models.serving.inference import pick_device
 from graftwork.models.serving.model import Encoder, make_encoder
+from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
 from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, row_generator
@@ -45,10 +45,10 @@ from graftwork.training.bundle import (
     BUNDLE_RECORD,
     MODEL,
     STAGE_RECORD,
-    TOKENIZER_AND_CONFIG,
     ServingBundle,
     StageResult,
     copy_serving_code,
+    copy_tokenizer_and_config,
     find_model,
 )
 from graftwork.training.contract import contract_of
@@ -66,7 +66,6 @@ from graftwork.training.loop import (
     train_stage,
 )
 from graftwork.training.memory import reset_peak
-from graftwork.training.pictures import PictureChange
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.replicas import ALONE, Replicas
 from graftwork.training.solver import solve_stage
@@ -273,7 +272,9 @@ def _augmentations(stage: Stage, texts: list[Any], encoder: Any) -> tuple[Augmen
     """What the stage does to its training rows."""
     if not stage.augment:
         return ()
-    if isinstance(encoder, ImageEncoder):
+    if not isinstance(encoder, TextEncoder):
+        from graftwork.training.pictures import PictureChange  # here alone: it needs Pillow
+
         return (PictureChange(encoder.pixels.side, encoder.pixels.edge, **stage.augment),)
     words = word_numbers(encoder, texts)
     return (WordDropout(stage.augment["word_dropout"], words, blank_token(encoder)),)
@@ -416,9 +417,7 @@ def _publish_bundle(
     with store.writing(run.plan.bundle_key) as folder:
         target = folder / MODEL
         target.mkdir()
-        for name in TOKENIZER_AND_CONFIG:
-            if (checkpoint / name).is_file():
-                shutil.copyfile(checkpoint / name, target / name)
+        copy_tokenizer_and_config(checkpoint, target)
         copy_serving_code(target)
         serving_config(run.plan).write(target)
         _save_weights(model, target / WEIGHTS)

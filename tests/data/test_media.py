@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import write_image_project, write_stripes
 
 from graftwork.data.manifest import DatasetManifest, load_rows, open_manifest, validate_data
-from graftwork.data.media import ImageReader, open_packs, publish_pack
+from graftwork.data.media import ImageReader, find_picture_problem, open_packs, publish_pack
 from graftwork.errors import DataError
 from graftwork.recipe import load_recipe
 from graftwork.settings import Settings
@@ -152,7 +152,8 @@ def test_a_picture_that_changes_meanwhile_is_refused(folder: Path, workspace: Wo
     reference = reader.take(file, file.name, "file")
     assert isinstance(reference, str)
     key = publish_pack(workspace.store, reader.found)
-    assert [bytes(kept) for kept in open_packs(workspace.store, [key], [reference])] == [file.path.read_bytes()]
+    packs = open_packs(workspace.store, [key])
+    assert [bytes(packs[name]) for name in [reference]] == [file.path.read_bytes()]
     file.path.write_bytes(b"other")
     with pytest.raises(DataError, match="the picture changed while it was read"):
         publish_pack(workspace.store, reader.found)
@@ -170,3 +171,12 @@ def test_a_single_file_is_no_folder_of_pictures(validate: Callable[..., DatasetM
         validate("data.sources.0.path=made.csv")
     with pytest.raises(DataError, match="no column rating: a picture by itself has file and folder"):
         validate("data.label.from=rating")
+
+
+def test_predictions_read_with_the_same_care(folder: Path) -> None:
+    """A pipe is not waited on, and what is no picture is told."""
+    os.mkfifo(folder / "pipe.png")
+    table = folder / "made.csv"
+    assert find_picture_problem(table, "pipe.png") == "the picture pipe.png: a device or a pipe is no picture"
+    assert find_picture_problem(table, "made.csv") is not None
+    assert find_picture_problem(table, "pictures/no/000.png") is None

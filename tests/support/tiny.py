@@ -87,7 +87,15 @@ def write_tokenizer(folder: Path, is_marked: bool = True) -> int:
     return len(vocabulary)
 
 
-RECIPE = """
+TRAINED = """checkpoint: {{source: "file://{checkpoint}", licences: [apache-2.0]}}
+train: {{batch_tokens: 64, precision: float32}}
+stages:
+  - {{name: head, train: [head], epochs: 1, learning_rate: 1e-2}}
+  - {{name: top, train: [head, "top:1"], epochs: 2, learning_rate: 1e-3}}
+policy: policy.yaml
+"""
+RECIPE = (
+    """
 name: tiny
 problem_type: text-classification
 data:
@@ -95,16 +103,13 @@ data:
   label: {{from: label, classes: ["no", "yes"]}}
   split: {{holdout: 0.2, validation: 0.2, seed: 1, by: [group]}}
 input: {{text: text, max_tokens: 16}}
-checkpoint: {{source: "file://{checkpoint}", licences: [apache-2.0]}}
-train: {{batch_tokens: 64, precision: float32}}
-stages:
-  - {{name: head, train: [head], epochs: 1, learning_rate: 1e-2}}
-  - {{name: top, train: [head, "top:1"], epochs: 2, learning_rate: 1e-3}}
-policy: policy.yaml
 """
+    + TRAINED
+)
 
 
-IMAGE_RECIPE = """
+IMAGE_RECIPE = (
+    """
 name: tiny
 problem_type: image-classification
 data:
@@ -112,13 +117,9 @@ data:
   label: {{from: folder, classes: ["no", "yes"]}}
   split: {{holdout: 0.2, validation: 0.2, seed: 1}}
 input: {{image: file}}
-checkpoint: {{source: "file://{checkpoint}", licences: [apache-2.0]}}
-train: {{batch_tokens: 64, precision: float32}}
-stages:
-  - {{name: head, train: [head], epochs: 1, learning_rate: 1e-2}}
-  - {{name: top, train: [head, "top:1"], epochs: 2, learning_rate: 1e-3}}
-policy: policy.yaml
 """
+    + TRAINED
+)
 
 
 def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "apache-2.0", seed: int = 0) -> None:

@@ -5,8 +5,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsBytes
 
+Text = str | tuple[str, str]
+Input = Text | SupportsBytes  # the latter gives an encoded picture
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "serving.json"

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
 from typing import Any, SupportsBytes
 
 import numpy as np
@@ -21,11 +20,6 @@ class ImageRow:
 
     def __len__(self) -> int:
         return self.tokens
-
-    @cached_property
-    def content(self) -> bytes:
-        """The encoded picture."""
-        return bytes(self.data)
 
 
 class ImageEncoder:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, SupportsBytes
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,11 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .classifier import Classifier, make_body
-from .config import WEIGHTS, ServingConfig
+from .config import WEIGHTS, Input, ServingConfig
 from .inference import autocast, infer, pick_device
-from .text import Text, TextEncoder
-
-Input = Text | SupportsBytes
+from .text import TextEncoder
 
 
 class Encoder(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Text = str | tuple[str, str]
+from .config import Text
 
 
 class TextEncoder:
