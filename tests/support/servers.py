@@ -11,16 +11,19 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from projects import UNSET
 
 UP_WITHIN_S, DOWN_WITHIN_S, CALL_WITHIN_S = 120, 15, 600
+WAITS_S = (2, 4, 8, 16, 32)  # before it is asked again
 PAGE = 200  # as many as a Prefect server gives at once
 
 
@@ -72,11 +75,22 @@ def ask_prefect(api: str, what: str, password: str = "", **wanted: Any) -> list[
 
 
 def post_json(url: str, said: Mapping[str, Any], password: str = "") -> Any:
-    """What a server answers to JSON. password: user:password, if it wants one."""
+    """What a server answers to JSON. password: user:password, if it wants one.
+
+    A Prefect server whose SQLite is locked answers 503 and has done nothing; its own client asks again, too.
+    """
     headers = {"Content-Type": "application/json", "Authorization": f"Basic {b64encode(password.encode()).decode()}"}
     request = urllib.request.Request(url, json.dumps(said).encode(), headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+    waits = iter(WAITS_S)
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            wait = next(waits, None)
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or wait is None:
+                raise
+        time.sleep(wait)
 
 
 @contextmanager
