@@ -15,7 +15,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Graftwork needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,dev,export,postgres,s3]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[audio,demo,dev,export,postgres,s3,vectors]'
 	touch $@
 
 install: $(VENV)/installed ## the environment, in .venv

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import WIDTHS, ServingConfig, find_width
+from .own import make_own_body, read_own_config
 
 # What transformers gives a pooling layer of its own if nobody tells it not to.
 POOLED = ("bert", "roberta", "ernie", "vit")
@@ -90,6 +91,9 @@ def make_body(folder: Path, has_weights: bool = False) -> tuple[nn.Module, dict[
 
     has_weights: read the folder's weights too; the report then lists missing, unexpected and mismatched tensors.
     """
+    own = read_own_config(folder)
+    if own is not None:
+        return make_own_body(folder, own, has_weights)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
     from transformers.utils import logging
