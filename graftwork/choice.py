@@ -26,7 +26,7 @@ from graftwork.evaluation.predictions import (
     probabilities_of,
 )
 from graftwork.models.catalog import FAMILIES, family_of
-from graftwork.models.pixels import read_pixels
+from graftwork.models.media import read_media, tokens_of
 from graftwork.recipe import Recipe
 from graftwork.training.plan import longest_input, pooling_of
 from graftwork.training.precision import resolve_precision
@@ -148,12 +148,13 @@ def _measure(
     limit = longest_input(
         family_of(lock.architecture), json.loads((folder / "config.json").read_text(encoding="utf-8"))
     )
-    pixels = None if recipe.input.image is None else read_pixels(folder, recipe.input.side)
+    media = read_media(folder, recipe.input)
+    max_tokens = tokens_of(media, recipe.input)
     frozen = load_frozen(
         folder,
         pooling=pooling_of(recipe, lock),
-        max_tokens=min(recipe.input.max_tokens, limit or recipe.input.max_tokens) if pixels is None else pixels.tokens,
-        pixels=pixels,
+        max_tokens=min(max_tokens, limit or max_tokens),
+        **media,
         precision=resolve_precision(recipe.train.precision),
         store=workspace.store,
         cache_bytes=workspace.settings.cache_bytes,

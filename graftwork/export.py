@@ -51,12 +51,12 @@ def export_version(workspace: Workspace, model: str, data: Path, folder: Path) -
     version, bundle = _open(workspace, model, folder)
     served = load(bundle, "cpu")
     inputs: list[Any] = read_texts(data, served.columns)
-    if served.reads_pixels:
-        from graftwork.data.media import PictureFile, find_picture_problem
+    if served.modality != "text":
+        from graftwork.data.media import MediaFile, find_media_problem
 
-        problems = [found for cell in inputs if (found := find_picture_problem(data, cell))]
+        problems = [found for cell in inputs if (found := find_media_problem(served.modality, data, cell))]
         raise_if((Problem(problem, str(data)) for problem in problems), RecipeError)
-        inputs = [PictureFile(data.parent / cell) for cell in inputs]
+        inputs = [MediaFile(data.parent / cell) for cell in inputs]
     try:
         with whole_folder(folder) as aside:
             difference = export_onnx(served, inputs, aside / GRAPH)

@@ -32,10 +32,15 @@ from graftwork.presets import PRESETS, expand_stages
 
 DIGEST_VERSION = 1
 TFIDF = "tfidf"  # the baseline that is of texts
-# Of a stage, what acts on the one or on the other.
-OF_TEXTS = {"word_dropout", "adversary", "masked-language-modelling"}
-OF_PICTURES = {"crop", "flip", "colour"}
-IMAGE_LIKENESS = 0.95  # of the bits that tell what pictures look like
+NOUNS = {"text": "texts", "image": "pictures", "audio": "sounds"}  # by what a model reads
+# Of an input and of a stage, what is said of one kind of rows alone.
+OF_INPUT = {"text": {"max_tokens"}, "image": {"side"}, "audio": {"seconds"}}
+OF_STAGE = {
+    "text": {"word_dropout", "adversary", "masked-language-modelling"},
+    "image": {"crop", "flip", "colour"},
+    "audio": {"noise", "gain", "shift", "mask"},
+}
+LIKENESS = {"image": 0.95, "audio": 0.95}  # of the bits that tell what a picture looks like, or a sound is like
 # A project's root is the nearest folder upward that holds one of these.
 ROOT_MARKS = (".graftwork", "pyproject.toml", ".git")
 # What a stage may say that is solved to its optimum.
@@ -227,31 +232,35 @@ class InputSection(Section):
     image: Column | None = Field(
         default=None, description="Instead of text: the column with a picture's path, `file` of pictures by themselves."
     )
+    audio: Column | None = Field(default=None, description="The same of recordings.")
     max_tokens: Count = 128
     side: Count | None = Field(
         default=None, description="Pixels of the square that pictures become; by default as the checkpoint was made."
     )
+    seconds: Rate | None = Field(default=None, description="Of a recording, the most that is heard: its middle.")
     pooling: Literal["mean", "cls", "last", "max", "attention"] | None = Field(
         default=None, description="By default what the checkpoint was made with."
     )
 
     @model_validator(mode="after")
     def _check(self) -> "InputSection":
-        if (self.text is None) == (self.image is None):
-            raise ValueError("expected either text or image")
-        foreign = {"max_tokens"} if self.image is not None else {"side"}
-        if foreign & self.model_fields_set:
-            read = "texts" if self.image is not None else "pictures"
-            raise ValueError(f"{', '.join(foreign)} is for {read}")
+        if [self.text, self.image, self.audio].count(None) != 2:
+            raise ValueError("expected one of text, image and audio")
+        for kind, keys in OF_INPUT.items():
+            if kind != self.modality and keys & self.model_fields_set:
+                raise ValueError(f"{', '.join(keys)} is for {NOUNS[kind]}")
         return self
+
+    @property
+    def modality(self) -> str:
+        """What the model reads: text, image or audio."""
+        return next(kind for kind in NOUNS if getattr(self, kind) is not None)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of what the model reads."""
-        if self.image is not None:
-            return (self.image,)
-        assert self.text is not None
-        return (self.text,) if isinstance(self.text, str) else self.text
+        named: str | tuple[str, str] = getattr(self, self.modality)
+        return (named,) if isinstance(named, str) else named
 
 
 class CheckpointSection(Section):
@@ -301,6 +310,10 @@ class AugmentSection(Section):
     colour: Share = Field(
         default=0.0, description="Most that a picture's brightness, contrast and saturation change, as a share."
     )
+    noise: Share = Field(default=0.0, description="Loudest noise beside a recording, as a share of its own loudness.")
+    gain: Amount = Field(default=0.0, description="Most that a recording is made louder or softer, in decibels.")
+    shift: Share = Field(default=0.0, description="Most that a recording is moved in time, as a share of its length.")
+    mask: Share = Field(default=0.0, description="Largest share of a recording that is silenced.")
 
 
 class AverageSection(Section):
@@ -480,8 +493,8 @@ class ResourcesSection(Section):
 
 
 def _check_modality(recipe: "Recipe", read: str) -> None:
-    """Raise ValueError for what is of texts alone in a recipe of pictures, and the reverse."""
-    if read == "image" and TFIDF in recipe.evaluation.baselines and "baselines" in recipe.evaluation.model_fields_set:
+    """Raise ValueError for what is said of rows of another kind than the recipe's."""
+    if read != "text" and TFIDF in recipe.evaluation.baselines and "baselines" in recipe.evaluation.model_fields_set:
         raise ValueError("evaluation.baselines: tfidf is for texts")
     for stage in (*recipe.stages, *(recipe.start.stages or ())):
         asked = set(stage.augment.model_dump(exclude_defaults=True))
@@ -489,9 +502,9 @@ def _check_modality(recipe: "Recipe", read: str) -> None:
             asked.add("adversary")
         if stage.objective == "masked-language-modelling":
             asked.add(stage.objective)
-        foreign = sorted(asked & (OF_TEXTS if read == "image" else OF_PICTURES))
-        if foreign:
-            raise ValueError(f"stage {stage.name!r}: {foreign[0]} is for {'texts' if read == 'image' else 'pictures'}")
+        for kind, keys in OF_STAGE.items():
+            if kind != read and asked & keys:
+                raise ValueError(f"stage {stage.name!r}: {min(asked & keys)} is for {NOUNS[kind]}")
 
 
 class Recipe(Section):
@@ -499,7 +512,7 @@ class Recipe(Section):
 
     name: Word = Field(description="The registered model's name.")
     author: Word | None = Field(default=None, description="Who answers for it; a policy may keep them from approving.")
-    problem_type: Literal["text-classification", "image-classification"]
+    problem_type: Literal["text-classification", "image-classification", "audio-classification"]
     data: DataSection
     input: InputSection
     checkpoint: CheckpointSection
@@ -514,7 +527,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        read = "text" if self.input.image is None else "image"
+        read = self.input.modality
         if self.problem_type != f"{read}-classification":
             raise ValueError(f"problem_type {self.problem_type} does not go with input.{read}")
         _check_modality(self, read)
@@ -541,8 +554,8 @@ class Recipe(Section):
 
     @property
     def measured(self) -> EvaluationSection:
-        """What is measured beside the model, without what can't be of pictures unless it was asked for."""
-        if self.input.image is None or "baselines" in self.evaluation.model_fields_set:
+        """What is measured beside the model, without what is of texts alone, unless it was asked for."""
+        if self.input.modality == "text" or "baselines" in self.evaluation.model_fields_set:
             return self.evaluation
         kept = tuple(name for name in self.evaluation.baselines if name != TFIDF)
         return self.evaluation.model_copy(update={"baselines": kept})
@@ -552,7 +565,7 @@ class Recipe(Section):
         """How alike two rows are that must stay on one side; pictures are told apart by finer shares than texts."""
         split = self.data.split
         is_default = "near_duplicate" not in split.model_fields_set
-        return IMAGE_LIKENESS if is_default and self.input.image is not None else split.near_duplicate
+        return LIKENESS.get(self.input.modality, split.near_duplicate) if is_default else split.near_duplicate
 
     @property
     def warm_stages(self) -> tuple[StageSection, ...]:

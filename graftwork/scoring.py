@@ -162,10 +162,12 @@ def _row_problems(chunk: Chunk, served: "Predictor", path: Path) -> Iterator[Pro
     for column in served.columns:
         cells = list(zip(chunk.lines, chunk.cells(column), strict=True))
         wrong |= {line: f"column {column!r}: {MISSING}" for line, cell in cells if not (cell and cell.strip())}
-        if served.reads_pixels:
-            from graftwork.data.media import find_picture_problem
+        if served.modality != "text":
+            from graftwork.data.media import find_media_problem
 
-            found = {line: find_picture_problem(path, cell or "") for line, cell in cells if line not in wrong}
+            found = {
+                line: find_media_problem(served.modality, path, cell or "") for line, cell in cells if line not in wrong
+            }
             wrong |= {line: f"column {column!r}: {problem}" for line, problem in found.items() if problem}
     for line in sorted(wrong):
         yield Problem(wrong[line], f"{path}:{line}", "mend the row, or leave it out")
@@ -174,17 +176,17 @@ def _row_problems(chunk: Chunk, served: "Predictor", path: Path) -> Iterator[Pro
 def _predicted(
     served: "Predictor", chunks: Iterable[Chunk], prefix: str, total: int, on_progress: Progress | None, path: Path
 ) -> "Iterator[pyarrow.Table]":
-    """The rows with their predictions, chunk by chunk. path: of the file, beside which paths of pictures lead."""
+    """The rows with their predictions, chunk by chunk. path: of the file, beside which paths of files lead."""
     import pyarrow
 
     done = 0
     for chunk in chunks:
         cells = [chunk.cells(column) for column in served.columns]
         inputs: list[Any] = cells[0] if len(cells) == 1 else list(zip(*cells, strict=True))
-        if served.reads_pixels:
-            from graftwork.data.media import PictureFile
+        if served.modality != "text":
+            from graftwork.data.media import MediaFile
 
-            inputs = [PictureFile(path.parent / cell) for cell in inputs]
+            inputs = [MediaFile(path.parent / cell) for cell in inputs]
 
         def report(rows: int, before: int = done) -> None:
             if on_progress:

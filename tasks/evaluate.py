@@ -34,7 +34,7 @@ def evaluate(run_id: str, bundle: ServingBundle) -> Evaluation:
             references(workspace, bundle),
             run.manifest,
             encoder=FrozenEncoder(
-                run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision, run.plan.pixels
+                run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision, run.plan.pixels, run.plan.sound
             ),
             baselines=tuple(dict.fromkeys(run.evaluation.baselines + run.policy.baselines)),
             slices=run.evaluation.slices,

@@ -9,7 +9,7 @@ from graftwork.data.decoding import UnreadableFileError
 from graftwork.data.leakage import Duplicate, distinct_rows
 from graftwork.data.quarantine import BadRow, Cells, Rejected
 from graftwork.data.rows import Row
-from graftwork.data.sources import IMAGE, LandedFile, read_file
+from graftwork.data.sources import LandedFile, read_file
 from graftwork.data.splits import Memory, Placed, place_rows
 from graftwork.errors import DataError, Problem, shorten
 
@@ -53,9 +53,9 @@ def read_source(
 
     columns: those that are needed, `texts` and `names` (ids, groups) among them. build: makes a row from its source,
     file, line and cells. written: how the files are written (see `read_file`).
-    take: gives what stands for the picture that a row names, or what is wrong with it; None where rows hold texts.
+    take: gives what stands for the file that a row names, or what is wrong with it; None where rows hold texts.
     """
-    tables = [file for file in files if file.kind != IMAGE]
+    tables = [file for file in files if not file.is_media]
     into.read |= {(file.source, file.name): 0 for file in files}
     landed = [
         (file, *line) for file in tables or files for line in _read(into, file, columns, (*texts, *names), written)
@@ -66,7 +66,7 @@ def read_source(
         made: Row | BadRow | None = row if isinstance(row, BadRow) else broken.get(number)
         if made is None:
             cells = dict(zip(columns, whole[number], strict=True))
-            bad = _take_pictures(file, cells, texts, take) if take else None
+            bad = _take_media(file, cells, texts, take) if take else None
             made = bad or build(file.source, file.name, line, cells)
         if isinstance(made, Row):
             into.rows.append(made)
@@ -74,8 +74,8 @@ def read_source(
             into.rejected.append(Rejected(file.source, file.name, line, made.column, made.reason, made.value))
 
 
-def _take_pictures(file: LandedFile, cells: dict[str, str | None], columns: Sequence[str], take: Take) -> BadRow | None:
-    """Put what stands for its picture in the place of the path that a row has; what is wrong with it, if anything."""
+def _take_media(file: LandedFile, cells: dict[str, str | None], columns: Sequence[str], take: Take) -> BadRow | None:
+    """Put what stands for its file in the place of the path that a row has; what is wrong with it, if anything."""
     for column in columns:
         taken = take(file, cells[column] or "", column)
         if isinstance(taken, BadRow):

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from graftwork.data.contracts import Contract, read_contract
 from graftwork.data.quarantine import QUARANTINE, quarantine_error
 from graftwork.data.remote import RemoteFolder
-from graftwork.data.sources import PICTURES, LandedFile, list_files
+from graftwork.data.sources import LandedFile, list_files
 from graftwork.database import Database, manifests, now
 from graftwork.errors import DataError, Problem, raise_if
 from graftwork.fingerprint import digest, from_json, without_defaults
@@ -58,7 +58,7 @@ class SourceFile:
 class DatasetManifest:
     """Accepted data. parent: digest of the manifest whose sides it inherits. sides: rows of each class on each side.
 
-    media: store keys of what holds the pictures that rows refer to.
+    media: store keys of what holds the pictures or sounds that rows refer to.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -123,7 +123,7 @@ def load_rows(
     """The rows on these sides, sorted by row_id.
 
     Columns: row_id, source, group (missing where the source has none), text, text_b (missing unless texts are pairs),
-    label (index in `manifest.classes`), side, unit, file, line; where `text` names pictures, media (what holds them).
+    label (index in `manifest.classes`), side, unit, file, line; where `text` names files, media (what holds them).
     """
     from pyarrow import parquet
 
@@ -161,12 +161,11 @@ def quarantine_report(workspace: Workspace, lineage: str, input_digest: str) -> 
 def _list_files(recipe: Recipe, mirrors: Path) -> list[LandedFile]:
     files: list[LandedFile] = []
     problems: list[Problem] = []
-    pictures = () if recipe.input.image is None else PICTURES
     for source in recipe.data.sources:
         try:
             place = source.place
             path = place if isinstance(place, Path) else RemoteFolder(place).mirror(mirrors)
-            files += list_files(source.name, path, recipe.root, source.format, source.url, pictures)
+            files += list_files(source.name, path, recipe.root, source.format, source.url, recipe.input.modality)
         except DataError as error:
             problems += error.problems
     raise_if(problems, DataError)
@@ -182,7 +181,7 @@ def _input_digest(recipe: Recipe, contract: Contract | None, files: Sequence[Lan
         {
             "version": VALIDATION_VERSION,
             "data": recipe.data.model_dump(mode="json", exclude=left_out, exclude_defaults=True),
-            "text": recipe.input.text or recipe.input.image,
+            "text": recipe.input.text or recipe.input.columns[0],
             "contract": None if contract is None else contract.schema,
             "files": [(file.source, file.name, file.sha256) for file in files],
         }

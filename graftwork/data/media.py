@@ -1,20 +1,23 @@
-"""Pictures of accepted rows: checked where they landed, then kept in the store, so that a manifest stays whole.
+"""Pictures and sounds of accepted rows: checked where they landed, then kept in the store, so that a manifest is whole.
 
-A row names its picture by a reference. Each manifest adds a pack of the pictures that are new in it, as
-`media/<digest>`, and lists those of its parents before it.
+A row names its file by a reference. Each manifest adds a pack of the files that are new in it, as `media/<digest>`, and
+lists those of its parents before it.
 """
 
 import hashlib
+import logging
+import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow
 
-from graftwork.data.images import ImageFacts, inspect_image
 from graftwork.data.quarantine import BadRow
-from graftwork.data.sources import IMAGE, LandedFile
-from graftwork.errors import DataError, Problem, shorten
+from graftwork.data.sources import MEDIA, LandedFile
+from graftwork.errors import DataError, Problem, RecipeError, shorten
 from graftwork.fingerprint import folder_digest
 from graftwork.storage import Store
 
@@ -22,46 +25,108 @@ KIND = "media"
 PACK = "media.arrow"
 SCHEMA = pyarrow.schema([("reference", pyarrow.string()), ("data", pyarrow.large_binary())])
 BATCH_BYTES = 32 << 20
-MAX_BYTES = 256 << 20  # of one encoded picture
+MAX_BYTES = 256 << 20  # of one encoded file
+ONE = {"image": "picture", "audio": "sound"}
+
+log = logging.getLogger(__name__)
+
+
+class MediaFacts(Protocol):
+    """What is told of a file. reference: names it. likeness: bits that nearly agree for what is nearly the same.
+
+    converted: what the rules did to it.
+    """
+
+    @property
+    def reference(self) -> str: ...
+    @property
+    def likeness(self) -> bytes: ...
+    @property
+    def converted(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
-class LandedImage:
-    """A picture as it was when it was checked. sha256: of its file."""
+class CheckedFile:
+    """A file as it was when it was checked. sha256: of its bytes."""
 
     path: Path
     where: str
     sha256: str
-    facts: ImageFacts
+    facts: MediaFacts
 
 
-@dataclass
-class ImageReader:
-    """Checks the pictures that rows name. found: by reference, one file for each."""
+class MediaReader:
+    """Checks the files that rows name, which are of those that landed. found: by reference, one file for each."""
 
-    found: dict[str, LandedImage] = field(default_factory=dict)
+    def __init__(self, modality: str, files: Sequence[LandedFile]) -> None:
+        check_readable(modality)
+        self.modality = modality
+        self.landed = {Path(os.path.normpath(file.path)): file for file in files if file.is_media}
+        self.found: dict[str, CheckedFile] = {}
 
     def take(self, file: LandedFile, cell: str, column: str) -> str | BadRow:
-        """The reference of the picture that a row names, or why it can't be trained on.
+        """The reference of the file that a row names, or why it can't be trained on.
 
-        file: that the row is in; the picture itself, or a table beside which its path leads.
+        file: that the row is in; the picture or sound itself, or a table beside which its path leads. Raises DataError
+        if what is named has changed since it was looked at.
         """
-        path = file.path if file.kind == IMAGE else file.path.parent / cell
-        if not path.resolve().is_relative_to(file.folder.resolve()):
-            return BadRow(column, "the path leaves the folder of the source", cell)
-        data = _read(path)
+        named = file if file.is_media else self.landed.get(Path(os.path.normpath(file.path.parent / cell)))
+        if named is None or named.source != file.source:
+            return BadRow(column, self._why_not_landed(file, cell), cell)
+        data = _read(named.path)
         if isinstance(data, str):
             return BadRow(column, data, cell)
-        facts = inspect_image(data, column)
+        if hashlib.sha256(data).hexdigest() != named.sha256:
+            raise DataError(_changed(named.where))
+        facts = inspect(self.modality, data, column)
         if isinstance(facts, BadRow):
             return facts
-        landed = LandedImage(path, f"{file.source}/{cell}", hashlib.sha256(data).hexdigest(), facts)
-        return self.found.setdefault(facts.reference, landed).facts.reference
+        checked = CheckedFile(named.path, named.where, named.sha256, facts)
+        return self.found.setdefault(facts.reference, checked).facts.reference
+
+    def tell_conversions(self) -> None:
+        """Log what the rules did to how many files."""
+        for word, count in sorted(
+            Counter(word for each in self.found.values() for word in each.facts.converted).items()
+        ):
+            log.info("%d of %d files converted by rule: %s", count, len(self.found), word)
+
+    def _why_not_landed(self, file: LandedFile, cell: str) -> str:
+        """In words, for a path that leads to no file which was looked at."""
+        path = Path(os.path.normpath(file.path.parent / cell))
+        if not path.is_relative_to(os.path.normpath(file.folder)):
+            return "the path leaves the folder of the source"
+        if not os.path.lexists(path):
+            return f"there is no such {ONE[self.modality]}"
+        suffixes = ", ".join(sorted(MEDIA[self.modality]))
+        return f"not taken: expected a file that is whole, not hidden, and ends in {suffixes}"
+
+
+def check_readable(modality: str) -> None:
+    """Raises RecipeError where what reads such files is not installed."""
+    if modality == "audio":
+        try:
+            import soundfile  # noqa: F401
+            import soxr  # noqa: F401
+        except ImportError as error:
+            problem = f"{error.name} is not installed, which reads sounds"
+            raise RecipeError(Problem(problem, hint="pip install 'graftwork[audio]'")) from error
+
+
+def inspect(modality: str, data: bytes, column: str) -> "MediaFacts | BadRow":
+    """The facts about an encoded picture or sound, or why it can't be trained on."""
+    if modality == "image":
+        from graftwork.data.images import inspect_image
+
+        return inspect_image(data, column)
+    from graftwork.data.sounds import inspect_sound
+
+    return inspect_sound(data, column)
 
 
 @dataclass(frozen=True)
-class PictureFile:
-    """An encoded picture in a file, read when its bytes are asked for."""
+class MediaFile:
+    """An encoded picture or sound in a file, read when its bytes are asked for."""
 
     path: Path
 
@@ -69,29 +134,29 @@ class PictureFile:
         return self.path.read_bytes()
 
 
-def find_picture_problem(table: Path, cell: str) -> str | None:
-    """Why the picture that a cell of a table names can't be read, or None. Its path leads from the table's folder."""
+def find_media_problem(modality: str, table: Path, cell: str) -> str | None:
+    """Why the file that a cell of a table names can't be read, or None. Its path leads from the table's folder."""
     data = _read(table.parent / cell)
-    facts = BadRow("", data, cell) if isinstance(data, str) else inspect_image(data, "")
-    return f"the picture {shorten(cell)}: {facts.reason}" if isinstance(facts, BadRow) else None
+    facts = BadRow("", data, cell) if isinstance(data, str) else inspect(modality, data, "")
+    return f"the {ONE[modality]} {shorten(cell)}: {facts.reason}" if isinstance(facts, BadRow) else None
 
 
 def _read(path: Path) -> bytes | str:
-    """The bytes of a picture's file, or why it is not read: one that is no file could be endless."""
+    """The bytes of a file, or why it is not read: one that is no file could be endless."""
     try:
         if not (path.is_file() or path.is_dir()) and path.exists():
-            return "a device or a pipe is no picture"
+            return "a device or a pipe, not a file"
         if path.stat().st_size > MAX_BYTES:
             return f"more than {MAX_BYTES >> 20} MiB"
         return path.read_bytes()
     except OSError as error:
-        return f"the picture can't be read: {error.strerror}"
+        return f"it can't be read: {error.strerror}"
     except ValueError:
         return "no file can have such a name"
 
 
 class StoredMedia:
-    """An encoded picture in a pack, read when its bytes are asked for."""
+    """An encoded file in a pack, read when its bytes are asked for."""
 
     __slots__ = ("_data", "_place")
 
@@ -110,29 +175,29 @@ def open_packs(store: Store, keys: Sequence[str]) -> dict[str, StoredMedia]:
         folder = store.open(key)
         if folder is None:
             hint = "restore the store from its backup; under another recipe name the data is split afresh"
-            raise DataError(Problem("pictures of this data are not in the store, or were altered there", key, hint))
+            raise DataError(Problem("files of this data are not in the store, or were altered there", key, hint))
         table = pyarrow.ipc.open_file(pyarrow.memory_map(str(folder / PACK))).read_all()
         names, data = table.column("reference").to_pylist(), table.column("data")
         kept |= {name: StoredMedia(data, place) for place, name in enumerate(names)}
     return kept
 
 
-def publish_pack(store: Store, images: Mapping[str, LandedImage]) -> str:
-    """The key of a pack with these pictures, by reference. Raises DataError if one has changed since it was checked."""
+def publish_pack(store: Store, files: Mapping[str, CheckedFile]) -> str:
+    """The key of a pack with these files, by reference. Raises DataError if one has changed since it was checked."""
     with store.staging() as folder:
         with pyarrow.ipc.new_file(str(folder / PACK), SCHEMA) as writer:
-            for batch in _batches(images):
+            for batch in _batches(files):
                 writer.write_batch(pyarrow.record_batch([list(batch), list(batch.values())], schema=SCHEMA))
         key = f"{KIND}/{folder_digest(folder)}"
         store.publish(key, folder)
     return key
 
 
-def _batches(images: Mapping[str, LandedImage]) -> Iterable[dict[str, bytes]]:
+def _batches(files: Mapping[str, CheckedFile]) -> Iterable[dict[str, bytes]]:
     batch: dict[str, bytes] = {}
     size = 0
-    for reference in sorted(images):
-        data = _read_again(images[reference])
+    for reference in sorted(files):
+        data = _read_again(files[reference])
         batch[reference] = data
         size += len(data)
         if size >= BATCH_BYTES:
@@ -142,11 +207,15 @@ def _batches(images: Mapping[str, LandedImage]) -> Iterable[dict[str, bytes]]:
         yield batch
 
 
-def _read_again(image: LandedImage) -> bytes:
+def _read_again(file: CheckedFile) -> bytes:
     try:
-        data = image.path.read_bytes()
+        data = file.path.read_bytes()
     except OSError:
         data = b""
-    if hashlib.sha256(data).hexdigest() != image.sha256:
-        raise DataError(Problem("the picture changed while it was read", image.where, "run again when it is whole"))
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise DataError(_changed(file.where))
     return data
+
+
+def _changed(where: str) -> Problem:
+    return Problem("the file changed while it was read", where, "run again when it is whole")

@@ -6,7 +6,7 @@ is refused, so that no half-written file becomes data.
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,10 +18,14 @@ from graftwork.data.parquet import read_parquet
 from graftwork.data.quarantine import BadRow, Cells
 from graftwork.errors import DataError, Problem, raise_if, shorten
 from graftwork.fingerprint import file_digest
+from graftwork.recipe import NOUNS
 
-IMAGE = "image"
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-# What is known of a picture that is a row by itself: its path below the source, and the folder that it lies in.
+# Suffixes of files that are a row, or what a table's row names, by what a recipe reads.
+MEDIA: Mapping[str, frozenset[str]] = {
+    "image": frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}),
+    "audio": frozenset({".wav", ".flac", ".ogg", ".mp3"}),
+}
+# What is known of such a file that is a row by itself: its path below the source, and the folder that it lies in.
 FILE, FOLDER = "file", "folder"
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 UNFINISHED = (".tmp", ".part", ".crdownload")
@@ -33,7 +37,7 @@ log = logging.getLogger(__name__)
 class LandedFile:
     """A file as it was when its sha256 was taken.
 
-    name: its path within its source. where: how messages name it. kind: its format.
+    name: its path within its source. where: how messages name it. kind: its format, or what of MEDIA it is.
     """
 
     source: str
@@ -51,6 +55,11 @@ class LandedFile:
         """Of the source."""
         return self.path.parents[len(PurePosixPath(self.name).parts) - 1]
 
+    @property
+    def is_media(self) -> bool:
+        """True if it is a picture or a sound, not a table."""
+        return self.kind in MEDIA
+
 
 def list_files(
     source: str,
@@ -58,20 +67,20 @@ def list_files(
     root: Path,
     kind: str | None = None,
     url: str | None = None,
-    pictures: Collection[str] = (),
+    modality: str = "text",
 ) -> list[LandedFile]:
     """The files of one source, sorted by name; none for a landing folder that is empty or not there yet.
 
-    kind: the format of every file, or None to go by the suffix. url: what the path is a mirror of. pictures: suffixes
-    of files that are pictures; each is a row, or, where there are tables, what a row of these may name.
+    kind: the format of every file, or None to go by the suffix. url: what the path is a mirror of. modality: what
+    the recipe reads; each such file is a row, or, where there are tables, what a row of these may name.
     Raises DataError with every file that can't be taken.
     """
     place = root / path
     if place.is_dir():
-        return _list_landing(source, place, root, kind, url, pictures)
-    if pictures and place.exists():
-        hint = "give the folder that it is in, with the pictures"
-        raise DataError(Problem("pictures lie in a folder; this is a file", _shown(place, root), hint))
+        return _list_landing(source, place, root, kind, url, modality)
+    if modality in MEDIA and place.exists():
+        hint = f"give the folder that it is in, with the {NOUNS[modality]}"
+        raise DataError(Problem(f"{NOUNS[modality]} lie in a folder; this is a file", _shown(place, root), hint))
     found = kind or FORMATS.get(place.suffix.lower())
     if not place.exists():
         if not place.suffix:
@@ -97,8 +106,8 @@ def read_file(
     UnreadableFileError if the file as a whole can't be trusted, DataError if it is still being written.
     """
     rows: Iterator[tuple[int, Cells | BadRow]]
-    if file.kind == IMAGE:
-        rows = iter([(1, _cells_of_picture(file, columns))])
+    if file.is_media:
+        rows = iter([(1, _cells_of_media(file, columns))])
     elif file.kind == "parquet":
         rows = read_parquet(file.path, file.where, columns, exact)
     elif file.kind == "jsonl":
@@ -126,17 +135,18 @@ def stamp_files(source: str, path: Path, root: Path) -> list[tuple[Any, ...]]:
     return sorted((source, name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
 
 
-def _cells_of_picture(file: LandedFile, columns: Sequence[str]) -> Cells:
+def _cells_of_media(file: LandedFile, columns: Sequence[str]) -> Cells:
     known = {FILE: file.name, FOLDER: PurePosixPath(file.name).parent.name}
     missing = [column for column in columns if column not in known]
     if missing:
-        problem = f"no column {', '.join(missing)}: a picture by itself has {FILE} and {FOLDER}"
-        raise DataError(Problem(problem, file.where, "put a table beside the pictures that says more of each"))
+        problem = f"no column {', '.join(missing)}: a file by itself has {FILE} and {FOLDER}"
+        hint = f"put a table beside the {NOUNS[file.kind]} that says more of each"
+        raise DataError(Problem(problem, file.where, hint))
     return tuple(known[column] for column in columns)
 
 
 def _list_landing(
-    source: str, folder: Path, root: Path, kind: str | None, url: str | None, pictures: Collection[str]
+    source: str, folder: Path, root: Path, kind: str | None, url: str | None, modality: str
 ) -> list[LandedFile]:
     inside, shown = folder.resolve(), url or str(_below(folder, root))
     files, problems = [], []
@@ -147,7 +157,7 @@ def _list_landing(
             problems.append(Problem("a symbolic link leaves the landing folder", where, "copy the file"))
         elif entry.is_file():
             suffix = path.suffix.lower()
-            found = IMAGE if suffix in pictures else kind or FORMATS.get(suffix)
+            found = modality if suffix in MEDIA.get(modality, ()) else kind or FORMATS.get(suffix)
             if found is None:
                 log.warning("%s: not a supported format, left out", where)
             else:

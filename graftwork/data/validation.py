@@ -7,14 +7,13 @@ from functools import partial
 
 from graftwork.data.acceptance import Acceptance, ReadRows, accept_rows, check_classes, read_source
 from graftwork.data.contracts import Contract
-from graftwork.data.images import similar_images
 from graftwork.data.labels import label_reader
 from graftwork.data.leakage import near_duplicates
 from graftwork.data.manifest import DatasetManifest, RowCounts, SourceFile, find_excess, quarantine_report
-from graftwork.data.media import ImageReader, open_packs, publish_pack
+from graftwork.data.media import MediaReader, open_packs, publish_pack
 from graftwork.data.quarantine import QUARANTINE, quarantine_error, write_quarantine, write_report
 from graftwork.data.rows import Row, make_row
-from graftwork.data.sources import LandedFile
+from graftwork.data.sources import MEDIA, LandedFile
 from graftwork.data.splits import SIDES, Memory, Placed
 from graftwork.data.tables import read_memory, rows_digest, write_memory, write_rows
 from graftwork.errors import DataError, raise_if
@@ -37,10 +36,11 @@ def make_manifest(
 
     Raises DataError; the quarantine of data that is refused is kept outside the store.
     """
-    pictures = None if recipe.input.image is None else ImageReader()
-    read = _read_sources(recipe, contract, files, pictures)
+    modality = recipe.input.modality
+    media = MediaReader(modality, files) if modality in MEDIA else None
+    read = _read_sources(recipe, contract, files, media)
     memory = Memory() if parent is None else read_memory(workspace.store.root / parent.key / "memory.parquet")
-    accepted = _accept(recipe, read, memory, partial(_find_alike, recipe.near_duplicate, pictures))
+    accepted = _accept(recipe, read, memory, partial(_find_alike, recipe.near_duplicate, media))
     accepted = dataclasses.replace(accepted, rejected=[*read.rejected, *accepted.rejected])
     sources = _count_files(files, read, accepted)
     manifest = DatasetManifest(
@@ -57,14 +57,15 @@ def make_manifest(
     )
     _refuse_excess(manifest, accepted, recipe.data.quarantine_tolerance, workspace)
     check_classes(manifest.sides)
-    if pictures is not None:
-        manifest = dataclasses.replace(manifest, media=_keep_pictures(manifest, accepted, pictures, workspace.store))
+    if media is not None:
+        manifest = dataclasses.replace(manifest, media=_keep_media(manifest, accepted, media, workspace.store))
+        media.tell_conversions()
     _publish(manifest, accepted, memory, workspace.store)
     return manifest
 
 
 def _read_sources(
-    recipe: Recipe, contract: Contract | None, files: Sequence[LandedFile], pictures: ImageReader | None
+    recipe: Recipe, contract: Contract | None, files: Sequence[LandedFile], media: MediaReader | None
 ) -> ReadRows:
     label = recipe.data.label
     texts = recipe.input.columns
@@ -89,28 +90,28 @@ def _read_sources(
                 group_before=before,
             ),
             contract=contract,
-            take=None if pictures is None else pictures.take,
+            take=None if media is None else media.take,
             written={"header": source.header, "delimiter": source.delimiter, "encoding": source.encoding},
         )
     raise_if(read.refused, DataError)
     return read
 
 
-def _find_alike(threshold: float, pictures: ImageReader | None, rows: Sequence[Row]) -> list[tuple[int, int]]:
-    """Pairs of rows that are near duplicates: by their words, or by how their pictures look."""
-    if pictures is not None:
-        return similar_images([pictures.found[row.text].facts.likeness for row in rows], threshold)
+def _find_alike(threshold: float, media: MediaReader | None, rows: Sequence[Row]) -> list[tuple[int, int]]:
+    """Pairs of rows that are near duplicates: by their words, or by how they look or sound."""
+    if media is not None:
+        from graftwork.data.images import similar_images
+
+        return similar_images([media.found[row.text].facts.likeness for row in rows], threshold)
     return near_duplicates([row.text if row.text_b is None else f"{row.text}\n{row.text_b}" for row in rows], threshold)
 
 
-def _keep_pictures(
-    manifest: DatasetManifest, accepted: Acceptance, pictures: ImageReader, store: Store
-) -> tuple[str, ...]:
-    """The packs that hold the pictures of all accepted rows: those of the parent, and one with what is new."""
+def _keep_media(manifest: DatasetManifest, accepted: Acceptance, media: MediaReader, store: Store) -> tuple[str, ...]:
+    """The packs that hold the files of all accepted rows: those of the parent, and one with what is new."""
     wanted = {item.row.text for item in accepted.placed} - open_packs(store, manifest.media).keys()
     if not wanted:
         return manifest.media
-    return (*manifest.media, publish_pack(store, {name: pictures.found[name] for name in wanted}))
+    return (*manifest.media, publish_pack(store, {name: media.found[name] for name in wanted}))
 
 
 def _accept(

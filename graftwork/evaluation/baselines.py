@@ -15,7 +15,7 @@ from graftwork.errors import CheckpointError, Problem
 from graftwork.evaluation.metrics import METRICS
 from graftwork.evaluation.predictions import inputs_of, predict_rows, rows_digest
 from graftwork.fingerprint import without_defaults
-from graftwork.models.serving.config import PixelConfig
+from graftwork.models.serving.config import PixelConfig, SoundConfig
 from graftwork.storage import Store
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class FrozenEncoder:
     max_tokens: int
     precision: str
     pixels: PixelConfig | None = None
+    sound: SoundConfig | None = None
 
     def load(self, store: Store, cache_bytes: int) -> "FrozenModel":
         """The checkpoint, ready to give features. Raises CheckpointError if it is not in the store."""
@@ -53,6 +54,7 @@ class FrozenEncoder:
             max_tokens=self.max_tokens,
             precision=self.precision,
             pixels=self.pixels,
+            sound=self.sound,
             store=store,
             cache_bytes=cache_bytes,
         )

@@ -20,9 +20,9 @@ KEPT = ["row_id", "label", "group", "source"]
 
 
 class Predictor(Protocol):
-    """A model that judges texts, pairs of texts, or pictures.
+    """A model that judges texts, pairs of texts, pictures or sounds.
 
-    columns: what it reads of a row. classes: in the order of its probabilities.
+    columns: what it reads of a row. modality: text, image or audio. classes: in the order of its probabilities.
     """
 
     @property
@@ -32,7 +32,7 @@ class Predictor(Protocol):
     def classes(self) -> tuple[str, ...]: ...
 
     @property
-    def reads_pixels(self) -> bool: ...
+    def modality(self) -> str: ...
 
     def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """(inputs, classes). on_progress is told how many inputs are done."""
@@ -82,7 +82,7 @@ def rows_digest(rows: "pd.DataFrame") -> str:
 
 
 def inputs_of(rows: "pd.DataFrame") -> list[Input]:
-    """What a model reads of each row: a text, a pair of texts, or what is kept of a picture."""
+    """What a model reads of each row: a text, a pair of texts, or what is kept of a picture or a sound."""
     if MEDIA in rows:
         return list(rows[MEDIA])
     pairs = zip(rows["text"], rows["text_b"], rows["text_b"].notna(), strict=True)

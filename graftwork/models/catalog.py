@@ -26,10 +26,10 @@ STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 class Family:
     """Where a model keeps its parts: prefixes of tensor names inside the bare model.
 
-    known_as: families of checkpoints that are made so. modality: what it reads, text or image. poolings: that a recipe
-    may name. is_cut: it can go on from the activations of a block, which are kept; else only pooled ones are. neck:
-    what comes after the last block. attention: prefix of its layers inside a block. table: the end of the name of the
-    tensor that has a row for each token. special_tokens: kinds that its tokenizer must have. pooling: how its tokens
+    known_as: families of checkpoints that are made so. modality: text, image or audio, which it reads. poolings: that a
+    recipe may name. is_cut: it can go on from the activations of a block, which are kept; else only pooled ones are.
+    neck: what comes after the last block. attention: prefix of its layers inside a block. table: the end of the name of
+    the tensor that has a row for each token. special_tokens: kinds that its tokenizer must have. pooling: how its tokens
     become one state where neither the recipe nor the checkpoint says. above: what modules below a cut do in the part
     above it. positions: what config.json calls the most that it can read; "" for any number. has_offset: its first
     token's position is the one after the padding token's id, not 0. has_mask: it was made to tell words that a mask
@@ -86,6 +86,29 @@ OF_IMAGES: dict[str, Any] = {
 }
 # What is between its layers has no tokens: it pools by itself, over places.
 CONVOLVING: dict[str, Any] = OF_IMAGES | {"pooling": "body", "poolings": ("body",)}
+
+OF_SOUNDS: dict[str, Any] = OF_IMAGES | {"modality": "audio", "poolings": ("mean", "max", "attention")}
+# Base models normalise before the blocks, large ones after them; in both that goes with the embeddings.
+SPEECH: dict[str, Any] = OF_SOUNDS | {
+    "embeddings": (
+        "masked_spec_embed",
+        "feature_extractor.",
+        "feature_projection.",
+        "encoder.pos_conv_embed.",
+        "encoder.layer_norm.",
+    ),
+    "unused": ("quantizer.", "project_hid.", "project_q.", "final_proj.", "lm_head.", "projector.", "classifier."),
+}
+# ViT's blocks, and those of whoever took them over, have other names in files than in transformers.
+OLD_VIT: Mapping[str, str] = {
+    "encoder.layer.": "layers.",
+    ".attention.attention.query.": ".attention.q_proj.",
+    ".attention.attention.key.": ".attention.k_proj.",
+    ".attention.attention.value.": ".attention.v_proj.",
+    ".attention.output.dense.": ".attention.o_proj.",
+    ".intermediate.dense.": ".mlp.fc1.",
+    ".output.dense.": ".mlp.fc2.",
+}
 
 FAMILIES: Mapping[str, Family] = {
     "bert": Family(
@@ -187,15 +210,7 @@ FAMILIES: Mapping[str, Family] = {
         pooling="cls",
         poolings=("cls", "mean", "max", "attention"),
         base_prefix="vit.",
-        renamed={
-            "encoder.layer.": "layers.",
-            ".attention.attention.query.": ".attention.q_proj.",
-            ".attention.attention.key.": ".attention.k_proj.",
-            ".attention.attention.value.": ".attention.v_proj.",
-            ".attention.output.dense.": ".attention.o_proj.",
-            ".intermediate.dense.": ".mlp.fc1.",
-            ".output.dense.": ".mlp.fc2.",
-        },
+        renamed=OLD_VIT,
         unused=("pooler.", "classifier."),
         **OF_IMAGES,
     ),
@@ -222,6 +237,18 @@ FAMILIES: Mapping[str, Family] = {
         base_prefix="efficientnet.",
         unused=("classifier.",),
         **CONVOLVING,
+    ),
+    "wav2vec2": Family("wav2vec 2.0, XLS-R", "encoder.layers.", base_prefix="wav2vec2.", **SPEECH),
+    "hubert": Family("HuBERT", "encoder.layers.", base_prefix="hubert.", **SPEECH),
+    "wavlm": Family("WavLM", "encoder.layers.", base_prefix="wavlm.", **SPEECH),
+    "audio-spectrogram-transformer": Family(
+        "AST",
+        "layers.",
+        neck=("layernorm.",),
+        base_prefix="audio_spectrogram_transformer.",
+        renamed=OLD_VIT,
+        unused=("classifier.",),
+        **OF_SOUNDS | {"pooling": "body", "poolings": ("body", "mean", "max", "attention")},
     ),
 }
 

@@ -13,11 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.errors import Problem, RecipeError, RegistryError
-from graftwork.models.serving.config import Input
+from graftwork.models.serving.config import Input, ServingConfig
 from graftwork.models.serving.model import ServingModel
 
 GRAPH = "model.onnx"
-OF_TEXTS, OF_PICTURES, OUTPUT = ("input_ids", "attention_mask"), ("pixel_values",), "probabilities"
+NAMES = {
+    "text": ("input_ids", "attention_mask"),
+    "image": ("pixel_values",),
+    "audio": ("input_values", "attention_mask"),
+}
+OUTPUT = "probabilities"
 # Of a probability. Kernels of another runtime round otherwise; what goes wrong in an export is off by far more.
 TOLERANCE = 1e-4
 EAGER = ("t5",)  # with torch's attention it can't be traced
@@ -69,19 +74,13 @@ def _trace(served: ServingModel, path: Path) -> None:
     body: Any = served.model.body
     if body.config.model_type in EAGER:
         body.set_attn_implementation("eager")
-    batch, pixels = torch.export.Dim("batch"), served.config.pixels
-    if pixels is None:
-        ids = torch.ones(SAMPLE, dtype=torch.int64)
-        given: tuple[Tensor, ...] = (ids, torch.ones_like(ids))
-        names: tuple[str, ...] = OF_TEXTS
-        axes = {0: batch, 1: torch.export.Dim("tokens")}
-    else:
-        given, names, axes = (torch.zeros(SAMPLE[0], 3, pixels.side, pixels.side),), OF_PICTURES, {0: batch}
+    given, lengths = _sample_of(served.config)
+    axes = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim("length", **lengths)} if len(given) > 1 else {})
     torch.onnx.export(
         Probabilities(served.model).eval(),
         given,
         path,
-        input_names=names,
+        input_names=NAMES[served.modality][: len(given)],
         output_names=[OUTPUT],
         dynamic_shapes=(axes,) * len(given),
         dynamo=True,
@@ -90,11 +89,26 @@ def _trace(served: ServingModel, path: Path) -> None:
     )
 
 
+def _sample_of(config: ServingConfig) -> tuple[tuple[Tensor, ...], dict[str, int]]:
+    """What the graph is traced with, and the least length where any is taken."""
+    rows, tokens = SAMPLE
+    if config.pixels is not None:
+        return (torch.zeros(rows, 3, config.pixels.side, config.pixels.side),), {}
+    sound = config.sound
+    if sound is None:
+        ids = torch.ones(SAMPLE, dtype=torch.int64)
+        return (ids, torch.ones_like(ids)), {}
+    if sound.kind == "spectrogram":
+        return (torch.zeros(rows, sound.frames, sound.bins),), {}
+    samples = torch.zeros(rows, tokens * sound.token_samples)
+    return (samples, torch.ones_like(samples, dtype=torch.int64)), {"min": 2 * sound.token_samples}
+
+
 def _run(session: Any, served: ServingModel, inputs: Sequence[Input]) -> np.ndarray:
     """(inputs, classes), in one batch."""
     rows = served.encoder.encode(inputs)
     tensors = served.encoder.pad(rows, max(map(len, rows)))
-    names = OF_PICTURES if served.reads_pixels else OF_TEXTS
-    given = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=False)}
+    known = [each.name for each in session.get_inputs()]
+    given = {name: tensor.numpy() for name, tensor in zip(known, tensors, strict=False)}
     (probabilities,) = session.run([OUTPUT], given)
     return np.asarray(probabilities)

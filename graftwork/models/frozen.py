@@ -10,7 +10,7 @@ import torch
 
 from graftwork.models.prefix_cache import PrefixCache, arithmetic_of
 from graftwork.models.serving.classifier import Classifier
-from graftwork.models.serving.config import Input, PixelConfig, ServingConfig
+from graftwork.models.serving.config import Input, PixelConfig, ServingConfig, SoundConfig
 from graftwork.models.serving.inference import autocast, infer, pick_device
 from graftwork.models.serving.model import Encoder, make_encoder
 from graftwork.models.text import load_body
@@ -51,13 +51,14 @@ def load_frozen(
     store: Store,
     cache_bytes: int,
     pixels: PixelConfig | None = None,
+    sound: SoundConfig | None = None,
 ) -> FrozenModel:
     """The checkpoint in a verified folder, its vectors kept in the store. Raises CheckpointError if it is not whole.
 
     Where pooling is by attention the mean is taken: that is what it is until it has learnt something.
     """
     known = "mean" if pooling == "attention" else pooling
-    config = ServingConfig(("-",), ("-",), known, max_tokens, pixels=pixels)
+    config = ServingConfig(("-",), ("-",), known, max_tokens, pixels=pixels, sound=sound)
     model = Classifier(load_body(folder), config).to(pick_device())
     cache = PrefixCache(store, cache_bytes, arithmetic_of(model, precision))
     return FrozenModel(model, make_encoder(folder, config), cache)

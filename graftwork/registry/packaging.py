@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SERVING_MODEL = Path(__file__).with_name("serving_model.py")
 REQUIRED = ("mlflow", "numpy", "pandas", "safetensors", "torch", "transformers")
+READERS = {"text": (), "image": ("pillow",), "audio": ("soundfile", "soxr")}
 EXAMPLE = "Write the text to classify here."
 
 
@@ -23,16 +24,16 @@ def save_model(stored: Path, bundle: ServingBundle, folder: Path, mlflow_run: st
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    reads_pixels = ServingConfig.read(stored / MODEL).pixels is not None
+    modality = ServingConfig.read(stored / MODEL).modality
     model = Model(run_id=mlflow_run, model_id=model_id, model_uuid=model_id)
     mlflow.pyfunc.save_model(
         path=str(folder),
         mlflow_model=model,
         python_model=str(SERVING_MODEL),
         artifacts={"bundle": str((stored / MODEL).resolve())},
-        signature=_signature(bundle, reads_pixels),
-        input_example=None if reads_pixels else _example(bundle.columns),
-        pip_requirements=requirements(reads_pixels),
+        signature=_signature(bundle, modality),
+        input_example=_example(bundle.columns) if modality == "text" else None,
+        pip_requirements=requirements(modality),
     )
     shutil.copyfile(stored / BUNDLE_RECORD, folder / BUNDLE_RECORD)
     # MLflow notes where it copied from; that is a path of this machine and nobody else's business.
@@ -42,17 +43,17 @@ def save_model(stored: Path, bundle: ServingBundle, folder: Path, mlflow_run: st
     model.save(str(folder / "MLmodel"))
 
 
-def requirements(reads_pixels: bool = False) -> list[str]:
+def requirements(modality: str = "text") -> list[str]:
     """What a registered model needs, pinned to what judged it; a build suffix such as +cpu is no part of a release."""
-    names = [*REQUIRED, "pillow"] if reads_pixels else REQUIRED
+    names = [*REQUIRED, *READERS[modality]]
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
-def _signature(bundle: ServingBundle, reads_pixels: bool) -> "ModelSignature":
+def _signature(bundle: ServingBundle, modality: str) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    inputs = Schema([ColSpec("binary" if reads_pixels else "string", column) for column in bundle.columns])
+    inputs = Schema([ColSpec("string" if modality == "text" else "binary", column) for column in bundle.columns])
     outputs = [ColSpec("string", "label"), *(ColSpec("double", f"p_{name}") for name in bundle.classes)]
     return ModelSignature(inputs, Schema(outputs))
 

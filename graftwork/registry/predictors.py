@@ -45,7 +45,7 @@ class AdoptedModel:
     columns: tuple[str, ...]
     classes: tuple[str, ...]
     limit_s: float
-    reads_pixels: bool = False
+    modality: str = "text"
 
     def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """(inputs, classes), by one process for all of them. Raises RegistryError if it fails or gives other things."""

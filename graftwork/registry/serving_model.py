@@ -38,7 +38,7 @@ class BundleModel(mlflow.pyfunc.PythonModel):
     ) -> pd.DataFrame:
         """One row per input row, in order: label, p_<class> for each class.
 
-        model_input: a DataFrame with the model's columns, or a list of texts, pairs of texts, or encoded pictures.
+        model_input: a DataFrame with the model's columns, or a list of texts, pairs of texts, or encoded files.
         """
         rows = rows_of(model_input, self.model.columns)
         probabilities = self.model.probabilities(rows).reshape(len(rows), len(self.model.classes))
@@ -48,7 +48,7 @@ class BundleModel(mlflow.pyfunc.PythonModel):
 
 
 def rows_of(model_input: Any, columns: tuple[str, ...]) -> list[Any]:
-    """The texts, pairs of texts or pictures that the model is asked about."""
+    """The texts, pairs of texts, pictures or sounds that the model is asked about."""
     if not isinstance(model_input, pd.DataFrame):
         return list(model_input)
     missing = [column for column in columns if column not in model_input]

@@ -153,7 +153,14 @@ def follow_stages(run: ResolvedRun, store: Store, replicas: Replicas) -> None:
 def serving_config(plan: TrainingPlan) -> ServingConfig:
     """The part of the plan that serving needs."""
     return ServingConfig(
-        plan.classes, plan.columns, plan.pooling, plan.max_tokens, plan.hidden_layers, plan.dropout, plan.pixels
+        classes=plan.classes,
+        columns=plan.columns,
+        pooling=plan.pooling,
+        max_tokens=plan.max_tokens,
+        hidden_layers=plan.hidden_layers,
+        dropout=plan.dropout,
+        pixels=plan.pixels,
+        sound=plan.sound,
     )
 
 
@@ -272,12 +279,16 @@ def _augmentations(stage: Stage, texts: list[Any], encoder: Any) -> tuple[Augmen
     """What the stage does to its training rows."""
     if not stage.augment:
         return ()
-    if not isinstance(encoder, TextEncoder):
+    if isinstance(encoder, TextEncoder):
+        words = word_numbers(encoder, texts)
+        return (WordDropout(stage.augment["word_dropout"], words, blank_token(encoder)),)
+    if hasattr(encoder, "pixels"):
         from graftwork.training.pictures import PictureChange  # here alone: it needs Pillow
 
         return (PictureChange(encoder.pixels.side, encoder.pixels.edge, **stage.augment),)
-    words = word_numbers(encoder, texts)
-    return (WordDropout(stage.augment["word_dropout"], words, blank_token(encoder)),)
+    from graftwork.training.sounds import SoundChange  # here alone: it needs soundfile
+
+    return (SoundChange(encoder, **stage.augment),)
 
 
 def _compared(data: StageData, temperature: float) -> StageData:

@@ -43,7 +43,7 @@ def set_modes(model: nn.Module, has_body_dropout: bool = True) -> None:
 def _dropouts_on_embeddings(model: nn.Module) -> list[nn.Module]:
     """Those that act on frozen embeddings and have no parameters that would tell: GPT-2's and T5's bodies have one."""
     body: Any = getattr(model, "body", None)
-    if body is None or model.reads_pixels or next(body.get_input_embeddings().parameters()).requires_grad:
+    if body is None or model.modality != "text" or next(body.get_input_embeddings().parameters()).requires_grad:
         return []
     return [module for module in body.children() if isinstance(module, nn.Dropout)]
 

@@ -29,10 +29,10 @@ from graftwork.models.catalog import (
     family_of,
     language_head_parameters,
 )
-from graftwork.models.pixels import read_pixels
-from graftwork.models.serving.config import PixelConfig, find_width
+from graftwork.models.media import read_media, tokens_of
+from graftwork.models.serving.config import PixelConfig, SoundConfig, find_width
 from graftwork.policy import Policy
-from graftwork.recipe import TFIDF, EvaluationSection, Recipe, StageSection
+from graftwork.recipe import NOUNS, TFIDF, EvaluationSection, Recipe, StageSection
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
 from graftwork.training.precision import resolve_precision
@@ -54,6 +54,7 @@ from graftwork.training.start import FROM_CHECKPOINT, Start
 STAGE_VERSION = 3
 BUNDLE_VERSION = 3
 RUN_RECORD = "run.json"
+MEDIA = ("pixels", "sound")  # fields of a plan that plans without them were made without
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
 
@@ -63,7 +64,7 @@ class TrainingPlan:
     """Everything that decides the weights, by digest or by value.
 
     manifest, checkpoint: digests of the records. rows: rows of each side. groups: all depth groups, shallowest first.
-    start: which weights the first stage starts from. pixels: how pictures are read, None where texts are.
+    start: which weights the first stage starts from. pixels, sound: how pictures or recordings are read, else None.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -87,6 +88,7 @@ class TrainingPlan:
     bundle_key: str
     start: Start = FROM_CHECKPOINT
     pixels: PixelConfig | None = None
+    sound: SoundConfig | None = None
 
     @property
     def parameters(self) -> int:
@@ -155,10 +157,10 @@ def plan_training(
     facts = model_facts(recipe, manifest, lock)
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     family = family_of(lock.architecture)
-    pixels = None if recipe.input.image is None else read_pixels(checkpoint, recipe.input.side)
-    max_tokens = recipe.input.max_tokens if pixels is None else pixels.tokens
-    _check_length(max_tokens, family, config)
     _check_input(recipe, family)
+    media = read_media(checkpoint, recipe.input)
+    max_tokens = tokens_of(media, recipe.input)
+    _check_length(max_tokens, family, config)
     if len(recipe.input.columns) > 1 and not family.special_tokens:
         raise RecipeError(Problem(f"{family.known_as}: it has no token between the texts of a pair", "input.text"))
     head = head_parameters(find_width(config), recipe.head.layers, len(manifest.classes), facts["pooling"])
@@ -172,7 +174,7 @@ def plan_training(
         "batch_tokens": recipe.train.batch_tokens,
         "precision": resolve_precision(recipe.train.precision),
     }
-    shared |= {} if pixels is None else {"pixels": pixels}
+    shared |= media
     before = digest({"version": STAGE_VERSION} | shared | ({"start": start.warm.facts} if start.warm else {}))
     rows = {side: sum(by_class.values()) for side, by_class in manifest.sides.items()}
     vector = find_width(config) * (2 if shared["precision"] == "bfloat16" else 4)
@@ -313,12 +315,12 @@ def plan_run(
 
     Its id follows from what it resolved, so that the same again is the same run.
     """
-    if recipe.input.image is not None and TFIDF in policy.baselines:
-        hint = "a policy for pictures names others: see policies/images.yaml"
+    if recipe.input.modality != "text" and TFIDF in policy.baselines:
+        hint = "a policy for pictures or sounds names others: see policies/images.yaml"
         raise RecipeError(Problem(f"baseline {TFIDF} is for texts", str(recipe.policy), hint))
     plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start, cache_bytes)
     facts = {
-        "plan": {name: value for name, value in vars(plan).items() if name != "pixels" or value is not None},
+        "plan": {name: value for name, value in vars(plan).items() if name not in MEDIA or value is not None},
         "manifest": manifest.digest,
         "lock": lock,
         "evaluation": recipe.measured.model_dump(mode="json"),
@@ -365,9 +367,9 @@ def longest_input(family: Family, config: Mapping[str, Any]) -> int | None:
 
 def _check_input(recipe: Recipe, family: Family) -> None:
     """Raises RecipeError for a checkpoint that does not read what the recipe gives it."""
-    given = "text" if recipe.input.image is None else "image"
+    given = recipe.input.modality
     if family.modality != given:
-        problem = f"{family.known_as} reads {family.modality}s, not {given}s"
+        problem = f"{family.known_as} reads {NOUNS[family.modality]}, not {NOUNS[given]}"
         raise RecipeError(Problem(problem, "checkpoint.source", "`graftwork families` lists what there is"))
 
 

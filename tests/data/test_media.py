@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import write_image_project, write_stripes
 
 from graftwork.data.manifest import DatasetManifest, load_rows, open_manifest, validate_data
-from graftwork.data.media import ImageReader, find_picture_problem, open_packs, publish_pack
+from graftwork.data.media import MediaReader, find_media_problem, open_packs, publish_pack
 from graftwork.errors import DataError
 from graftwork.recipe import load_recipe
 from graftwork.settings import Settings
@@ -82,9 +82,9 @@ def test_a_table_names_pictures_and_says_more_of_them(
     [
         ("../secret.png", "the path leaves the folder of the source"),
         ("/etc/hostname", "the path leaves the folder of the source"),
-        ("no/missing.png", "the picture can't be read: No such file or directory"),
-        ("no", "the picture can't be read: Is a directory"),
-        ("pipe.png", "a device or a pipe is no picture"),
+        ("no/missing.png", "there is no such picture"),
+        ("no", "not taken: expected a file that is whole"),
+        ("pipe.png", "not taken: expected a file that is whole"),
         ("page.jpg", "HTML, expected an image: JPEG, PNG, WEBP, BMP, GIF or TIFF"),
         ("link.png", "the path leaves the folder of the source"),
     ],
@@ -145,31 +145,33 @@ def test_copies_that_were_saved_anew_are_on_one_side(
 
 def test_a_picture_that_changes_meanwhile_is_refused(folder: Path, workspace: Workspace) -> None:
     """What was checked is what is kept."""
-    from graftwork.data.sources import PICTURES, list_files
+    from graftwork.data.sources import list_files
 
-    (file, *_) = list_files("made", Path("pictures"), folder, pictures=PICTURES)
-    reader = ImageReader()
+    (file, *others) = list_files("made", Path("pictures"), folder, modality="image")
+    reader = MediaReader("image", [file, *others])
     reference = reader.take(file, file.name, "file")
     assert isinstance(reference, str)
     key = publish_pack(workspace.store, reader.found)
     packs = open_packs(workspace.store, [key])
     assert [bytes(packs[name]) for name in [reference]] == [file.path.read_bytes()]
     file.path.write_bytes(b"other")
-    with pytest.raises(DataError, match="the picture changed while it was read"):
+    with pytest.raises(DataError, match="the file changed while it was read"):
         publish_pack(workspace.store, reader.found)
+    with pytest.raises(DataError, match="the file changed while it was read"):
+        reader.take(file, file.name, "file")
 
 
 def test_a_pack_that_is_gone_is_told(workspace: Workspace, validate: Callable[..., DatasetManifest]) -> None:
     manifest = validate()
     workspace.store.remove(manifest.media[0])
-    with pytest.raises(DataError, match="pictures of this data are not in the store"):
+    with pytest.raises(DataError, match="files of this data are not in the store"):
         load_rows(workspace.store, manifest)
 
 
 def test_a_single_file_is_no_folder_of_pictures(validate: Callable[..., DatasetManifest]) -> None:
     with pytest.raises(DataError, match="pictures lie in a folder; this is a file"):
         validate("data.sources.0.path=made.csv")
-    with pytest.raises(DataError, match="no column rating: a picture by itself has file and folder"):
+    with pytest.raises(DataError, match="no column rating: a file by itself has file and folder"):
         validate("data.label.from=rating")
 
 
@@ -177,6 +179,6 @@ def test_predictions_read_with_the_same_care(folder: Path) -> None:
     """A pipe is not waited on, and what is no picture is told."""
     os.mkfifo(folder / "pipe.png")
     table = folder / "made.csv"
-    assert find_picture_problem(table, "pipe.png") == "the picture pipe.png: a device or a pipe is no picture"
-    assert find_picture_problem(table, "made.csv") is not None
-    assert find_picture_problem(table, "pictures/no/000.png") is None
+    assert find_media_problem("image", table, "pipe.png") == "the picture pipe.png: a device or a pipe, not a file"
+    assert find_media_problem("image", table, "made.csv") is not None
+    assert find_media_problem("image", table, "pictures/no/000.png") is None

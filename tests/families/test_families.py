@@ -103,7 +103,9 @@ def test_it_is_judged_registered_served_and_exported(trained: Trained, monkeypat
         candidate(workspace, bundle),
         references(workspace, bundle),
         run.manifest,
-        encoder=FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision, run.plan.pixels),
+        encoder=FrozenEncoder(
+            run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision, run.plan.pixels, run.plan.sound
+        ),
         baselines=("majority", "frozen-head"),
         samples=50,
     )

@@ -10,14 +10,14 @@ from safetensors import safe_open
 
 from graftwork.errors import CheckpointError
 from graftwork.models.catalog import FAMILIES, depth_groups, family_of, list_families
-from graftwork.models.serving.config import PixelConfig, ServingConfig, find_width
+from graftwork.models.serving.config import PixelConfig, ServingConfig, SoundConfig, find_width
 from graftwork.models.text import load_pretrained
 from graftwork.training.plan import head_parameters
 
-PIXELS = {
-    name: PixelConfig(32, None, (0.5,) * 3, (0.5,) * 3)
-    for name, family in FAMILIES.items()
-    if family.modality == "image"
+MEDIA = {
+    "text": {},
+    "image": {"pixels": PixelConfig(32, None, (0.5,) * 3, (0.5,) * 3)},
+    "audio": {"sound": SoundConfig(rate=4000, max_samples=2000)},
 }
 CONFIG = ServingConfig(classes=("no", "yes"), columns=("text",), pooling="mean", max_tokens=16)
 
@@ -42,7 +42,7 @@ def test_every_parameter_is_in_exactly_one_depth_group(
     folder = make_checkpoint(architecture)
     width = find_width(json.loads((folder / "config.json").read_text()))
     groups = depth_groups(family_of(architecture), shapes(folder), head_parameters(width, (), 2, pooling))
-    model = load_pretrained(folder, replace(CONFIG, pooling=pooling, pixels=PIXELS.get(architecture)), seed=0)
+    model = load_pretrained(folder, replace(CONFIG, pooling=pooling, **MEDIA[family_of(architecture).modality]), seed=0)
     for name, _ in model.named_parameters():
         assert sum(name.startswith(group.prefixes) for group in groups) == 1, name
     assert sum(group.parameters for group in groups) == sum(p.numel() for p in model.parameters())

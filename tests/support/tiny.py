@@ -24,7 +24,10 @@ WORDS = (
 ).split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SIDE = 32  # of pictures
+RATE = 4000  # of sounds, in Hz
 TINY = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
+SPEECH = TINY | {"conv_dim": [16, 16], "conv_stride": [10, 8], "conv_kernel": [20, 8], "num_conv_pos_embeddings": 8}
+SPEECH |= {"num_conv_pos_embedding_groups": 2, "num_feat_extract_layers": 2}
 CONFIGS = {
     "bert": TINY,
     "roberta": TINY | {"max_position_embeddings": 130, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3},
@@ -54,6 +57,11 @@ CONFIGS = {
         "depthwise_padding": [],
         "hidden_dim": 128,
     },
+    "wav2vec2": SPEECH,
+    "hubert": SPEECH | {"conv_pos_batch_norm": False},
+    "wavlm": SPEECH | {"feat_extract_norm": "layer", "num_buckets": 16},
+    "audio-spectrogram-transformer": TINY
+    | {"max_length": 32, "num_mel_bins": 16, "patch_size": 8, "frequency_stride": 8, "time_stride": 8},
 }
 TEXT_FAMILIES = sorted(name for name, family in FAMILIES.items() if family.modality == "text")
 
@@ -122,23 +130,43 @@ input: {{image: file}}
 )
 
 
+AUDIO_RECIPE = (
+    IMAGE_RECIPE.replace("image", "audio").replace("pictures", "sounds").replace("file}}", "file, seconds: 0.5}}")
+)
+
+
 def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "apache-2.0", seed: int = 0) -> None:
     """A checkpoint of an architecture: config, tokenizer, safetensors, and the licence in its model card."""
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
     folder.mkdir(parents=True, exist_ok=True)
-    if FAMILIES[architecture].modality == "image":
-        shown = {"size": {"height": SIDE, "width": SIDE}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-        (folder / "preprocessor_config.json").write_text(json.dumps(shown))
-        sizes = {}
-    else:
+    sizes = {}
+    if FAMILIES[architecture].modality == "text":
         sizes = {"vocab_size": write_tokenizer(folder, is_marked=architecture not in UNMARKED)}
+    else:
+        (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessor(architecture)))
     torch.manual_seed(seed)
     config = AutoConfig.for_model(architecture, **sizes, **CONFIGS[architecture])
     kind = AutoModelForTextEncoding if architecture == "t5" else AutoModel
     kind.from_config(config).save_pretrained(folder)
     (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\nA tiny model for tests.\n")
+
+
+def _preprocessor(architecture: str) -> dict[str, Any]:
+    """How the tiny checkpoint of an architecture wants its pictures or sounds."""
+    if FAMILIES[architecture].modality == "image":
+        return {"size": {"height": SIDE, "width": SIDE}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    if architecture == "audio-spectrogram-transformer":
+        config = CONFIGS[architecture]
+        sizes = {name: config[name] for name in ("num_mel_bins", "max_length")}
+        return sizes | {
+            "sampling_rate": RATE,
+            "feature_extractor_type": "ASTFeatureExtractor",
+            "mean": -4.0,
+            "std": 4.0,
+        }
+    return {"sampling_rate": RATE, "feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True}
 
 
 def write_served(checkpoint: Path, folder: Path, config: ServingConfig) -> None:
@@ -177,13 +205,6 @@ def write_stripes(folder: Path, count: int, first: int = 0) -> None:
             picture.save(folder / label / f"{number:03}.png")
 
 
-def write_family_project(folder: Path, architecture: str) -> None:
-    """A tiny checkpoint of the family below the folder, and a project of what it reads: reviews or pictures."""
-    write_checkpoint(folder / "checkpoint", architecture)
-    write = write_image_project if FAMILIES[architecture].modality == "image" else write_project
-    write(folder, folder / "checkpoint")
-
-
 def write_project(folder: Path, checkpoint: Path) -> None:
     """A recipe for the checkpoint, its policy, and 168 reviews whose words decide their label."""
     words = "good great bright clever warm long short old new dark cold dull weak bad".split()
@@ -194,6 +215,40 @@ def write_project(folder: Path, checkpoint: Path) -> None:
     (folder / "made.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
     (folder / "policy.yaml").write_text("minimum_rows: 10\n")
     (folder / "recipe.yaml").write_text(RECIPE.format(checkpoint=checkpoint))
+
+
+def write_audio_project(folder: Path, checkpoint: Path) -> None:
+    """A recipe for the checkpoint, its policy, and 160 tones, of which those that fall are `no`, and others `yes`."""
+    write_tones(folder / "sounds", 80)
+    names = sorted(path.relative_to(folder).as_posix() for path in (folder / "sounds").rglob("*.wav"))
+    (folder / "made.csv").write_text("file,label\n" + "".join(f"{name},{Path(name).parent.name}\n" for name in names))
+    (folder / "policy.yaml").write_text("minimum_rows: 10\nbaselines: [majority, frozen-head]\n")
+    (folder / "recipe.yaml").write_text(AUDIO_RECIPE.format(checkpoint=checkpoint))
+
+
+def write_tones(folder: Path, count: int, first: int = 0) -> None:
+    """So many WAV files of 0.3 to 0.5 s in each of the folders `no` (falling tones) and `yes` (rising ones)."""
+    import numpy as np
+    import soundfile
+
+    for label in ("no", "yes"):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in range(first, first + count):
+            chance = np.random.default_rng([number, label == "yes"])
+            size = int(RATE * chance.uniform(0.3, 0.5))
+            low, high = chance.uniform(200, 400), chance.uniform(900, 1400)
+            pitch = np.linspace(low, high, size)[:: 1 if label == "yes" else -1]
+            tone = 0.4 * np.sin(2 * np.pi * np.cumsum(pitch) / RATE) + chance.normal(0, 0.02, size)
+            soundfile.write(folder / label / f"{number:03}.wav", tone.astype(np.float32), RATE, subtype="PCM_16")
+
+
+PROJECTS = {"text": write_project, "image": write_image_project, "audio": write_audio_project}
+
+
+def write_family_project(folder: Path, architecture: str) -> None:
+    """A tiny checkpoint of the family below the folder, and a project of what it reads: reviews, pictures or tones."""
+    write_checkpoint(folder / "checkpoint", architecture)
+    PROJECTS[FAMILIES[architecture].modality](folder, folder / "checkpoint")
 
 
 def land_reviews(folder: Path, count: int) -> None:
@@ -225,7 +280,7 @@ def resolve_run(
     if before is not None:
         replay, seed = recipe.start.replay, recipe.train.seed
         start = Start(warm_start(workspace.store, before, 1, manifest, replay=replay, seed=seed))
-    policy = Policy() if recipe.input.image is None else Policy(baselines=("majority", "frozen-head"))
+    policy = Policy() if recipe.input.modality == "text" else Policy(baselines=("majority", "frozen-head"))
     return plan_run(recipe, manifest, lock, policy, workspace.store, start, workspace.settings.cache_bytes)
 
 

@@ -23,21 +23,45 @@ class Classifier(nn.Module):
         self.body = body
         self.pool = Pooling(config.pooling, hidden_size(body))
         self.head = make_head(hidden_size(body), config)
-        self.reads_pixels = config.pixels is not None
+        self.modality = config.modality
 
     def features(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        """(batch, tokens) ids and mask, or (batch, 3, side, side) pixels -> (batch, hidden) pooled states."""
-        if not self.reads_pixels:
-            return self.pool(self.body(input_ids=inputs, attention_mask=mask).last_hidden_state, mask)
-        given = self.body(pixel_values=inputs)
+        """What the modality's rows are padded to, and their mask -> (batch, hidden) pooled states.
+
+        (batch, tokens) ids; (batch, 3, side, side) pixels; (batch, samples) of sound, or (batch, frames, bins).
+        """
+        given = self.body(**_inputs_of(self.modality, self.body, inputs, mask))
         if self.pool.kind == "body":
             return given.pooler_output.flatten(1)
         states = given.last_hidden_state
+        if self.modality == "text":
+            return self.pool(states, mask)
+        if self.modality == "audio" and inputs.ndim == 2:
+            return self.pool(states, frame_mask(self.body, mask, states.shape[1]))
         return self.pool(states, torch.ones(states.shape[:2], dtype=torch.long, device=states.device))
 
     def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
         """What `features` reads -> (batch, classes) logits."""
         return self.head(self.features(inputs, mask))
+
+
+def _inputs_of(modality: str, body: nn.Module, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """What the body is called with. Some were pretrained on recordings that were padded without a mask."""
+    if modality == "text":
+        return {"input_ids": inputs, "attention_mask": mask}
+    if modality == "image":
+        return {"pixel_values": inputs}
+    config: Any = body.config
+    is_masked = inputs.ndim == 2 and getattr(config, "feat_extract_norm", "layer") == "layer"
+    return {"input_values": inputs} | ({"attention_mask": mask} if is_masked else {})
+
+
+def frame_mask(body: Any, mask: Tensor, frames: int) -> Tensor:
+    """(batch, samples) -> (batch, frames): which states of a body that reads samples are of the recording."""
+    if hasattr(body, "frame_mask"):
+        return body.frame_mask(mask)
+    lengths = body._get_feat_extract_output_lengths(mask.sum(1)).clamp(min=1)
+    return (torch.arange(frames, device=mask.device) < lengths[:, None]).long()
 
 
 class Pooling(nn.Module):
@@ -103,6 +127,8 @@ def make_body(folder: Path, has_weights: bool = False) -> tuple[nn.Module, dict[
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     config.use_cache = False  # of what decoders would keep for the next token
+    if hasattr(config, "layerdrop"):  # chance that comes from elsewhere, so that no step could be repeated
+        config.apply_spec_augment, config.layerdrop = False, 0.0
     extra = {"add_pooling_layer": False} if config.model_type in POOLED else {}
     kind = AutoModelForTextEncoding if config.model_type in WITH_DECODER else AutoModel
     if not has_weights:

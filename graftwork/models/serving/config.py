@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, SupportsBytes
 
 Text = str | tuple[str, str]
-Input = Text | SupportsBytes  # the latter gives an encoded picture
+Input = Text | SupportsBytes  # the latter gives an encoded picture or sound
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "serving.json"
-TOKEN_SIDE = 16
+TOKEN_SIDE, TOKEN_MS = 16, 20  # pixels and milliseconds that count as a token
 # What config.json calls the width of the last state, architecture by architecture.
 WIDTHS = ("hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
 
@@ -37,8 +37,39 @@ class PixelConfig:
 
 
 @dataclass(frozen=True)
+class SoundConfig:
+    """How a recording becomes numbers: `rate` samples a second of one channel, of `max_samples` in its middle at most.
+
+    kind: `waveform`, the samples themselves, or `spectrogram`, (frames, bins) of the logarithms of mel energies. mean,
+    std: of spectrograms. is_normalized: the samples of each recording are brought to mean 0 and variance 1.
+    """
+
+    rate: int
+    max_samples: int
+    kind: str = "waveform"
+    is_normalized: bool = False
+    bins: int = 0
+    frames: int = 0
+    mean: float = 0.0
+    std: float = 1.0
+
+    @property
+    def token_samples(self) -> int:
+        """Samples that count as a token."""
+        return self.rate * TOKEN_MS // 1000
+
+    @property
+    def tokens(self) -> int:
+        """What the longest recording counts in a batch."""
+        return -(-self.max_samples // self.token_samples)
+
+
+MediaConfig = PixelConfig | SoundConfig
+
+
+@dataclass(frozen=True)
 class ServingConfig:
-    """What turns inputs into class probabilities, beside the weights. pixels: None where texts are read."""
+    """What turns inputs into class probabilities, beside the weights. pixels, sound: None where the other is read."""
 
     classes: tuple[str, ...]
     columns: tuple[str, ...]
@@ -47,6 +78,12 @@ class ServingConfig:
     hidden_layers: tuple[int, ...] = ()
     dropout: float = 0.0
     pixels: PixelConfig | None = None
+    sound: SoundConfig | None = None
+
+    @property
+    def modality(self) -> str:
+        """What it reads: text, image or audio."""
+        return "image" if self.pixels is not None else "text" if self.sound is None else "audio"
 
     def write(self, folder: Path) -> None:
         facts = {name: value for name, value in asdict(self).items() if value is not None}
@@ -59,9 +96,12 @@ class ServingConfig:
         fields: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if fields.pop("format", None) != FORMAT:
             raise ValueError(f"{folder / CONFIG}: expected serving format {FORMAT}")
-        pixels = fields.pop("pixels", None)
-        values = _with_tuples(fields) | {"pixels": pixels and PixelConfig(**_with_tuples(pixels))}
-        return cls(**values)
+        pixels, sound = fields.pop("pixels", None), fields.pop("sound", None)
+        return cls(
+            **_with_tuples(fields),
+            pixels=pixels and PixelConfig(**_with_tuples(pixels)),
+            sound=sound and SoundConfig(**sound),
+        )
 
 
 def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -32,11 +32,15 @@ class Encoder(Protocol):
 
 
 def make_encoder(folder: Path, config: ServingConfig) -> Encoder:
-    """What makes rows of what the model reads: texts, by the folder's tokenizer, or pictures."""
+    """What makes rows of what the model reads: texts, by the folder's tokenizer, pictures, or sounds."""
     if config.pixels is not None:
         from .images import ImageEncoder  # here alone: it needs Pillow
 
         return ImageEncoder(config.pixels)
+    if config.sound is not None:
+        from .sounds import SoundEncoder  # here alone: it needs soundfile and soxr
+
+        return SoundEncoder(config.sound)
     return TextEncoder(folder, config.max_tokens)
 
 
@@ -56,13 +60,13 @@ class ServingModel:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The input columns: one of texts or pictures, or two of pairs of texts."""
+        """The input columns: one of texts, pictures or sounds, or two of pairs of texts."""
         return self.config.columns
 
     @property
-    def reads_pixels(self) -> bool:
-        """True if its inputs are pictures."""
-        return self.config.pixels is not None
+    def modality(self) -> str:
+        """What its inputs are: text, image or audio, the latter two as encoded files."""
+        return self.config.modality
 
     def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """(inputs, classes) float64 probabilities; on_progress is told how many rows are done."""
