@@ -101,10 +101,13 @@ class SignedWord:
 @app.command(group=MAKE)
 def init(
     *,
-    data: Annotated[Path, Parameter(help="A CSV, TSV, JSONL or Parquet file with a header.")],
-    text: Annotated[str, Parameter(help="The column with the text.")],
-    label: Annotated[str, Parameter(help="The column with the label.")],
+    data: Annotated[
+        Path,
+        Parameter(help="A CSV, TSV, JSONL or Parquet file with a header, or a folder of pictures or sounds by class."),
+    ],
     checkpoint: Annotated[str, Parameter(help="pkg://…, file://… or hf://owner/name@COMMIT.")],
+    text: Annotated[str | None, Parameter(help="The column with the text; by default that of most words.")] = None,
+    label: Annotated[str | None, Parameter(help="The column with the label; by default the one that looks so.")] = None,
     threshold: Annotated[float | None, Parameter(help="For a numeric label: the second class is above it.")] = None,
     text_pair: Annotated[str | None, Parameter(help="A second column, for pairs of texts.")] = None,
     name: Annotated[str | None, Parameter(help="The registered model's name; by default the file's.")] = None,
@@ -113,7 +116,7 @@ def init(
     ),
     json: Json = False,
 ) -> None:
-    """Look at a data file and write a commented recipe for it, with a policy beside it."""
+    """Look at a data file or a folder and write a commented recipe for it, with a policy beside it."""
     from graftwork import api
 
     written = api.init(data, text, label, checkpoint, output, threshold=threshold, name=name, text_pair=text_pair)

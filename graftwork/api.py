@@ -56,8 +56,8 @@ class PlannedRun:
 
 def init(
     data: Path,
-    text: str,
-    label: str,
+    text: str | None,
+    label: str | None,
     checkpoint: str,
     output: Path,
     *,
@@ -65,7 +65,7 @@ def init(
     name: str | None = None,
     text_pair: str | None = None,
 ) -> tuple[Path, ...]:
-    """Look at a data file and write a commented recipe, and a policy beside it where there is none."""
+    """Look at a data file or a folder and write a commented recipe, and a policy beside it where there is none."""
     from graftwork.starter import write_recipe
 
     return write_recipe(data, text, label, checkpoint, output, threshold=threshold, name=name, text_pair=text_pair)

@@ -1,4 +1,4 @@
-"""A first recipe for a data file: what `graftwork init` writes after a look at the rows.
+"""A first recipe for a data file or a folder: what `graftwork init` writes after a look at the rows.
 
 It decides what the data can tell and says why in comments. What only a person can know, such as which rows hang
 together, is left as a comment to uncomment. The texts are in templates/.
@@ -17,16 +17,24 @@ from typing import Any
 
 from graftwork.checkpoints.licences import licence_of
 from graftwork.checkpoints.references import Reference, local_folder, package_metadata, parse_reference
-from graftwork.data.survey import Survey, survey_file
-from graftwork.errors import Problem, RecipeError, shorten
+from graftwork.checkpoints.safety import read_object, read_tensor_shapes
+from graftwork.data.folders import survey_folder
+from graftwork.data.sources import FOLDER
+from graftwork.data.survey import Survey, guess_columns, survey_file
+from graftwork.errors import CheckpointError, Problem, RecipeError, shorten
+from graftwork.models.catalog import block_layers, family_of
+from graftwork.models.pixels import SIDE, read_pixels
+from graftwork.models.serving.config import TOKEN_MS, TOKEN_SIDE
 from graftwork.presets import PRESETS
-from graftwork.recipe import find_root
+from graftwork.recipe import NOUNS, TFIDF, find_root
 
 POLICY = "policy.yaml"
 LICENCES = ("apache-2.0", "mit")
 # Below this part of an even share a class is rare: 20 % where there are two.
 RARE = 0.4
 FEW_ROWS = 2000
+LARGE = 300_000_000  # parameters, from which adapters are proposed instead of training all
+BASELINES = ("majority", TFIDF, "frozen-head")
 FEW_ROWS_EPOCHS = 3
 MAX_TOKENS = (32, 64, 128, 256)
 # Small steps did better than large ones in fine-tuning on short texts; a step of fewer tokens is mostly overhead.
@@ -43,8 +51,8 @@ log = logging.getLogger(__name__)
 
 def write_recipe(
     data: Path,
-    text: str,
-    label: str,
+    text: str | None,
+    label: str | None,
     checkpoint: str,
     output: Path,
     *,
@@ -54,18 +62,24 @@ def write_recipe(
 ) -> tuple[Path, ...]:
     """Write a commented recipe that runs as it is, and a policy beside it where there is none; the files written.
 
-    threshold: splits a numeric label. text_pair: the second column of pairs of texts. Raises RecipeError, DataError,
-    and CheckpointError for a reference to nothing; a reference to the hub is not looked up.
+    data: a table of texts, or a folder of pictures or sounds in folders by class. text, label: columns of the table;
+    None for those that look like it. threshold: splits a numeric label. text_pair: the second column of pairs of texts.
+    Raises RecipeError, DataError, and CheckpointError for a reference to nothing, or to what reads other things; a
+    reference to the hub is not looked up.
     """
     if os.path.lexists(output):
         raise RecipeError(Problem("it is there already and is not overwritten", str(output), "choose another with -o"))
+    model_name = _model_name(name, data)
+    if data.is_dir():
+        if text or label or text_pair or threshold is not None:
+            hint = "leave out --text, --label, --text-pair and --threshold"
+            raise RecipeError(Problem("a folder tells the labels by the folders in it", str(data), hint))
+        facts = _folder_facts(data)
+    else:
+        facts = _table_facts(data, text, label, text_pair, threshold)
     reference, root, policy = parse_reference(checkpoint), find_root(output), output.with_name(POLICY)
-    texts = (text,) if text_pair is None else (text, text_pair)
-    survey, left_out = _without_rare(survey_file(data, texts, label, threshold))
-    for each, rows in left_out.items():
-        log.warning("class %r has only %d rows and is left out: add it to label.classes if you want it", each, rows)
-    facts = {
-        "name": _model_name(name, data),
+    facts |= {
+        "name": model_name,
         "source": _slug(data.stem),
         "path": _place(data, root),
         "policy": _place(policy, root),
@@ -74,16 +88,52 @@ def write_recipe(
         "is_pinned": reference.is_pinned,
         "licence": _licence(reference, root),
         "licences": LICENCES,
+        "presets": list(PRESETS),
+        "baselines": [each for each in BASELINES if each != TFIDF or facts["modality"] == "text"],
+    }
+    facts |= _class_facts(facts["classes"])
+    facts |= _model_facts(reference, root, facts["modality"])
+    facts |= _size_facts(facts)
+    written = [] if policy.exists() else [_write(policy, _render("policy.yaml.j2", facts))]
+    return (_write(output, _render("recipe.yaml.j2", facts)), *written)
+
+
+def _table_facts(
+    data: Path, text: str | None, label: str | None, text_pair: str | None, threshold: float | None
+) -> dict[str, Any]:
+    """What a table of texts tells; the columns that look like text and label where they are not given."""
+    if text is None or label is None:
+        guessed = guess_columns(data)
+        text, label = text or guessed[0], label or guessed[1]
+    texts = (text,) if text_pair is None else (text, text_pair)
+    survey, left_out = _without_rare(survey_file(data, texts, label, threshold))
+    for each, rows in left_out.items():
+        log.warning("class %r has only %d rows and is left out: add it to label.classes if you want it", each, rows)
+    return {
+        "modality": "text",
         "text": text if text_pair is None else texts,
         "label": label,
         "threshold": threshold,
         "survey": survey,
         "left_out": {shorten(each): rows for each, rows in left_out.items()},
-        "presets": list(PRESETS),
+        "classes": survey.classes,
+        "rows": survey.rows,
     }
-    facts |= _class_facts(survey) | _size_facts(survey)
-    written = [] if policy.exists() else [_write(policy, _render("policy.yaml.j2", facts))]
-    return (_write(output, _render("recipe.yaml.j2", facts)), *written)
+
+
+def _folder_facts(folder: Path) -> dict[str, Any]:
+    """What a folder of pictures or sounds tells."""
+    survey = survey_folder(folder)
+    return {
+        "modality": survey.modality,
+        "label": FOLDER,
+        "threshold": None,
+        "survey": survey,
+        "left_out": {},
+        "classes": survey.classes,
+        "rows": survey.rows,
+        "seconds": survey.seconds and max(0.1, math.ceil(10 * survey.seconds) / 10),
+    }
 
 
 def _without_rare(survey: Survey) -> tuple[Survey, dict[str, int]]:
@@ -93,38 +143,77 @@ def _without_rare(survey: Survey) -> tuple[Survey, dict[str, int]]:
     return (replace(survey, classes=kept), rare) if len(kept) > 1 else (survey, {})
 
 
-def _class_facts(survey: Survey) -> dict[str, Any]:
-    total = sum(survey.classes.values())
-    rarest = min(survey.classes, key=lambda name: survey.classes[name])
-    share = survey.classes[rarest] / total
+def _class_facts(classes: Mapping[str, int]) -> dict[str, Any]:
+    total = sum(classes.values())
+    rarest = min(classes, key=lambda name: classes[name])
+    share = classes[rarest] / total
     return {
-        "balance": [f"{shorten(name)}: {rows:,} rows, {rows / total:.0%}" for name, rows in survey.classes.items()],
-        "is_balanced": share >= RARE / len(survey.classes),
+        "balance": [f"{shorten(name)}: {rows:,} rows, {rows / total:.0%}" for name, rows in classes.items()],
+        "is_balanced": share >= RARE / len(classes),
         "rarest": f"{shorten(rarest)} has {share:.1%} of the rows",
     }
 
 
-def _size_facts(survey: Survey) -> dict[str, Any]:
-    """What follows from the length of the texts and the number of rows.
+def _model_facts(reference: Reference, root: Path, modality: str) -> dict[str, Any]:
+    """What a checkpoint that is here says of itself: its family, how large it is, and how it sees pictures.
+
+    Raises CheckpointError if its family reads something else than the data is.
+    """
+    unknown = {"family": None, "parameters": 0, "is_large": False, "side": None}
+    folder = None if reference.scheme == "hf" else local_folder(reference, root)
+    if folder is None or not (folder / "config.json").is_file():
+        return unknown
+    family = family_of(str(read_object(folder / "config.json").get("model_type")))
+    if family.modality != modality:
+        problem = f"{family.known_as} reads {NOUNS[family.modality]}, and the data is {NOUNS[modality]}"
+        raise CheckpointError(Problem(problem, str(reference), "`graftwork families` lists what there is"))
+    shapes = {name: shape for name, (shape, _) in read_tensor_shapes(folder).items()}
+    parameters = sum(math.prod(shape) for shape in shapes.values())
+    return {
+        "family": family.known_as,
+        "parameters": parameters,
+        "is_large": parameters > LARGE and bool(block_layers(family, shapes)),
+        "side": read_pixels(folder).side if modality == "image" else None,
+    }
+
+
+def _size_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What follows from the length of the rows and their number.
 
     Stages never train the head alone: that would be the frozen-head baseline, which a first model has to beat.
     """
-    max_tokens = next((size for size in MAX_TOKENS if survey.long <= size), MAX_TOKENS[-1])
-    usual = min(survey.usual, max_tokens)
+    usual, max_tokens = _row_tokens(facts)
     least, most = BATCH_TOKENS
     batch_tokens = min(max(math.ceil(ROWS_PER_STEP * usual / 100) * 100, least), most)
-    has_few = survey.rows < FEW_ROWS
+    rows = facts["rows"]
+    has_few = rows < FEW_ROWS
+    preset = "lora" if facts["is_large"] else "gradual" if has_few else "full"
     return {
         "max_tokens": max_tokens,
         "batch_tokens": batch_tokens,
-        "rows_per_step": batch_tokens // usual,
+        "rows_per_step": max(1, batch_tokens // usual),
         "has_few_rows": has_few,
         "few_rows": FEW_ROWS,
-        "stages": [stage | {"epochs": FEW_ROWS_EPOCHS} for stage in PRESETS["gradual"]] if has_few else PRESETS["full"],
-        "minimum_rows": min(STANDARD_ROWS, max(LEAST_ROWS, survey.rows // 10)),
+        "large": LARGE,
+        "preset": preset,
+        "stages": [stage | ({"epochs": FEW_ROWS_EPOCHS} if has_few else {}) for stage in PRESETS[preset]],
+        "minimum_rows": min(STANDARD_ROWS, max(LEAST_ROWS, rows // 10)),
         "standard_rows": STANDARD_ROWS,
-        "holdout_rows": round(HOLDOUT * survey.rows),
+        "holdout_rows": round(HOLDOUT * rows),
     }
+
+
+def _row_tokens(facts: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens of a usual row, and the most that one may have."""
+    survey = facts["survey"]
+    if facts["modality"] == "text":
+        most = next((size for size in MAX_TOKENS if survey.long <= size), MAX_TOKENS[-1])
+        return min(survey.usual, most), most
+    if facts["modality"] == "image":
+        tokens = math.ceil((facts["side"] or SIDE) / TOKEN_SIDE) ** 2
+    else:
+        tokens = math.ceil(1000 * (facts["seconds"] or 1) / TOKEN_MS)
+    return tokens, tokens
 
 
 def _licence(reference: Reference, root: Path) -> str | None:

@@ -25,8 +25,8 @@ MEDIA: Mapping[str, frozenset[str]] = {
     "image": frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}),
     "audio": frozenset({".wav", ".flac", ".ogg", ".mp3"}),
 }
-# What is known of such a file that is a row by itself: its path below the source, and the folder that it lies in.
-FILE, FOLDER = "file", "folder"
+# What is known of such a file that is a row by itself: its path below the source, the folder that it lies in, its name.
+FILE, FOLDER, NAME = "file", "folder", "name"
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 UNFINISHED = (".tmp", ".part", ".crdownload")
 
@@ -136,10 +136,11 @@ def stamp_files(source: str, path: Path, root: Path) -> list[tuple[Any, ...]]:
 
 
 def _cells_of_media(file: LandedFile, columns: Sequence[str]) -> Cells:
-    known = {FILE: file.name, FOLDER: PurePosixPath(file.name).parent.name}
+    path = PurePosixPath(file.name)
+    known = {FILE: file.name, FOLDER: path.parent.name, NAME: path.name}
     missing = [column for column in columns if column not in known]
     if missing:
-        problem = f"no column {', '.join(missing)}: a file by itself has {FILE} and {FOLDER}"
+        problem = f"no column {', '.join(missing)}: a file by itself has {FILE}, {FOLDER} and {NAME}"
         hint = f"put a table beside the {NOUNS[file.kind]} that says more of each"
         raise DataError(Problem(problem, file.where, hint))
     return tuple(known[column] for column in columns)

@@ -20,6 +20,7 @@ THRESHOLD_CLASSES = ("low", "high")
 TOKENS_PER_WORD = 1.4
 SPECIAL_TOKENS = 2
 # Scripts that put no spaces between words have about one token a character.
+LABEL = re.compile(r"(.*[_-])?(label|class|category|target|sentiment|intent|topic|rating|stars|y)", re.IGNORECASE)
 UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 ID = re.compile(r"(.*[_-])?id", re.IGNORECASE)
@@ -86,6 +87,29 @@ def survey_file(path: Path, texts: Sequence[str], label: str, threshold: float |
         usual=sizes[(rows - 1) // 2],
         long=sizes[math.ceil(0.95 * rows) - 1],
     )
+
+
+def guess_columns(path: Path) -> tuple[str, str]:
+    """The columns that look like the text, of most words, and the label, of a few values over and over.
+
+    Raises RecipeError if it is not plain which they are, DataError if the file can't be read.
+    """
+    file = open_table(path)
+    cells, _, _ = _read(file, file.columns)
+    words = {name: sum(len(WORD.findall(cell or "")) for cell in column) for name, column in cells.items()}
+    text = max(words, key=lambda name: words[name])
+    few = [name for name, column in cells.items() if name != text and _is_of_few_values(column)]
+    named = [name for name in few if LABEL.fullmatch(name)] or few
+    if len(named) != 1:
+        which = f"it could be {' or '.join(map(repr, named))}" if named else "no column has a few values over and over"
+        hint = f"say --label COLUMN: there are {shorten(', '.join(file.columns))}"
+        raise RecipeError(Problem(f"which column is the label can't be told: {which}", str(path), hint))
+    return text, named[0]
+
+
+def _is_of_few_values(cells: Sequence[str | None]) -> bool:
+    values = {cell for cell in cells if cell and cell.strip()}
+    return 1 < len(values) <= min(MOST_CLASSES, len(cells) // 2)
 
 
 def count_classes(cells: Sequence[str | None], column: str, threshold: float | None = None) -> dict[str, int]:

@@ -29,9 +29,9 @@ class Family:
     known_as: families of checkpoints that are made so. modality: text, image or audio, which it reads. poolings: that a
     recipe may name. is_cut: it can go on from the activations of a block, which are kept; else only pooled ones are.
     neck: what comes after the last block. attention: prefix of its layers inside a block. table: the end of the name of
-    the tensor that has a row for each token. special_tokens: kinds that its tokenizer must have. pooling: how its tokens
-    become one state where neither the recipe nor the checkpoint says. above: what modules below a cut do in the part
-    above it. positions: what config.json calls the most that it can read; "" for any number. has_offset: its first
+    the tensor that has a row for each token. special_tokens: kinds that its tokenizer must have. pooling: how its
+    tokens become one state where neither the recipe nor the checkpoint says. above: what modules below a cut do in the
+    part above it. positions: what config.json calls the most that it can read; "" for any number. has_offset: its first
     token's position is the one after the padding token's id, not 0. has_mask: it was made to tell words that a mask
     token hides. is_transposed: its linear layers keep their weights as (inputs, outputs). renamed: names in the
     checkpoint, without the base model's prefix, or parts of names that end with a dot, that are others in the model.

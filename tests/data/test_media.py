@@ -171,7 +171,7 @@ def test_a_pack_that_is_gone_is_told(workspace: Workspace, validate: Callable[..
 def test_a_single_file_is_no_folder_of_pictures(validate: Callable[..., DatasetManifest]) -> None:
     with pytest.raises(DataError, match="pictures lie in a folder; this is a file"):
         validate("data.sources.0.path=made.csv")
-    with pytest.raises(DataError, match="no column rating: a file by itself has file and folder"):
+    with pytest.raises(DataError, match="no column rating: a file by itself has file, folder and name"):
         validate("data.label.from=rating")
 
 
