@@ -127,7 +127,7 @@ def plan(
     """
     from graftwork.checkpoints.retrieve import open_checkpoint, retrieve_checkpoint
     from graftwork.data.manifest import validate_data
-    from graftwork.models.catalog import FAMILIES
+    from graftwork.models.catalog import families_for
     from graftwork.registry.starts import fetch_start, find_start
     from graftwork.training.launch import probe_run
     from graftwork.training.plan import plan_run, plan_training
@@ -136,7 +136,7 @@ def plan(
     loaded = load_recipe(recipe, overrides, limit_rows)
     policy = load_policy(loaded.root / loaded.policy)  # the run will want it
     manifest = validate_data(loaded, workspace)
-    lock = retrieve_checkpoint(loaded, workspace, FAMILIES)
+    lock = retrieve_checkpoint(loaded, workspace, families_for(loaded.input.modality))
     start = find_start(workspace, loaded, manifest, lock)
     room = workspace.settings.cache_bytes
     planned = plan_training(loaded, manifest, lock, open_checkpoint(workspace.store, lock), start, room)
@@ -169,9 +169,10 @@ def choose(
 def lock(recipe: Path) -> tuple[Path, str]:
     """Pin the recipe's checkpoint; its lockfile and the pinned reference."""
     from graftwork.checkpoints.retrieve import lock_checkpoint
-    from graftwork.models.catalog import FAMILIES
+    from graftwork.models.catalog import families_for
 
-    locked = lock_checkpoint(load_recipe(recipe), Workspace.open(), FAMILIES)
+    loaded = load_recipe(recipe)
+    locked = lock_checkpoint(loaded, Workspace.open(), families_for(loaded.input.modality))
     return lock_path(recipe), locked.source
 
 

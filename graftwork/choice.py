@@ -4,7 +4,6 @@ Probes are fitted on the recipe's training rows and judged on its validation row
 each look at it counts. A probe ranks checkpoints as they come: fine-tuning may change the order of close ones.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -25,8 +24,8 @@ from graftwork.evaluation.predictions import (
     labels_of,
     probabilities_of,
 )
-from graftwork.models.catalog import FAMILIES, family_of
-from graftwork.models.media import read_media, tokens_of
+from graftwork.models.catalog import families_for, family_of
+from graftwork.models.media import read_media, read_model_config, tokens_of
 from graftwork.recipe import Recipe
 from graftwork.training.plan import longest_input, pooling_of
 from graftwork.training.precision import resolve_precision
@@ -128,8 +127,8 @@ def choose(recipe: Recipe, sources: Sequence[str], workspace: Workspace, on_prog
 
 def _retrieve(source: str, recipe: Recipe, workspace: Workspace) -> CheckpointLock:
     if source == recipe.checkpoint.source:
-        return retrieve_checkpoint(recipe, workspace, FAMILIES)
-    return retrieve_candidate(source, recipe, workspace, FAMILIES)
+        return retrieve_checkpoint(recipe, workspace, families_for(recipe.input.modality))
+    return retrieve_candidate(source, recipe, workspace, families_for(recipe.input.modality))
 
 
 def _measure(
@@ -145,9 +144,7 @@ def _measure(
     from graftwork.models.probe import LabelledVectors, best_probe, fit_probes
 
     folder = open_checkpoint(workspace.store, lock)
-    limit = longest_input(
-        family_of(lock.architecture), json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    )
+    limit = longest_input(family_of(lock.architecture), read_model_config(folder, recipe.input.modality))
     media = read_media(folder, recipe.input)
     max_tokens = tokens_of(media, recipe.input)
     frozen = load_frozen(

@@ -90,24 +90,23 @@ def extract_body(workspace: Workspace, model: str, licence: str, folder: Path) -
     import torch
     from safetensors.torch import load_file, save_file
 
-    from graftwork.models.catalog import family_of
+    from graftwork.models.catalog import families_for
     from graftwork.models.serving.config import WEIGHTS, ServingConfig
     from graftwork.models.text import load_body
     from graftwork.training.bundle import copy_tokenizer_and_config
 
     version, bundle = _open(workspace, model, folder)
-    weights = load_file(bundle / WEIGHTS)
+    served, weights = ServingConfig.read(bundle), load_file(bundle / WEIGHTS)
     body = {name.removeprefix("body."): tensor for name, tensor in weights.items() if name.startswith("body.")}
     try:
         with whole_folder(folder) as aside:
             copy_tokenizer_and_config(bundle, aside)
             architecture = json.loads((bundle / "config.json").read_text(encoding="utf-8"))["model_type"]
-            stored = {family_of(architecture).stored_name_of(name): tensor for name, tensor in body.items()}
+            family = families_for(served.modality)[architecture]
+            stored = {family.stored_name_of(name): tensor for name, tensor in body.items()}
             save_file(stored, aside / WEIGHTS, metadata={"format": "pt"})
-            _write_papers(
-                aside, ServingConfig.read(bundle).pooling, licence, f"{version.name}, version {version.version}"
-            )
-            found = load_body(aside).state_dict()
+            _write_papers(aside, served.pooling, licence, f"{version.name}, version {version.version}")
+            found = load_body(aside, served.modality).state_dict()
             changed = [name for name in found if name not in body or not torch.equal(found[name], body[name])]
             if changed:
                 problem = f"this architecture can't be read from a file of its body alone ({changed[0]})"

@@ -22,7 +22,7 @@ from graftwork.data.folders import survey_folder
 from graftwork.data.sources import FOLDER
 from graftwork.data.survey import Survey, guess_columns, survey_file
 from graftwork.errors import CheckpointError, Problem, RecipeError, shorten
-from graftwork.models.catalog import block_layers, family_of
+from graftwork.models.catalog import block_layers, families_for, family_of
 from graftwork.models.pixels import SIDE, read_pixels
 from graftwork.models.serving.config import TOKEN_MS, TOKEN_SIDE
 from graftwork.presets import PRESETS
@@ -163,7 +163,8 @@ def _model_facts(reference: Reference, root: Path, modality: str) -> dict[str, A
     folder = None if reference.scheme == "hf" else local_folder(reference, root)
     if folder is None or not (folder / "config.json").is_file():
         return unknown
-    family = family_of(str(read_object(folder / "config.json").get("model_type")))
+    architecture = str(read_object(folder / "config.json").get("model_type"))
+    family = families_for(modality).get(architecture) or family_of(architecture)
     if family.modality != modality:
         problem = f"{family.known_as} reads {NOUNS[family.modality]}, and the data is {NOUNS[modality]}"
         raise CheckpointError(Problem(problem, str(reference), "`graftwork families` lists what there is"))

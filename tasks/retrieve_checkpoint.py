@@ -4,7 +4,7 @@ from prefect import task
 
 from graftwork.checkpoints import retrieve
 from graftwork.checkpoints.lock import CheckpointLock
-from graftwork.models.catalog import FAMILIES
+from graftwork.models.catalog import families_for
 from graftwork.recipe import Recipe
 from graftwork.workspace import Workspace
 from tasks.narration import narrated
@@ -16,4 +16,4 @@ def retrieve_checkpoint(recipe: Recipe) -> CheckpointLock:
     """The pinned, verified checkpoint, in the store."""
     workspace = Workspace.open()
     with narrated("checkpoint", workspace.store):
-        return retrieve.retrieve_checkpoint(recipe, workspace, FAMILIES)
+        return retrieve.retrieve_checkpoint(recipe, workspace, families_for(recipe.input.modality))

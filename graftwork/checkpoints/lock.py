@@ -23,8 +23,9 @@ class CheckpointFile:
 class CheckpointLock:
     """A checkpoint, pinned.
 
-    revision: the hub's commit or the package's version. architecture: config.json's `model_type`. pooling: what the
-    sentence encoder was made with, if it says. dtypes: of its tensors, as safetensors names them. files: by path.
+    revision: the hub's commit or the package's version. architecture: config.json's `model_type`, or that of the tower
+    which is used of two. pooling: what the sentence encoder was made with, if it says. dtypes: of its tensors, as
+    safetensors names them. files: by path.
     """
 
     SCHEMA: ClassVar[int] = 1

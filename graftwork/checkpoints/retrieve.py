@@ -169,17 +169,18 @@ def _selected(folder: Path, reference: Reference) -> tuple[str, ...]:
 def _inspect(folder: Path, reference: Reference, architectures: Architectures) -> CheckpointLock:
     """The lock of gathered files, or every reason not to load them."""
     where = str(reference)
-    architecture = str(read_object(folder / "config.json").get("model_type"))
+    said = str(read_object(folder / "config.json").get("model_type"))
+    family = architectures.get(said)
     problems = [*check_configs(folder, where, architectures), *check_weights(folder, where)]
-    if architecture in architectures and architectures[architecture].table:
-        problems += check_tokenizer(folder, where, architectures[architecture])
+    if family is not None and family.table:
+        problems += check_tokenizer(folder, where, family)
     raise_if(problems, CheckpointError)
     version, stated = package_metadata(reference) if reference.scheme == "pkg" else (reference.revision, None)
     return CheckpointLock(
         source=str(reference),
         revision=version,
         licence=licence_of(folder) or (stated.lower() if stated else None),
-        architecture=architecture,
+        architecture=architectures[said].tower or said,
         pooling=_pooling(folder),
         dtypes=tuple(sorted({dtype for _, dtype in read_tensor_shapes(folder).values()})),
         files=list_files(folder, tuple(path.relative_to(folder).as_posix() for path in walk_files(folder))),

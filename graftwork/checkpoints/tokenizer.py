@@ -82,13 +82,15 @@ class Token(NamedTuple):
 class Architecture(Protocol):
     """table: the end of the name of the tensor with a row for each token, "" of a model that reads no tokens.
 
-    special_tokens: kinds that its tokenizer must have.
+    special_tokens: kinds that its tokenizer must have. tower: its name, where config.json is that of a model of two.
     """
 
     @property
     def table(self) -> str: ...
     @property
     def special_tokens(self) -> tuple[str, ...]: ...
+    @property
+    def tower(self) -> str: ...
 
 
 Architectures = Mapping[str, Architecture]  # by `model_type`
@@ -110,7 +112,8 @@ def check_tokenizer(folder: Path, where: str, architecture: Architecture) -> Ite
     if rows is None:
         yield Problem(f"there is no embedding: no tensor ends with {architecture.table}", where)
         return
-    declared = files.get("config.json", {}).get("vocab_size")
+    config = files.get("config.json", {})
+    declared = config.get("text_config", config).get("vocab_size")
     if declared != rows:
         yield Problem(f"vocab_size is {shorten(declared)}, the embedding has {rows} rows", f"{where}: config.json")
     try:

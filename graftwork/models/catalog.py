@@ -11,6 +11,7 @@ from math import prod
 from typing import Any, ClassVar
 
 from graftwork.errors import CheckpointError
+from graftwork.models.serving.config import TOWERS, find_width
 
 # What a module below a cut does in the part above it, where activations come in that it had its share in.
 HANDS_ON, ADDS_NOTHING, IS_GONE = "hands on", "adds nothing", "is gone"
@@ -36,7 +37,9 @@ class Family:
     token hides. is_transposed: its linear layers keep their weights as (inputs, outputs). renamed: names in the
     checkpoint, without the base model's prefix, or parts of names that end with a dot, that are others in the model.
     lender: inside a block, the module of the lowest one that lends its bias of positions to all others. stale: pattern
-    of names that old files hold and no model has. unused: prefixes of what a checkpoint may hold for other uses.
+    of names that old files hold and no model has. unused: prefixes of what a checkpoint may hold for other uses. tower:
+    what it is called, where config.json names a model of two. width: name of a tensor as high as the last state is
+    wide, where config.json does not say.
     """
 
     known_as: str
@@ -60,6 +63,8 @@ class Family:
     lender: str = ""
     stale: str = r"(?!)"
     unused: tuple[str, ...] = ("pooler.",)
+    tower: str = ""
+    width: str = ""
 
     def name_of(self, tensor: str) -> str:
         """What a checkpoint's tensor is called in the bare model."""
@@ -238,6 +243,45 @@ FAMILIES: Mapping[str, Family] = {
         unused=("classifier.",),
         **CONVOLVING,
     ),
+    # Each tower by itself, up to the space that both share.
+    "clip_vision_model": Family(
+        "CLIP (its pictures)",
+        "vision_model.encoder.layers.",
+        embeddings=("vision_model.embeddings.", "vision_model.pre_layrnorm."),
+        neck=("vision_model.post_layernorm.", "visual_projection."),
+        attention="self_attn.",
+        unused=("text_model.", "text_projection.", "logit_scale"),
+        tower="clip_vision_model",
+        width="visual_projection.weight",
+        **CONVOLVING,
+    ),
+    "clip_text_model": Family(
+        "CLIP (its texts)",
+        "text_model.encoder.layers.",
+        embeddings=("text_model.embeddings.",),
+        neck=("text_model.final_layer_norm.", "text_projection."),
+        attention="self_attn.",
+        table="text_model.embeddings.token_embedding.weight",
+        special_tokens=(),
+        has_mask=False,
+        is_cut=False,
+        pooling="body",
+        poolings=("body",),
+        unused=("vision_model.", "visual_projection.", "logit_scale"),
+        tower="clip_text_model",
+        width="text_projection.weight",
+    ),
+    "siglip_vision_model": Family(
+        "SigLIP (its pictures)",
+        "encoder.layers.",
+        neck=("post_layernorm.", "head."),
+        attention="self_attn.",
+        base_prefix="vision_model.",
+        unused=("text_model.", "logit_scale", "logit_bias"),
+        tower="siglip_vision_model",
+        width="post_layernorm.weight",
+        **CONVOLVING,
+    ),
     "wav2vec2": Family("wav2vec 2.0, XLS-R", "encoder.layers.", base_prefix="wav2vec2.", **SPEECH),
     "hubert": Family("HuBERT", "encoder.layers.", base_prefix="hubert.", **SPEECH),
     "wavlm": Family("WavLM", "encoder.layers.", base_prefix="wavlm.", **SPEECH),
@@ -294,6 +338,18 @@ def family_of(architecture: str) -> Family:
     if architecture not in FAMILIES:
         raise CheckpointError(f"architecture {architecture!r} is not supported: known are {', '.join(FAMILIES)}")
     return FAMILIES[architecture]
+
+
+def families_for(modality: str) -> Mapping[str, Family]:
+    """Every family by what config.json calls it: a model of two towers is the one that reads this."""
+    return {**FAMILIES, **{pair: FAMILIES[tower] for (pair, read), (_, tower) in TOWERS.items() if read == modality}}
+
+
+def width_of(family: Family, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """The width of the last state: as config.json says, or as the tensor that ends it is high."""
+    if not family.width:
+        return find_width(config)
+    return next(shape[0] for name, shape in shapes.items() if family.name_of(name) == family.width)
 
 
 def depth_groups(family: Family, shapes: Mapping[str, tuple[int, ...]], head_parameters: int) -> tuple[DepthGroup, ...]:

@@ -59,6 +59,6 @@ def load_frozen(
     """
     known = "mean" if pooling == "attention" else pooling
     config = ServingConfig(("-",), ("-",), known, max_tokens, pixels=pixels, sound=sound)
-    model = Classifier(load_body(folder), config).to(pick_device())
+    model = Classifier(load_body(folder, config.modality), config).to(pick_device())
     cache = PrefixCache(store, cache_bytes, arithmetic_of(model, precision))
     return FrozenModel(model, make_encoder(folder, config), cache)

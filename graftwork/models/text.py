@@ -24,13 +24,16 @@ def load_pretrained(folder: Path, config: ServingConfig, seed: int) -> Classifie
     Raises CheckpointError, naming each tensor, if the body is not loaded whole.
     """
     torch.manual_seed(seed)
-    body = load_body(folder)
+    body = load_body(folder, config.modality)
     return Classifier(body, config)
 
 
-def load_body(folder: Path) -> nn.Module:
-    """The bare encoder of a verified checkpoint folder, in float32; every tensor of it must be there and fit."""
-    body, report = make_body(folder, has_weights=True)
+def load_body(folder: Path, modality: str = "text") -> nn.Module:
+    """The bare encoder of a verified checkpoint folder, in float32; every tensor of it must be there and fit.
+
+    modality: what it is to read.
+    """
+    body, report = make_body(folder, modality, has_weights=True)
     config: Any = body.config
     raise_if(_loading_problems(family_of(config.model_type), report), CheckpointError)
     quicken_attention(body)

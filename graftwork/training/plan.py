@@ -3,7 +3,6 @@
 A plan is made from records and a checkpoint's header alone. Nothing is loaded, so it is shown before it is paid for.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,9 +27,10 @@ from graftwork.models.catalog import (
     depth_groups,
     family_of,
     language_head_parameters,
+    width_of,
 )
-from graftwork.models.media import read_media, tokens_of
-from graftwork.models.serving.config import PixelConfig, SoundConfig, find_width
+from graftwork.models.media import read_media, read_model_config, tokens_of
+from graftwork.models.serving.config import PixelConfig, SoundConfig
 from graftwork.policy import Policy
 from graftwork.recipe import NOUNS, TFIDF, EvaluationSection, Recipe, StageSection
 from graftwork.settings import CACHE_BYTES
@@ -138,7 +138,8 @@ def pooling_of(recipe: Recipe, lock: CheckpointLock) -> str:
     if recipe.input.pooling is not None and recipe.input.pooling not in family.poolings:
         problem = f"{family.known_as} can't be pooled by {recipe.input.pooling}"
         raise RecipeError(Problem(problem, "input.pooling", f"leave it out, or: {', '.join(family.poolings)}"))
-    return recipe.input.pooling or lock.pooling or family.pooling
+    stated = lock.pooling if lock.pooling in family.poolings else None
+    return recipe.input.pooling or stated or family.pooling
 
 
 def plan_training(
@@ -155,16 +156,17 @@ def plan_training(
     Raises RecipeError if a stage names depth groups that there are not, CheckpointError for an unknown architecture.
     """
     facts = model_facts(recipe, manifest, lock)
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     family = family_of(lock.architecture)
     _check_input(recipe, family)
     media = read_media(checkpoint, recipe.input)
     max_tokens = tokens_of(media, recipe.input)
+    config = read_model_config(checkpoint, recipe.input.modality)
     _check_length(max_tokens, family, config)
     if len(recipe.input.columns) > 1 and not family.special_tokens:
         raise RecipeError(Problem(f"{family.known_as}: it has no token between the texts of a pair", "input.text"))
-    head = head_parameters(find_width(config), recipe.head.layers, len(manifest.classes), facts["pooling"])
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
+    width = width_of(family, config, shapes)
+    head = head_parameters(width, recipe.head.layers, len(manifest.classes), facts["pooling"])
     groups = depth_groups(family, shapes, head)
     shared: dict[str, Any] = facts | {
         "manifest": manifest.digest,
@@ -177,7 +179,7 @@ def plan_training(
     shared |= media
     before = digest({"version": STAGE_VERSION} | shared | ({"start": start.warm.facts} if start.warm else {}))
     rows = {side: sum(by_class.values()) for side, by_class in manifest.sides.items()}
-    vector = find_width(config) * (2 if shared["precision"] == "bfloat16" else 4)
+    vector = width * (2 if shared["precision"] == "bfloat16" else 4)
     room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens, vector)
     table = next((shape for name, shape in shapes.items() if family.table and name.endswith(family.table)), (0, 0))
     resolve = partial(
@@ -188,7 +190,7 @@ def plan_training(
         shapes=shapes,
         before=before,
         room=room,
-        language_head=language_head_parameters(find_width(config), *table),
+        language_head=language_head_parameters(width, *table),
     )
     cold, warm = resolve(recipe.stages, "stages"), resolve(recipe.warm_stages, "start.stages")
     stages = warm if start.warm else cold

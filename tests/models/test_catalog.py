@@ -1,6 +1,5 @@
 """Depth groups, for every architecture of the catalog."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,9 @@ import pytest
 from safetensors import safe_open
 
 from graftwork.errors import CheckpointError
-from graftwork.models.catalog import FAMILIES, depth_groups, family_of, list_families
-from graftwork.models.serving.config import PixelConfig, ServingConfig, SoundConfig, find_width
+from graftwork.models.catalog import FAMILIES, depth_groups, family_of, list_families, width_of
+from graftwork.models.media import read_model_config
+from graftwork.models.serving.config import PixelConfig, ServingConfig, SoundConfig
 from graftwork.models.text import load_pretrained
 from graftwork.training.plan import head_parameters
 
@@ -40,7 +40,8 @@ def test_every_parameter_is_in_exactly_one_depth_group(
 ) -> None:
     """The groups made from the file's header partition the parameters of the model that is trained."""
     folder = make_checkpoint(architecture)
-    width = find_width(json.loads((folder / "config.json").read_text()))
+    family = family_of(architecture)
+    width = width_of(family, read_model_config(folder, family.modality), shapes(folder))
     groups = depth_groups(family_of(architecture), shapes(folder), head_parameters(width, (), 2, pooling))
     model = load_pretrained(folder, replace(CONFIG, pooling=pooling, **MEDIA[family_of(architecture).modality]), seed=0)
     for name, _ in model.named_parameters():

@@ -9,7 +9,7 @@ from typing import Any
 
 from graftwork.checkpoints.retrieve import retrieve_checkpoint
 from graftwork.data.manifest import validate_data
-from graftwork.models.catalog import FAMILIES
+from graftwork.models.catalog import FAMILIES, families_for
 from graftwork.models.serving.config import WEIGHTS, ServingConfig
 from graftwork.policy import Policy
 from graftwork.recipe import load_recipe
@@ -26,6 +26,10 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SIDE = 32  # of pictures
 RATE = 4000  # of sounds, in Hz
 TINY = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
+SEEN = TINY | {"image_size": SIDE, "patch_size": 8}
+READ = TINY | {"max_position_embeddings": 16, "bos_token_id": 2, "eos_token_id": 3}
+SHARED = {"projection_dim": 24}
+TOWERS = {"vision_config": SEEN | SHARED, "text_config": READ | SHARED} | SHARED
 SPEECH = TINY | {"conv_dim": [16, 16], "conv_stride": [10, 8], "conv_kernel": [20, 8], "num_conv_pos_embeddings": 8}
 SPEECH |= {"num_conv_pos_embedding_groups": 2, "num_feat_extract_layers": 2}
 CONFIGS = {
@@ -57,13 +61,17 @@ CONFIGS = {
         "depthwise_padding": [],
         "hidden_dim": 128,
     },
+    "clip_vision_model": TOWERS,
+    "clip_text_model": TOWERS,
+    "siglip_vision_model": {"vision_config": SEEN, "text_config": READ},
     "wav2vec2": SPEECH,
     "hubert": SPEECH | {"conv_pos_batch_norm": False},
     "wavlm": SPEECH | {"feat_extract_norm": "layer", "num_buckets": 16},
     "audio-spectrogram-transformer": TINY
     | {"max_length": 32, "num_mel_bins": 16, "patch_size": 8, "frequency_stride": 8, "time_stride": 8},
 }
-TEXT_FAMILIES = sorted(name for name, family in FAMILIES.items() if family.modality == "text")
+# Those that read texts token by token, and can be cut between any two blocks.
+TEXT_FAMILIES = sorted(name for name, family in FAMILIES.items() if family.modality == "text" and family.is_cut)
 
 
 # Families whose tokenizers put nothing around a text, nor between two.
@@ -147,10 +155,16 @@ def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "a
     else:
         (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessor(architecture)))
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(architecture, **sizes, **CONFIGS[architecture])
+    config = AutoConfig.for_model(architecture.partition("_")[0], **_with_sizes(CONFIGS[architecture], sizes))
     kind = AutoModelForTextEncoding if architecture == "t5" else AutoModel
     kind.from_config(config).save_pretrained(folder)
     (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\nA tiny model for tests.\n")
+
+
+def _with_sizes(config: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
+    """The config of a tiny model for a vocabulary; of a model of two towers, that of texts has it."""
+    read = config.get("text_config")
+    return config | ({"text_config": read | sizes} if read else sizes)
 
 
 def _preprocessor(architecture: str) -> dict[str, Any]:
@@ -275,7 +289,7 @@ def resolve_run(
     """
     recipe = load_recipe(folder / "recipe.yaml", overrides)
     manifest = validate_data(recipe, workspace)
-    lock = retrieve_checkpoint(recipe, workspace, FAMILIES)
+    lock = retrieve_checkpoint(recipe, workspace, families_for(recipe.input.modality))
     start = FROM_CHECKPOINT
     if before is not None:
         replay, seed = recipe.start.replay, recipe.train.seed

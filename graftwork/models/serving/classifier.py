@@ -1,18 +1,26 @@
 """A pretrained body, the pooling of its states into one, and a head that tells classes."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .config import WIDTHS, ServingConfig, find_width
+from .config import TOWERS, WIDTHS, ServingConfig, find_width
 from .own import make_own_body, read_own_config
 
 # What transformers gives a pooling layer of its own if nobody tells it not to.
 POOLED = ("bert", "roberta", "ernie", "vit")
 WITH_DECODER = ("t5",)
+# Towers whose states are projected into the space that both share.
+PROJECTED = {
+    "clip_vision_model": "CLIPVisionModelWithProjection",
+    "clip_text_model": "CLIPTextModelWithProjection",
+}
+# What transformers calls what a body pools by itself.
+POOLED_STATES = ("pooler_output", "image_embeds", "text_embeds")
 
 
 class Classifier(nn.Module):
@@ -32,7 +40,7 @@ class Classifier(nn.Module):
         """
         given = self.body(**_inputs_of(self.modality, self.body, inputs, mask))
         if self.pool.kind == "body":
-            return given.pooler_output.flatten(1)
+            return next(state for name in POOLED_STATES if (state := getattr(given, name, None)) is not None).flatten(1)
         states = given.last_hidden_state
         if self.modality == "text":
             return self.pool(states, mask)
@@ -110,29 +118,33 @@ def make_head(width: int, config: ServingConfig) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Dropout(config.dropout), nn.Linear(width, len(config.classes)))
 
 
-def make_body(folder: Path, has_weights: bool = False) -> tuple[nn.Module, dict[str, Any]]:
+def make_body(folder: Path, modality: str = "text", has_weights: bool = False) -> tuple[nn.Module, dict[str, Any]]:
     """The bare encoder that config.json describes, and transformers' report of what it loaded.
 
-    has_weights: read the folder's weights too; the report then lists missing, unexpected and mismatched tensors.
+    modality: what it is to read, which tells the tower of two. has_weights: read the folder's weights too; the report
+    then lists missing, unexpected and mismatched tensors.
     """
     own = read_own_config(folder)
     if own is not None:
         return make_own_body(folder, own, has_weights)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+    import transformers
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # what was not loaded is returned, and judged by the caller
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    config: Any = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    section, _ = TOWERS.get((config.model_type, modality), ("", ""))
+    config = getattr(config, section) if section else config
     config.use_cache = False  # of what decoders would keep for the next token
     if hasattr(config, "layerdrop"):  # chance that comes from elsewhere, so that no step could be repeated
         config.apply_spec_augment, config.layerdrop = False, 0.0
     extra = {"add_pooling_layer": False} if config.model_type in POOLED else {}
-    kind = AutoModelForTextEncoding if config.model_type in WITH_DECODER else AutoModel
+    kind = getattr(transformers, _class_of(config.model_type))
     if not has_weights:
-        return _encoder_of(kind.from_config(config, dtype=torch.float32, **extra)), {}
+        make = kind if config.model_type in PROJECTED else partial(kind.from_config, dtype=torch.float32)
+        return _encoder_of(make(config, **extra)), {}
     model, report = kind.from_pretrained(
         folder,
         config=config,
@@ -144,6 +156,12 @@ def make_body(folder: Path, has_weights: bool = False) -> tuple[nn.Module, dict[
         **extra,
     )
     return _encoder_of(model), report
+
+
+def _class_of(architecture: str) -> str:
+    """What of transformers makes such models."""
+    usual = "AutoModelForTextEncoding" if architecture in WITH_DECODER else "AutoModel"
+    return PROJECTED.get(architecture, usual)
 
 
 def _encoder_of(model: Any) -> nn.Module:

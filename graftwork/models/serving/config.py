@@ -13,8 +13,14 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "serving.json"
 TOKEN_SIDE, TOKEN_MS = 16, 20  # pixels and milliseconds that count as a token
+# Models of two towers, by what config.json calls them and what is read: its section for the tower, and what that is.
+TOWERS = {
+    ("clip", "image"): ("vision_config", "clip_vision_model"),
+    ("clip", "text"): ("text_config", "clip_text_model"),
+    ("siglip", "image"): ("vision_config", "siglip_vision_model"),
+}
 # What config.json calls the width of the last state, architecture by architecture.
-WIDTHS = ("hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
+WIDTHS = ("projection_dim", "hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
 
 
 @dataclass(frozen=True)

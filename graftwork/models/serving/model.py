@@ -89,7 +89,7 @@ def load(folder: Path | str, device: str = "auto", precision: str = "float32") -
     """
     folder = Path(folder)
     config = ServingConfig.read(folder)
-    body, _ = make_body(folder)
+    body, _ = make_body(folder, config.modality)
     model = Classifier(body, config)
     model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     place = pick_device(device)
