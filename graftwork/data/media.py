@@ -4,6 +4,7 @@ A row names its file by a reference. Each manifest adds a pack of the files that
 lists those of its parents before it.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -11,10 +12,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, SupportsBytes
 
 import pyarrow
+import pyarrow.parquet
 
+from graftwork.data.parquet import EmbeddedFiles, holds_files
 from graftwork.data.quarantine import BadRow
 from graftwork.data.sources import MEDIA, LandedFile
 from graftwork.errors import DataError, Problem, RecipeError, shorten
@@ -47,9 +50,9 @@ class MediaFacts(Protocol):
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """A file as it was when it was checked. sha256: of its bytes."""
+    """A file as it was when it was checked. data: its bytes, read anew when they are asked for. sha256: of them."""
 
-    path: Path
+    data: SupportsBytes
     where: str
     sha256: str
     facts: MediaFacts
@@ -63,26 +66,47 @@ class MediaReader:
         self.modality = modality
         self.landed = {Path(os.path.normpath(file.path)): file for file in files if file.is_media}
         self.found: dict[str, CheckedFile] = {}
+        self.embedded: dict[tuple[Path, str], EmbeddedFiles | None] = {}
 
     def take(self, file: LandedFile, cell: str, column: str) -> str | BadRow:
         """The reference of the file that a row names, or why it can't be trained on.
 
-        file: that the row is in; the picture or sound itself, or a table beside which its path leads. Raises DataError
-        if what is named has changed since it was looked at.
+        file: that the row is in: the picture or sound itself, a table that its path leads from, or one that holds it.
+        Raises DataError if what is named has changed since it was looked at.
         """
+        held = self._held_by(file, column)
+        if held is not None:
+            return self._check(_Embedded(held, int(cell)), f"{file.where}:{cell}", column, cell)
         named = file if file.is_media else self.landed.get(Path(os.path.normpath(file.path.parent / cell)))
         if named is None or named.source != file.source:
             return BadRow(column, self._why_not_landed(file, cell), cell)
-        data = _read(named.path)
+        return self._check(MediaFile(named.path), named.where, column, cell, named.sha256)
+
+    def _check(
+        self, source: SupportsBytes, where: str, column: str, cell: str, expected: str | None = None
+    ) -> str | BadRow:
+        """The reference of a file. expected: its digest, if it was looked at before."""
+        data = _read(source)
         if isinstance(data, str):
             return BadRow(column, data, cell)
-        if hashlib.sha256(data).hexdigest() != named.sha256:
-            raise DataError(_changed(named.where))
+        sha256 = hashlib.sha256(data).hexdigest()
+        if expected not in (None, sha256):
+            raise DataError(_changed(where))
         facts = inspect(self.modality, data, column)
         if isinstance(facts, BadRow):
             return facts
-        checked = CheckedFile(named.path, named.where, named.sha256, facts)
+        checked = CheckedFile(source, where, sha256, facts)
         return self.found.setdefault(facts.reference, checked).facts.reference
+
+    def _held_by(self, file: LandedFile, column: str) -> EmbeddedFiles | None:
+        """The files that a column of a table holds; None where it holds paths."""
+        if file.kind != "parquet":
+            return None
+        key = (file.path, column)
+        if key not in self.embedded:
+            schema = pyarrow.parquet.read_schema(file.path)
+            self.embedded[key] = EmbeddedFiles(file.path, column) if holds_files(schema, column) else None
+        return self.embedded[key]
 
     def tell_conversions(self) -> None:
         """Log what the rules did to how many files."""
@@ -126,29 +150,40 @@ def inspect(modality: str, data: bytes, column: str) -> "MediaFacts | BadRow":
 
 @dataclass(frozen=True)
 class MediaFile:
-    """An encoded picture or sound in a file, read when its bytes are asked for."""
+    """An encoded picture or sound in a file, read when its bytes are asked for. A pipe may be endless, and is not."""
 
     path: Path
 
     def __bytes__(self) -> bytes:
+        if not (self.path.is_file() or self.path.is_dir()) and self.path.exists():
+            raise OSError(errno.EINVAL, "a device or a pipe, not a file")
+        if self.path.stat().st_size > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"more than {MAX_BYTES >> 20} MiB")
         return self.path.read_bytes()
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """An encoded picture or sound in a row of a table."""
+
+    held: EmbeddedFiles
+    number: int
+
+    def __bytes__(self) -> bytes:
+        return self.held[self.number] or b""
 
 
 def find_media_problem(modality: str, table: Path, cell: str) -> str | None:
     """Why the file that a cell of a table names can't be read, or None. Its path leads from the table's folder."""
-    data = _read(table.parent / cell)
+    data = _read(MediaFile(table.parent / cell))
     facts = BadRow("", data, cell) if isinstance(data, str) else inspect(modality, data, "")
     return f"the {ONE[modality]} {shorten(cell)}: {facts.reason}" if isinstance(facts, BadRow) else None
 
 
-def _read(path: Path) -> bytes | str:
-    """The bytes of a file, or why it is not read: one that is no file could be endless."""
+def _read(source: SupportsBytes) -> bytes | str:
+    """The bytes of a file, or why they are not read."""
     try:
-        if not (path.is_file() or path.is_dir()) and path.exists():
-            return "a device or a pipe, not a file"
-        if path.stat().st_size > MAX_BYTES:
-            return f"more than {MAX_BYTES >> 20} MiB"
-        return path.read_bytes()
+        return bytes(source)
     except OSError as error:
         return f"it can't be read: {error.strerror}"
     except ValueError:
@@ -209,7 +244,7 @@ def _batches(files: Mapping[str, CheckedFile]) -> Iterable[dict[str, bytes]]:
 
 def _read_again(file: CheckedFile) -> bytes:
     try:
-        data = file.path.read_bytes()
+        data = bytes(file.data)
     except OSError:
         data = b""
     if hashlib.sha256(data).hexdigest() != file.sha256:

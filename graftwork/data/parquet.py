@@ -1,4 +1,4 @@
-"""Parquet: columns as text, exactly; types that have no exact text are refused by column."""
+"""Parquet: columns as text, exactly, or encoded files; types that have no exact text are refused by column."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,11 +15,12 @@ MAX_ROW_GROUP_BYTES = 4 << 30
 
 
 def read_parquet(
-    path: Path, where: str, columns: Sequence[str], exact: Sequence[str]
+    path: Path, where: str, columns: Sequence[str], exact: Sequence[str], files: Sequence[str] = ()
 ) -> Iterator[tuple[int, Cells | BadRow]]:
     """Each row's number from 1 and its values in the order of `columns`, as text; null is None.
 
-    exact: columns that hold text or names: a float there is drift. Raises UnreadableFileError.
+    exact: columns that hold text or names: a float there is drift. files: those of them that may hold encoded files,
+    in whose place the row's number stands (see `EmbeddedFiles`). Raises UnreadableFileError.
     """
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -27,13 +28,47 @@ def read_parquet(
     try:
         # Pages with a checksum are verified; pyarrow would hand over flipped bits otherwise.
         with ParquetFile(path, page_checksum_verification=True) as file:
-            _check_schema(file.schema_arrow, columns, exact, where)
+            schema = file.schema_arrow
+            embedded = [name for name in files if holds_files(schema, name)]
+            _check_schema(schema, [name for name in columns if name not in embedded], exact, where)
             _check_size(file, where)
-            table = file.read(columns=list(columns))
-            cells = [table.column(column).cast(pyarrow.string()).to_pylist() for column in columns]
+            table = file.read(columns=[name for name in columns if name not in embedded])
+            numbers = [str(number + 1) for number in range(file.metadata.num_rows)]
+            cells = [
+                numbers if column in embedded else table.column(column).cast(pyarrow.string()).to_pylist()
+                for column in columns
+            ]
     except (pyarrow.ArrowException, OSError) as error:
         raise UnreadableFileError(Problem(f"not a whole Parquet file: {error}", where)) from error
     yield from enumerate(zip(*cells, strict=True), start=1)
+
+
+def holds_files(schema: "pyarrow.Schema", column: str) -> bool:
+    """Whether a column is of bytes, or of {bytes, path} as the datasets library writes pictures and sounds."""
+    from pyarrow import types
+
+    kind = schema.field(column).type if schema.names.count(column) == 1 else None
+    if kind is not None and types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    return kind is not None and (types.is_binary(kind) or types.is_large_binary(kind))
+
+
+class EmbeddedFiles:
+    """The encoded files that a column holds, by the number of their row, from 1."""
+
+    def __init__(self, path: Path, column: str) -> None:
+        import pyarrow
+        import pyarrow.compute
+        from pyarrow.parquet import ParquetFile
+
+        with ParquetFile(path, page_checksum_verification=True) as file:
+            self.found = file.read(columns=[column]).column(column)
+        if pyarrow.types.is_struct(self.found.type):
+            self.found = pyarrow.compute.struct_field(self.found, "bytes")
+
+    def __getitem__(self, number: int) -> bytes | None:
+        data: bytes | None = self.found[number - 1].as_py()
+        return data
 
 
 def _check_schema(schema: "pyarrow.Schema", columns: Sequence[str], exact: Sequence[str], where: str) -> None:

@@ -78,8 +78,8 @@ def list_files(
     place = root / path
     if place.is_dir():
         return _list_landing(source, place, root, kind, url, modality)
-    if modality in MEDIA and place.exists():
-        hint = f"give the folder that it is in, with the {NOUNS[modality]}"
+    if modality in MEDIA and place.exists() and FORMATS.get(place.suffix.lower()) != "parquet":
+        hint = f"give the folder that it is in, with the {NOUNS[modality]}, or a Parquet file that holds them"
         raise DataError(Problem(f"{NOUNS[modality]} lie in a folder; this is a file", _shown(place, root), hint))
     found = kind or FORMATS.get(place.suffix.lower())
     if not place.exists():
@@ -99,17 +99,19 @@ def read_file(
     header: Sequence[str] | None = None,
     delimiter: str | None = None,
     encoding: str = "utf-8",
+    embedded: Sequence[str] = (),
 ) -> list[tuple[int, Cells | BadRow]]:
     """Every row of a file: its line (its number in Parquet), and its cells in the order of `columns`, or what is wrong.
 
-    exact: columns that hold text or names. header: the columns of a file without a header line. Raises
+    exact: columns that hold text or names. header: the columns of a file without a header line. embedded: columns
+    that may hold encoded files, in Parquet. Raises
     UnreadableFileError if the file as a whole can't be trusted, DataError if it is still being written.
     """
     rows: Iterator[tuple[int, Cells | BadRow]]
     if file.is_media:
         rows = iter([(1, _cells_of_media(file, columns))])
     elif file.kind == "parquet":
-        rows = read_parquet(file.path, file.where, columns, exact)
+        rows = read_parquet(file.path, file.where, columns, exact, embedded)
     elif file.kind == "jsonl":
         rows = read_json_lines(file.path, file.where, columns, encoding)
     else:

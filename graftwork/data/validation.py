@@ -91,7 +91,12 @@ def _read_sources(
             ),
             contract=contract,
             take=None if media is None else media.take,
-            written={"header": source.header, "delimiter": source.delimiter, "encoding": source.encoding},
+            written={
+                "header": source.header,
+                "delimiter": source.delimiter,
+                "encoding": source.encoding,
+                "embedded": () if media is None else texts,
+            },
         )
     raise_if(read.refused, DataError)
     return read

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 from tiny import write_image_project, write_stripes
 
 from graftwork.data.manifest import DatasetManifest, load_rows, open_manifest, validate_data
@@ -129,6 +131,28 @@ def test_the_same_picture_twice_is_one_row_and_two_labels_are_none(
     assert (counts.kept, counts.duplicates, counts.quarantined) == (159, 1, 2)
 
 
+@pytest.mark.parametrize("is_struct", [True, False], ids=["bytes and path", "bytes"])
+def test_a_table_may_hold_the_pictures_themselves(
+    folder: Path, workspace: Workspace, validate: Callable[..., DatasetManifest], is_struct: bool
+) -> None:
+    """As the datasets library writes them, or as plain bytes: the rows are those of the folder."""
+    paths = sorted((folder / "pictures").rglob("*.png"))
+    data: list[object] = [path.read_bytes() for path in paths]
+    data[3] = None
+    if is_struct:
+        data = [{"bytes": each, "path": path.name} for each, path in zip(data, paths, strict=True)]
+    table = pyarrow.table({"picture": data, "label": [path.parent.name for path in paths]})
+    parquet.write_table(table, folder / "made.parquet", write_page_checksum=True)
+    changes = ("data.sources.0.path=made.parquet", "input.image=picture", "data.label.from=label")
+    held = validate("name=held", *changes)
+    assert (held.counts.kept, held.counts.quarantined) == (159, 1)
+    quarantine = (workspace.store.root / held.key / "quarantine.csv").read_text()
+    assert "made.parquet,4,picture,the file is empty" in quarantine
+    by_folder, by_table = (load_rows(workspace.store, each) for each in (validate(), held))
+    assert set(by_table["text"]) < set(by_folder["text"])
+    assert all(bytes(media).startswith(b"\x89PNG") for media in by_table["media"])
+
+
 def test_copies_that_were_saved_anew_are_on_one_side(
     folder: Path, workspace: Workspace, validate: Callable[..., DatasetManifest]
 ) -> None:
@@ -179,6 +203,9 @@ def test_predictions_read_with_the_same_care(folder: Path) -> None:
     """A pipe is not waited on, and what is no picture is told."""
     os.mkfifo(folder / "pipe.png")
     table = folder / "made.csv"
-    assert find_media_problem("image", table, "pipe.png") == "the picture pipe.png: a device or a pipe, not a file"
+    assert (
+        find_media_problem("image", table, "pipe.png")
+        == "the picture pipe.png: it can't be read: a device or a pipe, not a file"
+    )
     assert find_media_problem("image", table, "made.csv") is not None
     assert find_media_problem("image", table, "pictures/no/000.png") is None
