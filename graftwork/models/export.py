@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from graftwork.errors import Problem, RecipeError, RegistryError
 from graftwork.models.serving.config import Input, ServingConfig
+from graftwork.models.serving.inference import BATCH_TOKENS, inference_batches
 from graftwork.models.serving.model import ServingModel
 
 GRAPH = "model.onnx"
@@ -56,7 +57,7 @@ def export_onnx(served: ServingModel, inputs: Sequence[Input], path: Path) -> fl
     try:
         _trace(served, path)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        found = np.concatenate([_run(session, served, [each]) for each in inputs] + [_run(session, served, inputs)])
+        found = _run(session, served, inputs)
     except OSError:
         raise
     except Exception as error:
@@ -105,10 +106,23 @@ def _sample_of(config: ServingConfig) -> tuple[tuple[Tensor, ...], dict[str, int
 
 
 def _run(session: Any, served: ServingModel, inputs: Sequence[Input]) -> np.ndarray:
-    """(inputs, classes), in one batch."""
-    rows = served.encoder.encode(inputs)
-    tensors = served.encoder.pad(rows, max(map(len, rows)))
+    """(2 x inputs, classes): each by itself, then in batches.
+
+    Texts are padded to the longest of a batch. Some models of sounds hear how long the silence is that fills a row up,
+    so those are padded as `infer` pads them.
+    """
+    rows, most = served.encoder.encode(inputs), served.encoder.max_tokens
+    everything = list(range(len(rows)))
+    if served.modality == "audio":
+        batches = list(inference_batches(rows, BATCH_TOKENS, most))
+        singles = [(length, [row]) for length, indices in batches for row in indices]
+    else:
+        batches = [(max(map(len, rows)), everything)]
+        singles = [(len(rows[row]), [row]) for row in everything]
+    found = np.empty((2, len(rows), len(served.classes)))
     known = [each.name for each in session.get_inputs()]
-    given = {name: tensor.numpy() for name, tensor in zip(known, tensors, strict=False)}
-    (probabilities,) = session.run([OUTPUT], given)
-    return np.asarray(probabilities)
+    for part, (length, indices) in [(0, each) for each in singles] + [(1, each) for each in batches]:
+        tensors = served.encoder.pad([rows[row] for row in indices], length)
+        given = {name: tensor.numpy() for name, tensor in zip(known, tensors, strict=False)}
+        (found[part, indices],) = session.run([OUTPUT], given)
+    return found.reshape(-1, len(served.classes))

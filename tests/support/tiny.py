@@ -253,6 +253,9 @@ def write_tones(folder: Path, count: int, first: int = 0) -> None:
             low, high = chance.uniform(200, 400), chance.uniform(900, 1400)
             pitch = np.linspace(low, high, size)[:: 1 if label == "yes" else -1]
             tone = 0.4 * np.sin(2 * np.pi * np.cumsum(pitch) / RATE) + chance.normal(0, 0.02, size)
+            for _ in range(6):  # clicks of a pitch, so that no two sound alike
+                start = int(chance.integers(0, size - 200))
+                tone[start : start + 200] += 0.3 * np.sin(np.arange(200) * chance.uniform(0.3, 2.5)) * np.hanning(200)
             soundfile.write(folder / label / f"{number:03}.wav", tone.astype(np.float32), RATE, subtype="PCM_16")
 
 
