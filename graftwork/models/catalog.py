@@ -5,8 +5,9 @@ here works on tensor names, so a plan can be made from a checkpoint's header wit
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from math import prod
 from typing import Any, ClassVar
 
@@ -39,7 +40,9 @@ class Family:
     lender: inside a block, the module of the lowest one that lends its bias of positions to all others. stale: pattern
     of names that old files hold and no model has. unused: prefixes of what a checkpoint may hold for other uses. tower:
     what it is called, where config.json names a model of two. width: name of a tensor as high as the last state is
-    wide, where config.json does not say.
+    wide, where config.json does not say. jump: 0 where blocks are numbered; where layers are, all in one row, the least
+    step from one with parameters to the next that leads into another block. The first of these blocks are the
+    embeddings.
     """
 
     known_as: str
@@ -65,6 +68,7 @@ class Family:
     unused: tuple[str, ...] = ("pooler.",)
     tower: str = ""
     width: str = ""
+    jump: int = 0
 
     def name_of(self, tensor: str) -> str:
         """What a checkpoint's tensor is called in the bare model."""
@@ -294,6 +298,25 @@ FAMILIES: Mapping[str, Family] = {
         unused=("classifier.",),
         **OF_SOUNDS | {"pooling": "body", "poolings": ("body", "mean", "max", "attention")},
     ),
+    # Within a group a convolution follows the activation of the one before; between groups a pool does.
+    "vgg": Family(
+        "VGG",
+        "features.",
+        jump=3,
+        embeddings=(),
+        neck=("classifier.0.", "classifier.3."),
+        unused=("classifier.6.",),
+        **CONVOLVING,
+    ),
+    "alexnet": Family(
+        "AlexNet",
+        "features.",
+        jump=1,
+        embeddings=(),
+        neck=("classifier.1.", "classifier.4."),
+        unused=("classifier.6.",),
+        **CONVOLVING,
+    ),
 }
 
 
@@ -310,7 +333,10 @@ class DepthGroup:
 
 @dataclass(frozen=True)
 class FamilyFacts:
-    """What users of an architecture have to know. depth_groups: shallowest first, where there are n blocks."""
+    """What users of an architecture have to know. depth_groups: shallowest first, where there are n blocks.
+
+    attention_layers: "" where there are none.
+    """
 
     architecture: str
     known_as: str
@@ -327,7 +353,7 @@ def list_families() -> tuple[FamilyFacts, ...]:
             known_as=family.known_as,
             depth_groups=("embeddings", "block.0 … block.n-1", *(["neck"] if family.neck else []), "head"),
             pooling=family.pooling,
-            attention_layers=f"{family.blocks}i.{family.attention}*",
+            attention_layers="" if family.pooling == "body" else f"{family.blocks}i.{family.attention}*",
         )
         for name, family in FAMILIES.items()
     )
@@ -361,22 +387,24 @@ def depth_groups(family: Family, shapes: Mapping[str, tuple[int, ...]], head_par
     """
     sizes: dict[str, int] = {}
     strangers = []
-    for name, (full_name, shape) in {family.name_of(each): (each, shapes[each]) for each in shapes}.items():
-        group = _group_name(family, name)
+    full_names = {family.name_of(each): each for each in shapes}
+    parts = _parts(family, full_names)
+    for name, full_name in full_names.items():
+        group = next((parts[prefix] for prefix in parts if name.startswith(prefix)), None)
         if re.fullmatch(family.stale, name) or name.endswith(STATISTICS):
             continue
         if group is not None:
-            sizes[group] = sizes.get(group, 0) + prod(shape)
+            sizes[group] = sizes.get(group, 0) + prod(shapes[full_name])
         elif not name.startswith(family.unused):
             strangers.append(full_name)
     blocks = sorted((name for name in sizes if name.startswith("block.")), key=_block_index)
     if "embeddings" not in sizes or [_block_index(name) for name in blocks] != list(range(len(blocks))) or not blocks:
-        raise CheckpointError(f"no {family.embeddings[0]}* or no unbroken {family.blocks}0… among the tensors")
+        first = (*family.embeddings, family.blocks)[0]
+        raise CheckpointError(f"no {first}* or no unbroken {family.blocks}0… among the tensors")
     if strangers:
         raise CheckpointError(*(f"tensor {name} belongs to no part of this architecture" for name in strangers))
-    prefixes = {"embeddings": tuple(f"body.{prefix}" for prefix in family.embeddings)}
-    prefixes |= {name: (f"body.{family.blocks}{_block_index(name)}.",) for name in blocks}
-    prefixes |= {"neck": tuple(f"body.{prefix}" for prefix in family.neck)} if "neck" in sizes else {}
+    names = ["embeddings", *blocks, *(["neck"] if "neck" in sizes else [])]
+    prefixes = {name: tuple(f"body.{prefix}" for prefix, group in parts.items() if group == name) for name in names}
     body = [DepthGroup(name, depth, sizes[name], each) for depth, (name, each) in enumerate(prefixes.items())]
     return (*body, DepthGroup("head", len(body), head_parameters, ("pool.", "head.")))
 
@@ -398,13 +426,20 @@ def block_layers(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> dict[
     return layers
 
 
-def _group_name(family: Family, name: str) -> str | None:
-    if name.startswith(family.embeddings):
-        return "embeddings"
-    if family.neck and name.startswith(family.neck):
-        return "neck"
-    block = re.match(re.escape(family.blocks) + r"(\d+)\.", name)
-    return f"block.{block[1]}" if block else None
+def _parts(family: Family, names: Iterable[str]) -> dict[str, str]:
+    """The depth group of each prefix of these names."""
+    found = (re.match(re.escape(family.blocks) + r"(\d+)\.", name) for name in names)
+    numbers = sorted({int(each[1]) for each in found if each})
+    blocks = {f"{family.blocks}{n}.": name for n, name in zip(numbers, _block_names(family, numbers), strict=True)}
+    return dict.fromkeys(family.embeddings, "embeddings") | blocks | dict.fromkeys(family.neck, "neck")
+
+
+def _block_names(family: Family, numbers: Sequence[int]) -> list[str]:
+    """The depth groups of what has these numbers, in order."""
+    if not family.jump:
+        return [f"block.{number}" for number in numbers]
+    begins = (number - before >= family.jump for before, number in pairwise([*numbers[:1], *numbers]))
+    return ["embeddings" if place == 0 else f"block.{place - 1}" for place in accumulate(begins, initial=0)][1:]
 
 
 def _block_index(name: str) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from graftwork.errors import CheckpointError, Problem
+from graftwork.models.layers import check_layers
 from graftwork.models.serving.config import PixelConfig
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -17,7 +18,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def read_pixels(folder: Path, side: int | None = None) -> PixelConfig:
     """What pictures become for the checkpoint in a verified folder. side: another one than it was made with.
 
-    Raises CheckpointError if the file says something that can't be followed.
+    Raises CheckpointError if the file says something that can't be followed, or the body can't read such pictures.
     """
     path = folder / PREPROCESSOR
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -25,6 +26,7 @@ def read_pixels(folder: Path, side: int | None = None) -> PixelConfig:
     made_for = _side(said, config)
     edge = _edge(said, made_for)
     wanted = side or made_for
+    check_layers(config, wanted)
     mean, std = (tuple(map(float, said.get(name, usual))) for name, usual in (("image_mean", MEAN), ("image_std", STD)))
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         problem = "image_mean and image_std are not three numbers each, the latter above 0"

@@ -132,6 +132,9 @@ def plan_adapters(
     Raises RecipeError naming every entry that fits nothing, and a rank that the layers don't have.
     """
     layers = block_layers(family, shapes)
+    if not layers:
+        problem = f"{family.known_as}: its blocks have no linear layers, and adapters stand beside those"
+        raise RecipeError(Problem(problem, where, "train blocks themselves: `top:1`"))
     blocks = trained_groups(section.blocks, [group for group in groups if group.name in layers], f"{where}.blocks")
     names = sorted({name for inside in layers.values() for name in inside})
     chosen = {target: {name for name in names if _fits(target, name, family)} for target in section.targets}

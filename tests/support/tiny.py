@@ -11,6 +11,7 @@ from graftwork.checkpoints.retrieve import retrieve_checkpoint
 from graftwork.data.manifest import validate_data
 from graftwork.models.catalog import FAMILIES, families_for
 from graftwork.models.serving.config import WEIGHTS, ServingConfig
+from graftwork.models.serving.own import OWN, make_own_body
 from graftwork.policy import Policy
 from graftwork.recipe import load_recipe
 from graftwork.training.bundle import ServingBundle
@@ -69,6 +70,9 @@ CONFIGS = {
     "wavlm": SPEECH | {"feat_extract_norm": "layer", "num_buckets": 16},
     "audio-spectrogram-transformer": TINY
     | {"max_length": 32, "num_mel_bins": 16, "patch_size": 8, "frequency_stride": 8, "time_stride": 8},
+    "vgg": {"layers": [8, "M", 8, 8, "M", 16, "M", 16, "M"], "batch_norm": True}
+    | {"hidden_size": 32, "pooled_side": 2, "dropout": 0.1},
+    "alexnet": {"layers": [8, "M", 8, "M", 16, 16], "hidden_size": 32, "pooled_side": 2, "dropout": 0.1},
 }
 # Those that read texts token by token, and can be cut between any two blocks.
 TEXT_FAMILIES = sorted(name for name, family in FAMILIES.items() if family.modality == "text" and family.is_cut)
@@ -146,7 +150,6 @@ AUDIO_RECIPE = (
 def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "apache-2.0", seed: int = 0) -> None:
     """A checkpoint of an architecture: config, tokenizer, safetensors, and the licence in its model card."""
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {}
@@ -155,10 +158,28 @@ def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "a
     else:
         (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessor(architecture)))
     torch.manual_seed(seed)
+    write = write_own_body if architecture in OWN else write_body
+    write(folder, architecture, sizes)
+    (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\nA tiny model for tests.\n")
+
+
+def write_body(folder: Path, architecture: str, sizes: dict[str, int]) -> None:
+    """Config and weights of a model that transformers makes."""
+    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+
     config = AutoConfig.for_model(architecture.partition("_")[0], **_with_sizes(CONFIGS[architecture], sizes))
     kind = AutoModelForTextEncoding if architecture == "t5" else AutoModel
     kind.from_config(config).save_pretrained(folder)
-    (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\nA tiny model for tests.\n")
+
+
+def write_own_body(folder: Path, architecture: str, sizes: dict[str, int]) -> None:
+    """Config and weights of a model that we make."""
+    from safetensors.torch import save_file
+
+    config = {"model_type": architecture} | sizes | CONFIGS[architecture]
+    (folder / "config.json").write_text(json.dumps(config))
+    body, _ = make_own_body(folder, config, has_weights=False)
+    save_file(body.state_dict(), folder / WEIGHTS)
 
 
 def _with_sizes(config: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:

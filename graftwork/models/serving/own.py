@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-OWN: Mapping[str, str] = {}  # `model_type` -> module
+OWN: Mapping[str, str] = {"vgg": "vgg", "alexnet": "alexnet"}  # `model_type` -> module
 
 
 class BodyOutput(NamedTuple):
@@ -28,6 +28,9 @@ class BodyConfig(SimpleNamespace):
     """What config.json says, by name, as transformers' own configs have it."""
 
     _attn_implementation = "none"
+
+    def to_json_string(self) -> str:
+        return json.dumps(vars(self), sort_keys=True)
 
 
 def read_own_config(folder: Path) -> dict[str, Any] | None:
