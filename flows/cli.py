@@ -165,6 +165,30 @@ def families(*, json: Json = False) -> None:
 
 
 @app.command(group=MAKE)
+def convert(
+    file: Annotated[Path, Parameter(help="A .pth file: what torch.save(model.state_dict(), FILE) wrote.")],
+    *,
+    architecture: Annotated[
+        str, Parameter(help="As torchvision calls it: alexnet, or vgg11, vgg13, vgg16 or vgg19, each also with _bn.")
+    ],
+    licence: Annotated[str, Parameter(help="Of the weights, for instance bsd-3-clause: you answer for it.")],
+    output: NewFolder,
+    json: Json = False,
+) -> None:
+    """Write weights of VGG or AlexNet as a checkpoint that a recipe can start from: source: file://FOLDER.
+
+    A .pth file is a pickle, which may run code when it is loaded. It is read in a process of its own, by torch's
+    unpickler for tensors alone, and refused if it asks for anything else. The layer that tells its own classes stays
+    behind; only safetensors and configuration are written, and the folder is kept only if it loads as the model.
+    """
+    from graftwork import api
+
+    done = api.convert(file, architecture, licence, output)
+    left_out = f", without {', '.join(done.left_out)}" if done.left_out else ""
+    _print(json, done.as_json(), f"{architecture}, {done.parameters:,} parameters{left_out} -> {output}")
+
+
+@app.command(group=MAKE)
 def plan(
     recipe: Path, *, set_: Set = (), limit_rows: LimitRows = None, probe: Probe = False, json: Json = False
 ) -> None:

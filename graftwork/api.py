@@ -20,6 +20,7 @@ from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
     from graftwork.choice import Choice
+    from graftwork.convert import Converted
     from graftwork.data.handover import HandedIn
     from graftwork.export import Exported, Extracted
     from graftwork.models.catalog import FamilyFacts
@@ -110,6 +111,13 @@ def extract(model: str, licence: str, folder: Path) -> "Extracted":
     from graftwork.export import extract_body
 
     return extract_body(Workspace.open(), model, licence, folder)
+
+
+def convert(file: Path, architecture: str, licence: str, folder: Path) -> "Converted":
+    """Write a file of torchvision's weights as a checkpoint, in a new folder; nothing that it holds is run."""
+    from graftwork.convert import convert
+
+    return convert(file, architecture, licence, folder)
 
 
 def plan(

@@ -105,7 +105,8 @@ def extract_body(workspace: Workspace, model: str, licence: str, folder: Path) -
             family = families_for(served.modality)[architecture]
             stored = {family.stored_name_of(name): tensor for name, tensor in body.items()}
             save_file(stored, aside / WEIGHTS, metadata={"format": "pt"})
-            _write_papers(aside, served.pooling, licence, f"{version.name}, version {version.version}")
+            origin = f"The body of {version.name}, version {version.version}, as Graftwork trained it."
+            write_papers(aside, served.pooling, licence, origin)
             found = load_body(aside, served.modality).state_dict()
             changed = [name for name in found if name not in body or not torch.equal(found[name], body[name])]
             if changed:
@@ -116,22 +117,29 @@ def extract_body(workspace: Workspace, model: str, licence: str, folder: Path) -
     return Extracted(version.name, version.version, folder, sum(tensor.numel() for tensor in body.values()))
 
 
-def _write_papers(folder: Path, pooling: str, licence: str, origin: str) -> None:
-    """What a checkpoint says of itself: its licence, and how its tokens are pooled, where sentence-transformers can."""
-    words = json.dumps(licence), f"The body of {origin}, as Graftwork trained it."
-    (folder / "README.md").write_text("---\nlicense: {}\n---\n{}\n".format(*words), encoding="utf-8")
+def write_papers(folder: Path, pooling: str, licence: str, origin: str) -> None:
+    """What a checkpoint says of itself: its licence, its origin, in a sentence, and how its tokens are pooled.
+
+    The latter where sentence-transformers can.
+    """
+    (folder / "README.md").write_text(f"---\nlicense: {json.dumps(licence)}\n---\n{origin}\n", encoding="utf-8")
     if pooling in POOLING_KEYS:
         (folder / POOLING).parent.mkdir()
         (folder / POOLING).write_text(json.dumps({f"pooling_mode_{POOLING_KEYS[pooling]}": True}), encoding="utf-8")
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raises RecipeError if it is there already, or nothing that it could be made in."""
+    if folder.exists() or not folder.parent.is_dir():
+        problem = "it is there already" if folder.exists() else f"there is no folder {folder.parent}"
+        raise RecipeError(Problem(problem, str(folder), "choose another with -o"))
 
 
 def _open(workspace: Workspace, model: str, folder: Path) -> "tuple[ModelVersion, Path]":
     """The version, and the folder of its model. Raises RecipeError if there is a folder already, RegistryError."""
     from graftwork.registry.versions import fetch_bundle
 
-    if folder.exists() or not folder.parent.is_dir():
-        problem = "it is there already" if folder.exists() else f"there is no folder {folder.parent}"
-        raise RecipeError(Problem(problem, str(folder), "choose another with -o"))
+    check_new_folder(folder)
     version = find_served(workspace, model)
     if version.adopted is not None:
         raise RegistryError(Problem("it was made elsewhere: export it there", f"{version.name}/{version.version}"))

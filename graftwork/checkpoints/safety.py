@@ -129,7 +129,8 @@ def _no_weights(names: Collection[str], where: str) -> Problem:
     executable = sorted(name for name in names if PurePosixPath(name).suffix in EXECUTABLE)
     if executable:
         what = f"its only weights are {shorten(', '.join(executable))}, and loading those runs code they hold"
-        return Problem(what, where, "ask its owner for safetensors, or convert it on a machine you can lose")
+        hint = "ask its owner for safetensors, or convert it on a machine you can lose; `graftwork convert` is for VGG"
+        return Problem(what, where, f"{hint} and AlexNet")
     return Problem(f"neither {WEIGHTS} nor {INDEX} is there", where)
 
 

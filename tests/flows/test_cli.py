@@ -22,6 +22,7 @@ COMMANDS = {
     "init": ["--data", "--text", "--label", "--checkpoint", "--output", "--threshold", "--name"],
     "choose": ["RECIPE", "--checkpoint", "--set", "--limit-rows", "--json"],
     "families": ["--json"],
+    "convert": ["FILE", "--architecture", "--licence", "--output", "--json"],
     "extract": ["MODEL", "--licence", "--output", "--json"],
     "plan": ["RECIPE", "--set", "--limit-rows", "--probe", "--json"],
     "run": ["RECIPE", "--set", "--limit-rows", "--restart", "--accept-drift", "--json"],

@@ -24,13 +24,15 @@ WRITERS |= {"copyfile", "copytree", "copy", "copy2", "move", "mkdir", "makedirs"
 MODES = set("wxa+")
 # Functions that none of the recordings names, and why that is no gap.
 NOT_RECORDED = {
+    "checkpoints/unpickle.py:main": "a program, which writes into a folder of `whole_folder`",
+    "convert.py:_write": "into a folder of `whole_folder`",
     "data/export.py:_write_json_lines": "into a path of `whole_file`, as _write_csv",
     "data/export.py:_write_parquet": "into a path of `whole_file`, as _write_csv",
     "data/export.py:_write_tsv": "into a path of `whole_file`, as _write_csv",
     "data/handover.py:_copy": "into a path of `whole_file`, as _write_csv",
     "data/remote.py:_write_index": "into a path of `whole_file`, as _write_csv",
     "data/tables.py:_write": "recorded, but pyarrow writes without Python",
-    "export.py:_write_papers": "into a folder of `whole_folder`",
+    "export.py:write_papers": "into a folder of `whole_folder`",
     "export.py:export_version": "into a folder of `whole_folder`",
     "export.py:extract_body": "into a folder of `whole_folder`",
     "health.py:_folder": "a file that is tried out and removed",
