@@ -436,6 +436,27 @@ def extract(
 
 
 @app.command(group=USE)
+def generate(
+    recipe: Path,
+    *,
+    stage: Annotated[str, Parameter(help="The stage that learnt what comes next (objective: autoregressive).")],
+    output: Annotated[Path, Parameter(("--output", "-o"), help="A new WAV file.")],
+    seconds: Annotated[float, Parameter(help="How long it is.")] = 1.0,
+    seed: Annotated[int, Parameter(help="The same seed writes the same file.")] = 0,
+    temperature: Annotated[
+        float, Parameter(help="0: the likeliest sample always; 1: each as often as expected.")
+    ] = 1.0,
+    set_: Set = (),
+    json: Json = False,
+) -> None:
+    """Listen to what a stage learnt: write sound that a WaveNet makes sample by sample."""
+    from graftwork import api
+
+    samples = api.generate(recipe, stage, output, seconds, seed, temperature, set_)
+    _print(json, {"output": str(output), "samples": samples}, f"{samples:,} samples -> {output}")
+
+
+@app.command(group=USE)
 def models(model: str | None = None, *, json: Json = False) -> None:
     """List registered models and their versions: aliases, metrics, verdict, date."""
     from flows import console

@@ -113,6 +113,22 @@ def extract(model: str, licence: str, folder: Path) -> "Extracted":
     return extract_body(Workspace.open(), model, licence, folder)
 
 
+def generate(
+    recipe: Path,
+    stage: str,
+    output: Path,
+    seconds: float = 1.0,
+    seed: int = 0,
+    temperature: float = 1.0,
+    overrides: Sequence[str] = (),
+) -> int:
+    """Write a WAV file of what an autoregressive stage of a recipe says; the number of samples."""
+    from graftwork.generation import generate_sound
+
+    loaded, how = load_recipe(recipe, overrides), {"seconds": seconds, "temperature": temperature}
+    return generate_sound(Workspace.open(), loaded, stage, output, seed=seed, **how)
+
+
 def convert(file: Path, architecture: str, licence: str, folder: Path) -> "Converted":
     """Write a file of torchvision's weights as a checkpoint, in a new folder; nothing that it holds is run."""
     from graftwork.convert import convert

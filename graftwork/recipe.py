@@ -38,7 +38,7 @@ OF_INPUT = {"text": {"max_tokens"}, "image": {"side"}, "audio": {"seconds"}}
 OF_STAGE = {
     "text": {"word_dropout", "adversary", "masked-language-modelling"},
     "image": {"crop", "flip", "colour"},
-    "audio": {"noise", "gain", "shift", "mask"},
+    "audio": {"noise", "gain", "shift", "mask", "autoregressive"},
 }
 LIKENESS = {"image": 0.95, "audio": 0.94}  # of the bits that tell what a picture looks like, or a sound is like
 # A project's root is the nearest folder upward that holds one of these.
@@ -371,9 +371,10 @@ class StageSection(Section):
     augment: AugmentSection = AugmentSection()
     accumulate: Count = Field(default=1, description="Batches of an optimiser step.")
     average: AverageSection | None = None
-    objective: Literal["classification", "contrastive", "masked-language-modelling"] = Field(
+    objective: Literal["classification", "contrastive", "masked-language-modelling", "autoregressive"] = Field(
         default="classification",
-        description="contrastive: bring rows of a class together. masked-language-modelling: learn from texts alone.",
+        description="contrastive: bring rows of a class together. masked-language-modelling: learn from texts alone. "
+        "autoregressive: learn from sounds alone.",
     )
     hidden_share: Share = Field(default=0.15, description="Of a text's words, those that are hidden and told.")
     temperature: Rate = Field(
@@ -504,8 +505,7 @@ def _check_modality(recipe: "Recipe", read: str) -> None:
         asked = set(stage.augment.model_dump(exclude_defaults=True))
         if stage.adversary is not None:
             asked.add("adversary")
-        if stage.objective == "masked-language-modelling":
-            asked.add(stage.objective)
+        asked.add(stage.objective)
         for kind, keys in OF_STAGE.items():
             if kind != read and asked & keys:
                 raise ValueError(f"stage {stage.name!r}: {min(asked & keys)} is for {NOUNS[kind]}")

@@ -39,14 +39,13 @@ def _told(head: nn.Module, states: Tensor, levels: Tensor, is_real: Tensor) -> T
     return found.sum(1) / max(1, len(levels))
 
 
-def sample_head_parameters(width: int, quantization: int) -> int:
-    """Of what tells levels from states so wide."""
-    return (width + 1) * quantization
-
-
 def attach_sample_head(model: Classifier, seed: int) -> None:
     """Give the classifier a new head `objective`, drawn from the seed: states to a score for each level."""
     torch.manual_seed(seed)
+    model.add_module("objective", make_sample_head(model).to(next(model.body.parameters()).device))
+
+
+def make_sample_head(model: Classifier) -> nn.Linear:
+    """(…, hidden) states -> (…, levels) scores; what it begins with is drawn by torch's generator."""
     body: Any = model.body
-    head = nn.Linear(hidden_size(body), body.config.quantization)
-    model.add_module("objective", head.to(next(body.parameters()).device))
+    return nn.Linear(hidden_size(body), body.config.quantization)

@@ -35,14 +35,14 @@ class Family:
     tokens become one state where neither the recipe nor the checkpoint says. above: what modules below a cut do in the
     part above it. positions: what config.json calls the most that it can read; "" for any number. has_offset: its first
     token's position is the one after the padding token's id, not 0. has_mask: it was made to tell words that a mask
-    token hides. is_transposed: its linear layers keep their weights as (inputs, outputs). renamed: names in the
-    checkpoint, without the base model's prefix, or parts of names that end with a dot, that are others in the model.
-    lender: inside a block, the module of the lowest one that lends its bias of positions to all others. stale: pattern
-    of names that old files hold and no model has. unused: prefixes of what a checkpoint may hold for other uses. tower:
-    what it is called, where config.json names a model of two. width: name of a tensor as high as the last state is
-    wide, where config.json does not say. jump: 0 where blocks are numbered; where layers are, all in one row, the least
-    step from one with parameters to the next that leads into another block. The first of these blocks are the
-    embeddings.
+    token hides. is_autoregressive: it was made to tell what comes next. is_transposed: its linear layers keep their
+    weights as (inputs, outputs). renamed: names in the checkpoint, without the base model's prefix, or parts of names
+    that end with a dot, that are others in the model. lender: inside a block, the module of the lowest one that lends
+    its bias of positions to all others. stale: pattern of names that old files hold and no model has. unused: prefixes
+    of what a checkpoint may hold for other uses. tower: what it is called, where config.json names a model of two.
+    width: name of a tensor as high as the last state is wide, where config.json does not say. jump: 0 where blocks are
+    numbered; where layers are, all in one row, the least step from one with parameters to the next that leads into
+    another block. The first of these blocks are the embeddings.
     """
 
     known_as: str
@@ -61,6 +61,7 @@ class Family:
     positions: str = "max_position_embeddings"
     has_offset: bool = False
     has_mask: bool = True
+    is_autoregressive: bool = False
     is_transposed: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
     lender: str = ""
@@ -286,6 +287,13 @@ FAMILIES: Mapping[str, Family] = {
         width="post_layernorm.weight",
         **CONVOLVING,
     ),
+    "wavenet": Family(
+        "WaveNet",
+        "blocks.",
+        neck=("neck.",),
+        is_autoregressive=True,
+        **OF_SOUNDS,
+    ),
     "wav2vec2": Family("wav2vec 2.0, XLS-R", "encoder.layers.", base_prefix="wav2vec2.", **SPEECH),
     "hubert": Family("HuBERT", "encoder.layers.", base_prefix="hubert.", **SPEECH),
     "wavlm": Family("WavLM", "encoder.layers.", base_prefix="wavlm.", **SPEECH),
@@ -407,6 +415,11 @@ def depth_groups(family: Family, shapes: Mapping[str, tuple[int, ...]], head_par
     prefixes = {name: tuple(f"body.{prefix}" for prefix, group in parts.items() if group == name) for name in names}
     body = [DepthGroup(name, depth, sizes[name], each) for depth, (name, each) in enumerate(prefixes.items())]
     return (*body, DepthGroup("head", len(body), head_parameters, ("pool.", "head.")))
+
+
+def sample_head_parameters(width: int, quantization: int) -> int:
+    """Of what tells levels of samples from states so wide: see `graftwork.models.autoregressive`."""
+    return (width + 1) * quantization
 
 
 def language_head_parameters(width: int, vocabulary: int, table_width: int) -> int:

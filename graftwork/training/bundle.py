@@ -14,6 +14,7 @@ BUNDLE_RECORD = "bundle.json"
 STAGE_RECORD = "stage.json"
 MODEL = "model"
 ADAPTER = "adapter"  # in the folder of a stage that had adapters
+OBJECTIVE = "objective.safetensors"  # of a stage whose own head is kept: it tells what comes next
 ADAPTERS = "adapters"  # in the bundle, a folder for each such stage
 CODE = "serving"  # in the model folder
 FETCHED = "registered"  # the kind of the keys under which bundles lie that were trained elsewhere

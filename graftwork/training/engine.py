@@ -18,6 +18,7 @@ from graftwork.evaluation.predictions import inputs_of
 from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of, to_json
 from graftwork.models.adapters import AttachedAdapters
+from graftwork.models.autoregressive import AutoregressiveModel, attach_sample_head
 from graftwork.models.catalog import family_of
 from graftwork.models.contrastive import contrastive_loss, measure_nearness
 from graftwork.models.masked import (
@@ -44,6 +45,7 @@ from graftwork.training.bundle import (
     ADAPTERS,
     BUNDLE_RECORD,
     MODEL,
+    OBJECTIVE,
     STAGE_RECORD,
     ServingBundle,
     StageResult,
@@ -127,7 +129,6 @@ def run_stages(
             reset_peak(pick_device())
             adapters = attach(run, index, model)
             progress = training.run_stage(index, keeper, report, should_stop)
-            detach_language_head(model)
             lease.advance(lease.state)  # or be told that the run is another process's
             results.append(_publish_stage(store, stage, model, adapters, progress, keeper.drift))
             fault("training.stage_switch")
@@ -191,7 +192,7 @@ class Training:
         plan, stage = self.run.plan, self.run.plan.stages[index]
         context = self.stage_context(index, keeper, report, should_stop)
         carry_out = solve_stage if stage.solver == "lbfgs" else train_stage
-        groups = stage_groups(plan.groups, stage.adapters, stage.hiding)
+        groups = stage_groups(plan.groups, stage.adapters, stage.own_parameters)
         return carry_out(self.model, stage, groups, self.stage_data(context), context)
 
     def stage_context(
@@ -217,6 +218,9 @@ class Training:
         if stage.hiding is not None:
             return _hidden_data(self.model, self.rows, stage.hiding, context)
         train = replace(self.rows.train, augmentations=_augmentations(stage, self.rows.train_inputs, encoder))
+        if stage.autoregression is not None:
+            forward = AutoregressiveModel(self.model).forward
+            return StageData(train, self.rows.validation, forward, criterion=mean_loss, measure=measure_hidden)
         data = StageData(train, self.rows.validation, _forward(self.model, stage))
         data = _cut_data(self.model, stage, data, self.cache, encoder, context) if stage.cut else data
         return data if stage.temperature is None else _compared(data, stage.temperature)
@@ -338,6 +342,8 @@ def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters 
     stage = run.plan.stages[index]
     if stage.hiding is not None:
         attach_language_head(model, seed_of(run.plan.seed, index, "objective"))
+    if stage.autoregression is not None:
+        attach_sample_head(model, seed_of(run.plan.seed, index, "objective"))
     adapters = stage.adapters
     if adapters is None:
         return None
@@ -402,6 +408,9 @@ def _publish_stage(
 ) -> StageResult:
     """The model as an ordinary one, and beside it the adapters that are now a part of it."""
     with store.writing(stage.key) as folder:
+        if stage.autoregression is not None:
+            _save_weights(model.get_submodule("objective"), folder / OBJECTIVE)
+        detach_language_head(model)
         if adapters is not None:
             adapters.keep(folder / ADAPTER)
             adapters.merge()

@@ -27,6 +27,7 @@ from graftwork.models.catalog import (
     depth_groups,
     family_of,
     language_head_parameters,
+    sample_head_parameters,
     width_of,
 )
 from graftwork.models.media import read_media, read_model_config, tokens_of
@@ -39,6 +40,7 @@ from graftwork.training.precision import resolve_precision
 from graftwork.training.stages import (
     OBJECTIVE,
     Adversary,
+    Autoregression,
     Averaging,
     Hiding,
     Stage,
@@ -190,7 +192,10 @@ def plan_training(
         shapes=shapes,
         before=before,
         room=room,
-        language_head=language_head_parameters(width, *table),
+        heads={
+            "hidden": language_head_parameters(width, *table),
+            "next": sample_head_parameters(width, config.get("quantization", 0)),
+        },
     )
     cold, warm = resolve(recipe.stages, "stages"), resolve(recipe.warm_stages, "start.stages")
     stages = warm if start.warm else cold
@@ -230,22 +235,25 @@ def _resolve_stages(
     shapes: Mapping[str, tuple[int, ...]],
     before: str,
     room: CacheRoom,
-    language_head: int,
+    heads: Mapping[str, int],
 ) -> tuple[Stage, ...]:
     """Stages with their keys; a key covers everything before it, so a changed stage changes all later ones.
 
-    place: of the sections in the recipe. language_head: parameters of what a stage has that learns from texts alone.
+    place: of the sections in the recipe. heads: parameters of what a stage has that learns to tell hidden
+    words, or what comes next.
     """
     stages: list[Stage] = []
     for index, section in enumerate(sections):
         where = f"{recipe.path}: {place}.{index}"
         has_adapters = "lora" in section.train
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
-        hiding = _plan_hiding(section, family, language_head, where)
+        hiding = _plan_hiding(section, family, heads["hidden"], where)
+        autoregression = _plan_autoregression(section, family, heads["next"], where)
+        own = hiding or autoregression
         if section.train == (OBJECTIVE,):
             raise RecipeError(Problem("what this trains alone is gone when the stage is over", f"{where}.train"))
-        wanted = section.train if hiding is None else (*section.train, OBJECTIVE)
-        trained = trained_groups(wanted, stage_groups(groups, adapters, hiding), f"{where}.train")
+        wanted = section.train if own is None else (*section.train, OBJECTIVE)
+        trained = trained_groups(wanted, stage_groups(groups, adapters, own.parameters if own else 0), f"{where}.train")
         if section.objective != "classification":  # the classifier's head learns nothing then, whatever `all` says
             trained = [group for group in trained if group.name != "head"]
         augment = section.augment.model_dump(exclude_defaults=True)
@@ -253,7 +261,7 @@ def _resolve_stages(
         is_pooled = is_frozen and [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
         is_solved = section.solver == "lbfgs"
         # What the frozen part reads is the same from one epoch to the next.
-        is_unchanged = not augment and hiding is None and section.adversary is None
+        is_unchanged = not augment and own is None and section.adversary is None
         may_be_kept = (
             is_frozen and (is_pooled or family.is_cut) and (is_solved or (recipe.train.prefix_cache and is_unchanged))
         )
@@ -281,6 +289,7 @@ def _resolve_stages(
             "is_pooled": is_cut and is_pooled,
             "adapters": adapters,
             "hiding": hiding,
+            "autoregression": autoregression,
             "temperature": section.temperature if section.objective == "contrastive" else None,
             "adversary": section.adversary and Adversary(section.adversary.epsilon, section.adversary.steps),
         }
@@ -302,6 +311,20 @@ def _plan_hiding(section: StageSection, family: Family, head: int, where: str) -
         problem = f"{family.known_as}: it has no token that hides a word"
         raise RecipeError(Problem(problem, f"{where}.objective", f"masked language modelling is for {known}"))
     return Hiding(section.hidden_share, head)
+
+
+def _plan_autoregression(section: StageSection, family: Family, head: int, where: str) -> Autoregression | None:
+    """Of a stage of autoregressive learning, whose head has so many parameters, else None.
+
+    Raises RecipeError for a family that is not pretrained so.
+    """
+    if section.objective != "autoregressive":
+        return None
+    if not family.is_autoregressive:
+        known = ", ".join(name for name, each in FAMILIES.items() if each.is_autoregressive)
+        problem = f"{family.known_as}: it was not made to tell what comes next"
+        raise RecipeError(Problem(problem, f"{where}.objective", f"autoregressive learning is for {known}"))
+    return Autoregression(head)
 
 
 def plan_run(

@@ -104,7 +104,7 @@ class Prober:
         context = training.stage_context(index, keeper, _ignore, self.should_stop)
         meter = Meter(context.device)
         data = meter(partial(training.stage_data, context))
-        groups = stage_groups(plan.groups, stage.adapters, stage.hiding)
+        groups = stage_groups(plan.groups, stage.adapters, stage.own_parameters)
         if stage.solver == "lbfgs":
             meter(partial(solve_stage, model, stage, groups, data, context))
             took = Cost(meter.seconds)
@@ -133,7 +133,9 @@ class Prober:
 
     def _lowest_trained(self, stage: Stage) -> int:
         return min(
-            g.depth for g in stage_groups(self.run.plan.groups, stage.adapters, stage.hiding) if g.name in stage.rates
+            g.depth
+            for g in stage_groups(self.run.plan.groups, stage.adapters, stage.own_parameters)
+            if g.name in stage.rates
         )
 
 

@@ -38,6 +38,14 @@ class Hiding:
 
 
 @dataclass(frozen=True)
+class Autoregression:
+    """What a stage is that learns to tell each sample of a sound from those before it. parameters: of its head."""
+
+    SCHEMA: ClassVar[int] = 1
+    parameters: int
+
+
+@dataclass(frozen=True)
 class Adversary:
     """Who moves the embeddings of a batch against the training: so far, in so many steps."""
 
@@ -61,8 +69,9 @@ class Stage:
     the frozen part once would take in the store, if every text were as long as may be; without a cut it was too much.
     body_dropout: whether the encoder drops out, as its checkpoint says, where it is trained.
     keep_epoch: whose weights the stage leaves: the best epoch by `log-loss` or `accuracy` on validation, or the `last`.
-    hiding: of a stage that learns from the texts alone. temperature: of one that learns to bring rows of a class
-    together. Where both are None, the head learns to tell the labels. adversary: None if rows are taken as they are.
+    hiding: of a stage that learns from the texts alone, autoregression: from the sounds alone. temperature: of one that
+    learns to bring rows of a class together. Where both are None, the head learns to tell the labels. adversary: None
+    if rows are taken as they are.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -93,6 +102,13 @@ class Stage:
     hiding: Hiding | None = None
     temperature: float | None = None
     adversary: Adversary | None = None
+    autoregression: Autoregression | None = None
+
+    @property
+    def own_parameters(self) -> int:
+        """Of the head that belongs to the stage alone; 0 where the head tells the labels."""
+        objective = self.hiding or self.autoregression
+        return 0 if objective is None else objective.parameters
 
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:
@@ -162,12 +178,12 @@ def plan_adapters(
 
 
 def stage_groups(
-    groups: Sequence[DepthGroup], adapters: Adapters | None, hiding: Hiding | None = None
+    groups: Sequence[DepthGroup], adapters: Adapters | None, own_parameters: int = 0
 ) -> tuple[DepthGroup, ...]:
     """The depth groups of a stage: adapters, if it has any, between body and head; above it a head of its own."""
     *body, head = groups
-    if hiding is not None:
-        return (*groups, DepthGroup(OBJECTIVE, head.depth + 1, hiding.parameters, (f"{OBJECTIVE}.",)))
+    if own_parameters:
+        return (*groups, DepthGroup(OBJECTIVE, head.depth + 1, own_parameters, (f"{OBJECTIVE}.",)))
     return tuple(groups) if adapters is None else (*body, adapters.group, head)
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "choose": ["RECIPE", "--checkpoint", "--set", "--limit-rows", "--json"],
     "families": ["--json"],
     "convert": ["FILE", "--architecture", "--licence", "--output", "--json"],
+    "generate": ["RECIPE", "--stage", "--output", "--seconds", "--seed", "--temperature", "--set", "--json"],
     "extract": ["MODEL", "--licence", "--output", "--json"],
     "plan": ["RECIPE", "--set", "--limit-rows", "--probe", "--json"],
     "run": ["RECIPE", "--set", "--limit-rows", "--restart", "--accept-drift", "--json"],

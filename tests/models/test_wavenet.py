@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graftwork.models.autoregressive import AutoregressiveModel, attach_sample_head, sample_head_parameters
-from graftwork.models.catalog import Family, depth_groups
+from graftwork.models.autoregressive import AutoregressiveModel, attach_sample_head
+from graftwork.models.catalog import Family, depth_groups, sample_head_parameters
 from graftwork.models.generation import Steps, generate, pick_level, write_wav
 from graftwork.models.masked import mean_loss, measure_hidden
 from graftwork.models.serving.classifier import Classifier

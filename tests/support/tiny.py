@@ -65,6 +65,8 @@ CONFIGS = {
     "clip_vision_model": TOWERS,
     "clip_text_model": TOWERS,
     "siglip_vision_model": {"vision_config": SEEN, "text_config": READ},
+    "wavenet": {"residual_size": 16, "skip_size": 24, "hidden_size": 32, "num_layers": 3, "dilation_cycle": 3}
+    | {"kernel_size": 2, "quantization": 256, "frame_size": RATE // 50, "sampling_rate": RATE},
     "wav2vec2": SPEECH,
     "hubert": SPEECH | {"conv_pos_batch_norm": False},
     "wavlm": SPEECH | {"feat_extract_norm": "layer", "num_buckets": 16},

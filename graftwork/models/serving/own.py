@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-OWN: Mapping[str, str] = {"vgg": "vgg", "alexnet": "alexnet"}  # `model_type` -> module
+OWN: Mapping[str, str] = {"vgg": "vgg", "alexnet": "alexnet", "wavenet": "wavenet"}  # `model_type` -> module
 
 
 class BodyOutput(NamedTuple):
