@@ -24,7 +24,7 @@ from graftwork.data.survey import Survey, guess_columns, survey_file
 from graftwork.errors import CheckpointError, Problem, RecipeError, shorten
 from graftwork.models.catalog import block_layers, families_for, family_of
 from graftwork.models.pixels import SIDE, read_pixels
-from graftwork.models.serving.config import TOKEN_MS, TOKEN_SIDE
+from graftwork.models.serving.config import TOKEN_SIDE, TOKENS_PER_SECOND
 from graftwork.presets import PRESETS
 from graftwork.recipe import NOUNS, TFIDF, find_root
 
@@ -213,7 +213,7 @@ def _row_tokens(facts: Mapping[str, Any]) -> tuple[int, int]:
     if facts["modality"] == "image":
         tokens = math.ceil((facts["side"] or SIDE) / TOKEN_SIDE) ** 2
     else:
-        tokens = math.ceil(1000 * (facts["seconds"] or 1) / TOKEN_MS)
+        tokens = math.ceil(TOKENS_PER_SECOND * (facts["seconds"] or 1))
     return tokens, tokens
 
 

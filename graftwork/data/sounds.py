@@ -1,34 +1,43 @@
 """What is told of a landed recording, and whether it can be trained on.
 
-Not here: how a recording is read, which the models' part knows, and how likenesses are compared, see `images`.
+Not here: how a recording is read, which the models' part knows; which recordings are like each other, which
+`graftwork.data.images.similar_images` tells of any likenesses of 256 bits.
 """
 
 import hashlib
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from graftwork.data.images import DIGEST_BYTES, LIKENESS_BITS
 from graftwork.data.quarantine import BadRow
-from graftwork.models.serving.sounds import UnusableSound, read_sound, resample
+from graftwork.models.serving.recordings import Sound, UnusableSound, read_sound, resample
 
-RATE = 8_000  # that likenesses are told at
-WINDOW = 256
-TIMES, BANDS = 17, 17
+DIGEST_BYTES = 20
+
+# What a telephone passes, so that a copy at 8 kHz has the same likeness.
+LIKENESS_RATE = 8_000
 LOWEST_HZ, HIGHEST_HZ = 150.0, 3_400.0
-# Of the loudest cell, what is no louder than this tells nothing; a rise must be so large to be one. Of 112 words that
-# espeak-ng says in 14 voices, copies at 8 and 16 kHz, 26 dB softer, in OGG, MP3 and u-law agree in 0.95 of the bits
-# or more, other words in 0.86 at most, the same word in another of its voices in up to 0.98.
-FLOOR, RISE = 1e-3, 0.05
+WINDOW, STEP = 512, 32  # 64 ms each 4 ms
+SPANS, BANDS = 4, 65
+# What is further below the loudest window is not heard before the sound begins and after it ends, ...
+HEARD_DB = 20
+# ... and what is further below the loudest span and band counts as no more than this: there codecs leave other noise.
+FLOOR_DB = 25
+# Measured on 4 words by 48 synthetic voices, 192 recordings, each copied thirteen ways. Copies that agree in this share
+# of the bits: all of those in MP3, in 8 bits, at 8 and 44.1 kHz, at a fifth of the loudness, with silence around them,
+# with 10 ms cut off each end or noise 40 dB below; 98 % and more in Ogg, Opus and MP3 at 8 kHz; 96 % with noise 26 dB
+# below; 91 % with 20 ms of the word itself cut off. Of 4,512 pairs of two voices that say the same word none does (the
+# most alike agree in 0.86), and other words agree in at most 0.80. With 8 spans by 33 bands 4 such pairs do, with 16 by
+# 17, 41. One voice's sentences that differ in their last word alone can agree in 0.95.
+COPY_SHARE = 0.88
 
 
 @dataclass(frozen=True)
 class SoundFacts:
-    """What a manifest keeps of a recording. rate, channels: as it landed.
+    """What a manifest keeps of a recording. rate, channels: those of its file.
 
-    reference: names it, equal for equal files. likeness: 256 bits that nearly agree for nearly the same recording.
-    converted: what the rules did to it, sorted.
+    reference: names it, equal for equal files. likeness: 256 bits that nearly agree for the same recording at another
+    rate, loudness or quality. converted: what the rules did to it or found, sorted.
     """
 
     reference: str
@@ -45,37 +54,46 @@ def inspect_sound(data: bytes, column: str) -> SoundFacts | BadRow:
         sound, converted = read_sound(data)
     except UnusableSound as error:
         return BadRow(column, error.reason, error.value)
-    return SoundFacts(
-        reference=hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest(),
-        seconds=len(sound.samples) / sound.rate,
-        rate=sound.rate,
-        channels=sound.channels,
-        likeness=_likeness(resample(sound.samples, sound.rate, RATE)),
-        converted=tuple(sorted(converted)),
-    )
+    reference = hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+    seconds = len(sound.samples) / sound.rate
+    return SoundFacts(reference, seconds, sound.rate, sound.channels, _likeness(sound), tuple(sorted(converted)))
 
 
-def _likeness(samples: np.ndarray) -> bytes:
-    """A bit for each two neighbours in time and pitch: does the energy rise more in the higher band than in the lower?
+def _likeness(sound: Sound) -> bytes:
+    """A bit for each two neighbouring bands in a span: does the power rise more than it does over the whole recording?
 
-    Method: robust audio hashing (Haitsma and Kalker 2002), over the whole of the recording in 16 steps.
+    Method: signs of differences between bands (Haitsma and Kalker 2002), of spans that fill the recording, and against
+    their mean over time instead of the span before, so that the sound of the room or the voice is not what agrees.
     """
-    cells = np.log(_energies(samples) + FLOOR)
-    rises = np.diff(np.diff(cells, axis=0), axis=1)
-    bits = np.packbits(rises > RISE)
-    assert 8 * len(bits) == LIKENESS_BITS
-    return bits.tobytes()
+    power = _band_power(resample(sound, LIKENESS_RATE))
+    loud = np.flatnonzero(power.sum(axis=1) >= power.sum(axis=1).max() * 10 ** (-HEARD_DB / 10))
+    spans = _span_power(power[loud[0] : loud[-1] + 1])
+    rises = np.diff(np.log(spans + spans.max() * 10 ** (-FLOOR_DB / 10) + np.finfo(float).tiny), axis=1)
+    return np.packbits(rises > rises.mean(axis=0)).tobytes()
 
 
-def _energies(samples: np.ndarray) -> np.ndarray:
-    """(times, bands): energy in equal parts of the recording, in bands of equal width to the ear; the largest is 1."""
-    starts = np.linspace(0, max(0, len(samples) - WINDOW), 4 * TIMES).astype(int)
-    padded = np.pad(samples, (0, max(0, WINDOW - len(samples))))
-    frames = np.stack([padded[start : start + WINDOW] for start in starts]) * np.hanning(WINDOW)
-    power = abs(np.fft.rfft(frames, axis=1)) ** 2
-    power = power.reshape(TIMES, 4, -1).mean(axis=1)
-    edges = np.geomspace(LOWEST_HZ, HIGHEST_HZ, BANDS + 1) * WINDOW / RATE
-    places = np.arange(power.shape[1])
-    bands = [power[:, (places >= low - 0.5) & (places <= high + 0.5)].mean(axis=1) for low, high in pairwise(edges)]
-    energies = np.stack(bands, axis=1)
-    return energies / energies.max()
+def _band_power(samples: np.ndarray) -> np.ndarray:
+    """(windows, BANDS), float64. A long recording is taken window by window, a minute of them at a time."""
+    padded = np.pad(samples.astype(np.float64), WINDOW // 2)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::STEP]
+    shape, bands = np.hanning(WINDOW), _bands()
+    size = 60 * LIKENESS_RATE // STEP
+    parts = (windows[start : start + size] * shape for start in range(0, len(windows), size))
+    return np.concatenate([np.abs(np.fft.rfft(part, axis=1)) ** 2 @ bands for part in parts])
+
+
+def _bands() -> np.ndarray:
+    """(frequencies, BANDS) triangles, equally wide as the ear hears."""
+    mel = 1127 * np.log1p(np.fft.rfftfreq(WINDOW, 1 / LIKENESS_RATE) / 700)[:, None]
+    lowest, highest = (1127 * np.log1p(hertz / 700) for hertz in (LOWEST_HZ, HIGHEST_HZ))
+    edges = np.linspace(lowest, highest, BANDS + 2)
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    return np.clip(np.minimum((mel - low) / (middle - low), (high - mel) / (high - middle)), 0, None)
+
+
+def _span_power(power: np.ndarray) -> np.ndarray:
+    """(SPANS, BANDS): the mean power of equal parts of the time, which may begin within a window."""
+    total = np.concatenate([np.zeros((1, power.shape[1])), np.cumsum(power, axis=0)])
+    place = np.linspace(0, len(power), SPANS + 1)
+    before = np.minimum(place.astype(int), len(power) - 1)
+    return np.diff(total[before] + (place - before)[:, None] * power[before], axis=0) * SPANS / len(power)

@@ -20,7 +20,8 @@ def read_media(folder: Path, given: InputSection) -> dict[str, Any]:
     if given.modality == "audio":
         from graftwork.models.sound_settings import read_sound_settings
 
-        return {"sound": read_sound_settings(folder, given.seconds)}
+        config = read_model_config(folder, given.modality)
+        return {"sound": read_sound_settings(folder, config, given.seconds)}
     return {}
 
 

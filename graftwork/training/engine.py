@@ -292,7 +292,7 @@ def _augmentations(stage: Stage, texts: list[Any], encoder: Any) -> tuple[Augmen
         return (PictureChange(encoder.pixels.side, encoder.pixels.edge, **stage.augment),)
     from graftwork.training.sounds import SoundChange  # here alone: it needs soundfile
 
-    return (SoundChange(encoder, **stage.augment),)
+    return (SoundChange(encoder.sound, **stage.augment),)
 
 
 def _compared(data: StageData, temperature: float) -> StageData:

@@ -1,47 +1,69 @@
-"""Augmentation of sounds: with noise, louder or softer, moved in time, with a part silenced, anew in each epoch."""
+"""Augmentation of recordings: louder, noisier, moved and with gaps, anew in each epoch."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from graftwork.models.serving.sounds import SoundEncoder, SoundRow
+from graftwork.models.serving.config import SPECTROGRAM, SoundConfig
+from graftwork.models.serving.sounds import FittedSound, SoundRow, fit_sound, heard_frames, log_mel
 
 
 @dataclass(frozen=True)
 class SoundChange:
-    """A recording heard another way, as long as it was.
+    """A recording changed at random, as long as it was and as the model reads it.
 
-    noise: the loudest noise, as a share of the recording's own loudness. gain: the most that it becomes louder or
-    softer, in decibels. shift: the most that it is moved in time, and mask: the largest part that is silenced, as
-    shares of its length. Method: the latter as of SpecAugment's time masks (Park et al. 2019).
+    noise: the most white noise that is added, as a share of the recording's own level (root of the mean square). gain:
+    the most decibels that it gets louder or quieter, of which a model that normalises hears nothing. shift: the largest
+    share of its length by which it is moved; what enters is silence. mask: the largest share of its time that is
+    blanked in one piece, and of a spectrogram of its bands. Method: SpecAugment (Park et al. 2019), without warping.
     """
 
-    encoder: SoundEncoder
+    sound: SoundConfig
     noise: float = 0.0
     gain: float = 0.0
     shift: float = 0.0
     mask: float = 0.0
 
-    def __call__(self, index: int, row: SoundRow, generator: np.random.Generator) -> SoundRow:  # noqa: ARG002
-        """A row that holds its samples."""
+    def __call__(self, index: int, row: SoundRow, generator: np.random.Generator) -> FittedSound:  # noqa: ARG002
         # All is drawn whatever is asked for, so that one option does not change what another one does.
-        loudness, decibels, places, share, start = generator.random(5)
-        samples = self.encoder.fit(row)
-        hiss = generator.standard_normal(len(samples), dtype=np.float32)
-        size = len(samples)
-        changed = _moved(samples, round(self.shift * size * (2 * places - 1)))
-        hidden = round(self.mask * share * size)
-        changed[round(start * (size - hidden)) :][:hidden] = 0
-        changed += self.noise * loudness * np.sqrt(np.mean(samples**2)) * hiss
-        changed *= 10 ** (self.gain * (2 * decibels - 1) / 20)
-        return SoundRow(row.data, row.tokens, changed)
+        level, decibels, moved, *gaps = generator.random(7)
+        samples = fit_sound(bytes(row.data), self.sound)
+        share = self.noise * level
+        if self.shift:
+            samples = move(samples, round(self.shift * (2 * moved - 1) * len(samples)))
+        if share:
+            strength = share * float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+            samples = samples + np.float32(strength) * generator.standard_normal(len(samples), dtype=np.float32)
+        if self.gain:
+            samples = samples * np.float32(10 ** (self.gain * (2 * decibels - 1) / 20))
+        return FittedSound(self._masked(samples, gaps), len(row))
+
+    def _masked(self, samples: np.ndarray, gaps: list[float]) -> np.ndarray:
+        """gaps: how large and where, in time and then in frequency, each from 0 to 1."""
+        if self.sound.kind == SPECTROGRAM:
+            values, heard = log_mel(samples, self.sound), heard_frames(len(samples), self.sound)
+        else:
+            values, heard = samples, len(samples)
+        if self.mask:
+            values = values.copy()
+            blank = self.sound.mean if self.sound.kind == SPECTROGRAM else 0
+            values[_gap(heard, self.mask * gaps[0], gaps[1])] = blank
+            if self.sound.kind == SPECTROGRAM:
+                values[:heard, _gap(self.sound.bins, self.mask * gaps[2], gaps[3])] = blank
+        return values
 
 
-def _moved(samples: np.ndarray, places: int) -> np.ndarray:
-    """A copy that begins so many samples later, or earlier; silence comes in where nothing was."""
+def move(samples: np.ndarray, by: int) -> np.ndarray:
+    """The samples `by` places later, or earlier where it is negative; what enters is silence."""
     moved = np.zeros_like(samples)
-    if places >= 0:
-        moved[places:] = samples[: len(samples) - places]
+    if by >= 0:
+        moved[by:] = samples[: len(samples) - by]
     else:
-        moved[:places] = samples[-places:]
+        moved[:by] = samples[-by:]
     return moved
+
+
+def _gap(size: int, share: float, place: float) -> slice:
+    width = round(share * size)
+    start = round(place * (size - width))
+    return slice(start, start + width)

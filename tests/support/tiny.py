@@ -157,7 +157,7 @@ def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "a
     sizes = {}
     if FAMILIES[architecture].modality == "text":
         sizes = {"vocab_size": write_tokenizer(folder, is_marked=architecture not in UNMARKED)}
-    else:
+    elif architecture != "wavenet":
         (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessor(architecture)))
     torch.manual_seed(seed)
     write = write_own_body if architecture in OWN else write_body
@@ -203,7 +203,9 @@ def _preprocessor(architecture: str) -> dict[str, Any]:
             "mean": -4.0,
             "std": 4.0,
         }
-    return {"sampling_rate": RATE, "feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True}
+    is_layered = CONFIGS[architecture].get("feat_extract_norm") == "layer"
+    known = {"sampling_rate": RATE, "return_attention_mask": is_layered, "do_normalize": True}
+    return known | {"feature_extractor_type": "Wav2Vec2FeatureExtractor"}
 
 
 def write_served(checkpoint: Path, folder: Path, config: ServingConfig) -> None:

@@ -32,13 +32,14 @@ class Classifier(nn.Module):
         self.pool = Pooling(config.pooling, hidden_size(body))
         self.head = make_head(hidden_size(body), config)
         self.modality = config.modality
+        self.has_mask = config.sound is None or config.sound.has_mask
 
     def features(self, inputs: Tensor, mask: Tensor) -> Tensor:
         """What the modality's rows are padded to, and their mask -> (batch, hidden) pooled states.
 
         (batch, tokens) ids; (batch, 3, side, side) pixels; (batch, samples) of sound, or (batch, frames, bins).
         """
-        given = self.body(**_inputs_of(self.modality, self.body, inputs, mask))
+        given = self.body(**_inputs_of(self.modality, inputs, mask if self.has_mask else None))
         if self.pool.kind == "body":
             return next(state for name in POOLED_STATES if (state := getattr(given, name, None)) is not None).flatten(1)
         states = given.last_hidden_state
@@ -53,15 +54,12 @@ class Classifier(nn.Module):
         return self.head(self.features(inputs, mask))
 
 
-def _inputs_of(modality: str, body: nn.Module, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """What the body is called with. Some were pretrained on recordings that were padded without a mask."""
-    if modality == "text":
-        return {"input_ids": inputs, "attention_mask": mask}
+def _inputs_of(modality: str, inputs: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """What the body is called with. mask: None where it takes none."""
     if modality == "image":
         return {"pixel_values": inputs}
-    config: Any = body.config
-    is_masked = inputs.ndim == 2 and getattr(config, "feat_extract_norm", "layer") == "layer"
-    return {"input_values": inputs} | ({"attention_mask": mask} if is_masked else {})
+    names = {"text": "input_ids", "audio": "input_values"}
+    return {names[modality]: inputs} | ({} if mask is None or inputs.ndim > 2 else {"attention_mask": mask})
 
 
 def frame_mask(body: Any, mask: Tensor, frames: int) -> Tensor:

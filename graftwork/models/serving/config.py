@@ -12,7 +12,9 @@ Input = Text | SupportsBytes  # the latter gives an encoded picture or sound
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "serving.json"
-TOKEN_SIDE, TOKEN_MS = 16, 20  # pixels and milliseconds that count as a token
+TOKEN_SIDE = 16
+TOKENS_PER_SECOND = 50  # of sound
+WAVEFORM, SPECTROGRAM = "waveform", "spectrogram"
 # Models of two towers, by what config.json calls them and what is read: its section for the tower, and what that is.
 TOWERS = {
     ("clip", "image"): ("vision_config", "clip_vision_model"),
@@ -44,30 +46,38 @@ class PixelConfig:
 
 @dataclass(frozen=True)
 class SoundConfig:
-    """How a recording becomes numbers: `rate` samples a second of one channel, of `max_samples` in its middle at most.
+    """What is read of a recording, at which rate (Hz).
 
-    kind: `waveform`, the samples themselves, or `spectrogram`, (frames, bins) of the logarithms of mel energies. mean,
-    std: of spectrograms. is_normalized: the samples of each recording are brought to mean 0 and variance 1.
+    max_samples: what is longer is cut to its middle. kind: the samples themselves, or a spectrogram. is_normalized: the
+    samples of each recording get a mean of 0 and a variance of 1. has_mask: the body is to be told which samples are
+    padding; without, it was made to read zeros there. bins, frames, mean, std: of a spectrogram, how many frequency
+    bands by how many steps of time, and what its numbers are brought to 0 and 0.5 by.
     """
 
     rate: int
     max_samples: int
-    kind: str = "waveform"
-    is_normalized: bool = False
+    kind: str = WAVEFORM
+    is_normalized: bool = True
+    has_mask: bool = True
     bins: int = 0
     frames: int = 0
     mean: float = 0.0
-    std: float = 1.0
+    std: float = 0.5
 
     @property
     def token_samples(self) -> int:
-        """Samples that count as a token."""
-        return self.rate * TOKEN_MS // 1000
+        """The samples that count as one token in a batch: those of 20 ms, as many as Wav2Vec2 makes one state of."""
+        return self.rate // TOKENS_PER_SECOND
 
     @property
     def tokens(self) -> int:
         """What the longest recording counts in a batch."""
         return -(-self.max_samples // self.token_samples)
+
+    def tokens_of(self, samples: int) -> int:
+        """What a recording of so many samples counts; a spectrogram has one size."""
+        longest = self.max_samples if self.kind == SPECTROGRAM else min(samples, self.max_samples)
+        return -(-longest // self.token_samples)
 
 
 MediaConfig = PixelConfig | SoundConfig
