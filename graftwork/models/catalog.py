@@ -28,16 +28,17 @@ STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 class Family:
     """Where a model keeps its parts: prefixes of tensor names inside the bare model.
 
-    known_as: families of checkpoints that are made so. modality: text, image or audio, which it reads. poolings: that a
-    recipe may name. is_cut: it can go on from the activations of a block, which are kept; else only pooled ones are.
-    neck: what comes after the last block. attention: prefix of its layers inside a block. table: the end of the name of
-    the tensor that has a row for each token. special_tokens: kinds that its tokenizer must have. pooling: how its
-    tokens become one state where neither the recipe nor the checkpoint says. above: what modules below a cut do in the
-    part above it. positions: what config.json calls the most that it can read; "" for any number. has_offset: its first
-    token's position is the one after the padding token's id, not 0. has_mask: it was made to tell words that a mask
-    token hides. is_autoregressive: it was made to tell what comes next. is_transposed: its linear layers keep their
-    weights as (inputs, outputs). renamed: names in the checkpoint, without the base model's prefix, or parts of names
-    that end with a dot, that are others in the model. lender: inside a block, the module of the lowest one that lends
+    known_as: families of checkpoints that are made so. blocks: "" where there are none. modality: text, image or audio,
+    which it reads. poolings: that a recipe may name. is_cut: it can go on from the activations of a block, which are
+    kept; else only pooled ones are. neck: what comes after the last block. attention: prefix of its layers inside a
+    block. table: the end of the name of the tensor that has a row for each token. special_tokens: kinds that its
+    tokenizer must have. pooling: how its tokens become one state where neither the recipe nor the checkpoint says.
+    above: what modules below a cut do in the part above it. positions: what config.json calls the most that it can
+    read; "" for any number. has_offset: its first token's position is the one after the padding token's id, not 0.
+    has_mask: it was made to tell words that a mask token hides. is_autoregressive: it was made to tell what comes next.
+    is_transposed: its linear layers keep their weights as (inputs, outputs). renamed: names in the checkpoint, without
+    the base model's prefix, or parts of names that end with a dot, that are others in the model. reads_pairs: it is
+    given two texts as one, with a token between them. lender: inside a block, the module of the lowest one that lends
     its bias of positions to all others. stale: pattern of names that old files hold and no model has. unused: prefixes
     of what a checkpoint may hold for other uses. tower: what it is called, where config.json names a model of two.
     width: name of a tensor as high as the last state is wide, where config.json does not say. jump: 0 where blocks are
@@ -63,6 +64,7 @@ class Family:
     has_mask: bool = True
     is_autoregressive: bool = False
     is_transposed: bool = False
+    reads_pairs: bool = True
     renamed: Mapping[str, str] = field(default_factory=dict)
     lender: str = ""
     stale: str = r"(?!)"
@@ -174,6 +176,7 @@ FAMILIES: Mapping[str, Family] = {
         positions="n_positions",
         has_mask=False,
         special_tokens=(),
+        reads_pairs=False,
         pooling="last",
         above={"wte": IS_GONE, "wpe": ADDS_NOTHING, "drop": HANDS_ON},
         base_prefix="transformer.",
@@ -190,6 +193,7 @@ FAMILIES: Mapping[str, Family] = {
         table="embed_tokens.weight",
         has_mask=False,
         special_tokens=(),
+        reads_pairs=False,
         pooling="last",
         above={"embed_tokens": IS_GONE},
         base_prefix="model.",
@@ -212,6 +216,19 @@ FAMILIES: Mapping[str, Family] = {
         renamed={"shared.weight": "embed_tokens.weight"},
         lender="layer.0.SelfAttention",
         unused=("decoder.", "lm_head.", "final_projection.", "linear."),
+    ),
+    # No word knows of another, so that the first and the last tell nothing, and two texts in one can't be told apart.
+    "word-vectors": Family(
+        "Word2Vec, GloVe",
+        "",
+        poolings=("mean", "max", "attention"),
+        is_cut=False,
+        table="embeddings.weight",
+        positions="",
+        has_mask=False,
+        reads_pairs=False,
+        special_tokens=("pad_token", "unk_token"),
+        unused=(),
     ),
     "vit": Family(
         "ViT, DINO",
@@ -359,9 +376,11 @@ def list_families() -> tuple[FamilyFacts, ...]:
         FamilyFacts(
             architecture=name,
             known_as=family.known_as,
-            depth_groups=("embeddings", "block.0 … block.n-1", *(["neck"] if family.neck else []), "head"),
+            depth_groups=_group_names(family),
             pooling=family.pooling,
-            attention_layers="" if family.pooling == "body" else f"{family.blocks}i.{family.attention}*",
+            attention_layers=f"{family.blocks}i.{family.attention}*"
+            if family.blocks and family.pooling != "body"
+            else "",
         )
         for name, family in FAMILIES.items()
     )
@@ -406,9 +425,11 @@ def depth_groups(family: Family, shapes: Mapping[str, tuple[int, ...]], head_par
         elif not name.startswith(family.unused):
             strangers.append(full_name)
     blocks = sorted((name for name in sizes if name.startswith("block.")), key=_block_index)
-    if "embeddings" not in sizes or [_block_index(name) for name in blocks] != list(range(len(blocks))) or not blocks:
+    is_unbroken = [_block_index(name) for name in blocks] == list(range(len(blocks)))
+    if "embeddings" not in sizes or not is_unbroken or bool(blocks) != bool(family.blocks):
         first = (*family.embeddings, family.blocks)[0]
-        raise CheckpointError(f"no {first}* or no unbroken {family.blocks}0… among the tensors")
+        wanted = f"{first}*" + (f" or no unbroken {family.blocks}0…" if family.blocks else "")
+        raise CheckpointError(f"no {wanted} among the tensors")
     if strangers:
         raise CheckpointError(*(f"tensor {name} belongs to no part of this architecture" for name in strangers))
     names = ["embeddings", *blocks, *(["neck"] if "neck" in sizes else [])]
@@ -441,7 +462,7 @@ def block_layers(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> dict[
 
 def _parts(family: Family, names: Iterable[str]) -> dict[str, str]:
     """The depth group of each prefix of these names."""
-    found = (re.match(re.escape(family.blocks) + r"(\d+)\.", name) for name in names)
+    found = (family.blocks and re.match(re.escape(family.blocks) + r"(\d+)\.", name) for name in names)
     numbers = sorted({int(each[1]) for each in found if each})
     blocks = {f"{family.blocks}{n}.": name for n, name in zip(numbers, _block_names(family, numbers), strict=True)}
     return dict.fromkeys(family.embeddings, "embeddings") | blocks | dict.fromkeys(family.neck, "neck")
@@ -453,6 +474,11 @@ def _block_names(family: Family, numbers: Sequence[int]) -> list[str]:
         return [f"block.{number}" for number in numbers]
     begins = (number - before >= family.jump for before, number in pairwise([*numbers[:1], *numbers]))
     return ["embeddings" if place == 0 else f"block.{place - 1}" for place in accumulate(begins, initial=0)][1:]
+
+
+def _group_names(family: Family) -> tuple[str, ...]:
+    blocks, neck = ["block.0 … block.n-1"] if family.blocks else [], ["neck"] if family.neck else []
+    return ("embeddings", *blocks, *neck, "head")
 
 
 def _block_index(name: str) -> int:

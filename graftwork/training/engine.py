@@ -222,7 +222,7 @@ class Training:
             forward = AutoregressiveModel(self.model).forward
             return StageData(train, self.rows.validation, forward, criterion=mean_loss, measure=measure_hidden)
         data = StageData(train, self.rows.validation, _forward(self.model, stage))
-        data = _cut_data(self.model, stage, data, self.cache, encoder, context) if stage.cut else data
+        data = _cut_data(self.model, stage, data, self.cache, encoder, context) if stage.is_cut else data
         return data if stage.temperature is None else _compared(data, stage.temperature)
 
 

@@ -164,7 +164,7 @@ def plan_training(
     max_tokens = tokens_of(media, recipe.input)
     config = read_model_config(checkpoint, recipe.input.modality)
     _check_length(max_tokens, family, config)
-    if len(recipe.input.columns) > 1 and not family.special_tokens:
+    if len(recipe.input.columns) > 1 and not family.reads_pairs:
         raise RecipeError(Problem(f"{family.known_as}: it has no token between the texts of a pair", "input.text"))
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
     width = width_of(family, config, shapes)
@@ -257,8 +257,8 @@ def _resolve_stages(
         if section.objective != "classification":  # the classifier's head learns nothing then, whatever `all` says
             trained = [group for group in trained if group.name != "head"]
         augment = section.augment.model_dump(exclude_defaults=True)
-        is_frozen = frozen_blocks(trained) > 0
-        is_pooled = is_frozen and [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
+        is_pooled = [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
+        is_frozen = is_pooled or frozen_blocks(trained) > 0
         is_solved = section.solver == "lbfgs"
         # What the frozen part reads is the same from one epoch to the next.
         is_unchanged = not augment and own is None and section.adversary is None

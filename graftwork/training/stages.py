@@ -110,6 +110,11 @@ class Stage:
         objective = self.hiding or self.autoregression
         return 0 if objective is None else objective.parameters
 
+    @property
+    def is_cut(self) -> bool:
+        """True if what is frozen is computed once for each row: blocks, or all of a body that may have none."""
+        return self.is_pooled or self.cut > 0
+
 
 def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: str) -> list[DepthGroup]:
     """The depth groups that a recipe's `train:` or `blocks:` names, shallowest first.
@@ -129,7 +134,8 @@ def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: st
         elif entry.startswith("top:") and entry[4:].isdigit() and 1 <= int(entry[4:]) <= len(blocks):
             chosen |= {group.name for group in blocks[-int(entry[4:]) :]} | ({"neck"} & set(by_name))
         else:
-            known = f"all, top:1 … top:{len(blocks)}, {', '.join(by_name)}"
+            tops = [f"top:1 … top:{len(blocks)}"] if blocks else []
+            known = ", ".join(["all", *tops, *by_name])
             problems.append(Problem(f"{entry!r} names nothing to train", where=where, hint=f"known are {known}"))
     raise_if(problems, RecipeError)
     return [group for group in groups if group.name in chosen]
@@ -149,8 +155,8 @@ def plan_adapters(
     """
     layers = block_layers(family, shapes)
     if not layers:
-        problem = f"{family.known_as}: its blocks have no linear layers, and adapters stand beside those"
-        raise RecipeError(Problem(problem, where, "train blocks themselves: `top:1`"))
+        problem = f"{family.known_as}: it has no blocks with linear layers that adapters could stand beside"
+        raise RecipeError(Problem(problem, where, "train it without lora"))
     blocks = trained_groups(section.blocks, [group for group in groups if group.name in layers], f"{where}.blocks")
     names = sorted({name for inside in layers.values() for name in inside})
     chosen = {target: {name for name in names if _fits(target, name, family)} for target in section.targets}

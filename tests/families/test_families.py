@@ -74,7 +74,7 @@ def test_what_is_frozen_stays_and_what_is_trained_moves(trained: Trained) -> Non
     head, top = (trained.weights(stage.key) for stage in trained.bundle.stages)
     assert {stage.name: set(stage.rates) for stage in trained.run.plan.stages} == {
         "head": {"head"},
-        "top": {"block.2", *(["neck"] if family.neck else []), "head"},
+        "top": {"block.2", *(["neck"] if family.neck else []), "head"} if family.blocks else {"embeddings", "head"},
     }
     for group in trained.run.plan.groups:
         names = [name for name in top if name.startswith(group.prefixes)]
@@ -154,7 +154,8 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
         folder = tmp_path / architecture
         write_family_project(folder, architecture)
         (folder / "recipe.yaml").write_text((folder / "recipe.yaml").read_text().replace("tiny", architecture))
-        runs[architecture] = resolve_run(folder, workspace, "stages={preset: gradual, epochs: 2}")
+        preset = "gradual" if FAMILIES[architecture].blocks else "full"
+        runs[architecture] = resolve_run(folder, workspace, f"stages={{preset: {preset}, epochs: 2}}")
     tally = torture(runs, home, KILLS, seed=20261128)
     assert tally.killed.keys() == FAMILIES.keys()
     assert tally.different == []

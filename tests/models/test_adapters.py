@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from tiny import TEXT_FAMILIES
+from tiny import BLOCK_FAMILIES
 
 from graftwork.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapters, AttachedAdapters
 from graftwork.models.catalog import FAMILIES, depth_groups
@@ -63,7 +63,7 @@ def adapt(folder: Path, architecture: str, seed: int = 5, **section: Any) -> Ada
     return Adapted(folder, adapters, model, attached)
 
 
-@pytest.fixture(params=TEXT_FAMILIES)
+@pytest.fixture(params=BLOCK_FAMILIES)
 def architecture(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TEXT_FAMILIES
+from tiny import BLOCK_FAMILIES
 
 from graftwork.models.attention import NAME
 from graftwork.models.serving.classifier import Classifier, make_body
@@ -19,7 +19,7 @@ TEXTS = ["the film", "the film is not very good and not very long", "a clever mo
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("architecture", TEXT_FAMILIES)
+@pytest.mark.parametrize("architecture", BLOCK_FAMILIES)
 def test_in_float32_nothing_changes(architecture: str, make_checkpoint: Callable[..., Path]) -> None:
     """For every family the states are transformers' own, bit for bit."""
     folder = make_checkpoint(architecture)
@@ -35,7 +35,7 @@ def test_in_float32_nothing_changes(architecture: str, make_checkpoint: Callable
         assert torch.equal(ours, body.eval()(input_ids=ids, attention_mask=mask).last_hidden_state)
 
 
-@pytest.mark.parametrize("architecture", [name for name in TEXT_FAMILIES if name != "deberta-v2"])
+@pytest.mark.parametrize("architecture", [name for name in BLOCK_FAMILIES if name != "deberta-v2"])
 def test_in_bfloat16_attention_alone_is_computed_in_float32(
     architecture: str, make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TEXT_FAMILIES
+from tiny import BLOCK_FAMILIES
 
 from graftwork.models.catalog import FAMILIES, Family
 from graftwork.models.prefix import cut_at
@@ -18,7 +18,7 @@ from graftwork.training.optimizer import set_modes
 TEXTS = ["the film", "the film is not very good and not very long", "a clever movie", "dull"]
 
 
-@pytest.fixture(params=TEXT_FAMILIES)
+@pytest.fixture(params=BLOCK_FAMILIES)
 def whole(request: pytest.FixtureRequest, make_checkpoint: Callable[..., Path]) -> tuple[Classifier, TextEncoder]:
     folder = make_checkpoint(request.param)
     config = ServingConfig(("no", "yes"), ("text",), "mean", 16, dropout=0.1)

@@ -37,6 +37,7 @@ NOT_RECORDED = {
     "export.py:extract_body": "into a folder of `whole_folder`",
     "health.py:_folder": "a file that is tried out and removed",
     "models/adapters.py:keep": "into a folder of `Store.writing`, as _publish_stage",
+    "models/word_vectors.py:write_word_vectors": "into a folder of `whole_folder`",
     "models/prefix.py:_shallow_copy": "copies a model, no file",
     "promotion/witness.py:see": "into a path of `whole_file`, as _write_csv",
     "registry/approvals.py:_keep": "a record, into a folder of `Store.writing`",

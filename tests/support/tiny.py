@@ -7,11 +7,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graftwork.checkpoints.retrieve import retrieve_checkpoint
+from graftwork.checkpoints.vector_files import WordVectors
 from graftwork.data.manifest import validate_data
 from graftwork.models.catalog import FAMILIES, families_for
 from graftwork.models.serving.config import WEIGHTS, ServingConfig
 from graftwork.models.serving.own import OWN, make_own_body
+from graftwork.models.word_vectors import write_word_vectors
 from graftwork.policy import Policy
 from graftwork.recipe import load_recipe
 from graftwork.training.bundle import ServingBundle
@@ -46,6 +50,7 @@ CONFIGS = {
     "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 2, "n_inner": 48, "n_positions": 64, "bos_token_id": 2},
     "t5": {"d_model": 32, "num_layers": 3, "num_heads": 2, "d_kv": 16, "d_ff": 48, "relative_attention_num_buckets": 8},
     "llama": TINY | {"num_key_value_heads": 1, "max_position_embeddings": 64},
+    "word-vectors": {"hidden_size": 32},
     "vit": TINY | {"image_size": SIDE, "patch_size": 8},
     "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16, 32], "depths": [1, 1, 1], "layer_type": "basic"},
     "convnext": {"num_stages": 3, "hidden_sizes": [8, 16, 32], "depths": [1, 1, 1]},
@@ -78,6 +83,7 @@ CONFIGS = {
 }
 # Those that read texts token by token, and can be cut between any two blocks.
 TEXT_FAMILIES = sorted(name for name, family in FAMILIES.items() if family.modality == "text" and family.is_cut)
+BLOCK_FAMILIES = [name for name in TEXT_FAMILIES if FAMILIES[name].blocks]
 
 
 # Families whose tokenizers put nothing around a text, nor between two.
@@ -154,6 +160,11 @@ def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "a
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
+    if architecture == "word-vectors":
+        table = np.random.default_rng(seed).standard_normal((len(WORDS), CONFIGS[architecture]["hidden_size"]))
+        vectors = WordVectors(tuple(WORDS), table.astype(np.float32))
+        write_word_vectors(folder, vectors, True, f"---\nlicense: {licence}\n---\nTiny vectors for tests.\n")
+        return
     sizes = {}
     if FAMILIES[architecture].modality == "text":
         sizes = {"vocab_size": write_tokenizer(folder, is_marked=architecture not in UNMARKED)}
@@ -231,7 +242,6 @@ def write_image_project(folder: Path, checkpoint: Path) -> None:
 
 def write_stripes(folder: Path, count: int, first: int = 0) -> None:
     """So many PNG files in each of the folders `no` (lying stripes) and `yes` (standing), numbered from `first`."""
-    import numpy as np
     from PIL import Image
 
     for label in ("no", "yes"):
@@ -291,6 +301,9 @@ def write_family_project(folder: Path, architecture: str) -> None:
     """A tiny checkpoint of the family below the folder, and a project of what it reads: reviews, pictures or tones."""
     write_checkpoint(folder / "checkpoint", architecture)
     PROJECTS[FAMILIES[architecture].modality](folder, folder / "checkpoint")
+    if not FAMILIES[architecture].blocks:
+        recipe = (folder / "recipe.yaml").read_text()
+        (folder / "recipe.yaml").write_text(recipe.replace('[head, "top:1"]', "all"))
 
 
 def land_reviews(folder: Path, count: int) -> None:

@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-OWN: Mapping[str, str] = {"vgg": "vgg", "alexnet": "alexnet", "wavenet": "wavenet"}  # `model_type` -> module
+OWN: Mapping[str, str] = {  # `model_type` -> module
+    "vgg": "vgg",
+    "alexnet": "alexnet",
+    "wavenet": "wavenet",
+    "word-vectors": "word_vectors",
+}
 
 
 class BodyOutput(NamedTuple):
