@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -186,6 +186,77 @@ def convert(
     done = api.convert(file, architecture, licence, output)
     left_out = f", without {', '.join(done.left_out)}" if done.left_out else ""
     _print(json, done.as_json(), f"{architecture}, {done.parameters:,} parameters{left_out} -> {output}")
+
+
+@app.command(group=MAKE)
+def train_vectors(
+    source: Annotated[
+        Path, Parameter(help="A recipe (.yaml), or a CSV, TSV, JSONL or Parquet file with a column that --text names.")
+    ],
+    *,
+    licence: Annotated[str, Parameter(help="Of the vectors, for instance mit: you answer for it.")],
+    output: NewFolder,
+    text: Annotated[str | None, Parameter(help="The column with the texts; a recipe says it itself.")] = None,
+    size: Annotated[int, Parameter(help="Numbers of a vector.")] = 100,
+    window: Annotated[int, Parameter(help="Words on either side of a word that are looked at.")] = 5,
+    epochs: Annotated[int, Parameter(help="How often the texts are gone through; few texts want many.")] = 5,
+    minimum_count: Annotated[int, Parameter(help="Words that are rarer are unknown words.")] = 2,
+    seed: int = 1,
+    kind: Annotated[
+        Literal["skip-gram", "cbow"],
+        Parameter(help="Tell the words around from a word (better on few texts), or it from them (quicker)."),
+    ] = "skip-gram",
+    case: Annotated[Literal["lower", "keep"], Parameter(help="Whether Film is another word than film.")] = "lower",
+    json: Json = False,
+) -> None:
+    """Train Word2Vec on your texts, as a checkpoint that a recipe can start from: source: file://FOLDER.
+
+    Of a recipe's data the training rows are taken and no others, so that nothing it is judged on has shaped the
+    vectors; labels are not looked at. Of a table all rows are taken: let it hold none of a recipe's holdout. The same
+    texts and options give the same vectors. Needs `pip install 'graftwork[vectors]'`.
+
+    graftwork train-vectors recipe.yaml -o vectors --licence mit --epochs 20
+    """
+    from flows import console
+    from graftwork import api
+    from graftwork.models.word_vectors import VectorTraining
+
+    training = VectorTraining(size, window, epochs, minimum_count, seed, kind)
+    with _home_of(source), console.progress("texts") as on_progress:
+        done = api.train_vectors(source, output, licence, training, text=text, case=case, on_progress=on_progress)
+    _print(json, done.as_json(), f"{done.words:,} words of {done.texts:,} texts, {done.size} numbers each -> {output}")
+
+
+@app.command(group=MAKE)
+def import_vectors(
+    file: Annotated[Path, Parameter(help="word2vec's format, text or binary, or GloVe's text; it may be gzipped.")],
+    *,
+    licence: Annotated[str, Parameter(help="Under which the vectors came, for instance pddl: you answer for it.")],
+    output: NewFolder,
+    most: Annotated[
+        int | None,
+        Parameter(help="Keep so many words, from the first on: files are sorted by how frequent words are."),
+    ] = None,
+    case: Annotated[
+        Literal["auto", "lower", "keep"],
+        Parameter(help="Whether texts are put into lower case; auto: if the words of the file are."),
+    ] = "auto",
+    json: Json = False,
+) -> None:
+    """Make word vectors that others trained a checkpoint that a recipe can start from: source: file://FOLDER.
+
+    The file is read word by word, and refused by line if it is not whole and sound; gensim's own format is a pickle,
+    and is not read. Words that the vectors lack share the mean of all, or the vector of `<unk>` where there is one.
+
+    graftwork import-vectors glove.6B.100d.txt -o glove --licence pddl --most 50000
+    """
+    from flows import console
+    from graftwork import api
+
+    with console.progress("bytes") as on_progress:
+        done = api.import_vectors(file, output, licence, most=most, case=case, on_progress=on_progress)
+    told = "texts in lower case" if done.is_lowered else "texts as they are"
+    _print(json, done.as_json(), f"{done.words:,} words, {done.size} numbers each, {told} -> {output}")
 
 
 @app.command(group=MAKE)
@@ -585,6 +656,15 @@ def _project(recipe: Path) -> Iterator["Settings"]:
         raise RecipeError(f"{recipe}: no such recipe; `graftwork init` writes one")
     use_home(find_root(recipe))
     yield Settings.read()
+
+
+@contextmanager
+def _home_of(source: Path) -> Iterator[None]:
+    """The workspace of the project that the recipe belongs to, where it is one."""
+    from graftwork.vectors import RECIPES
+
+    with _project(source) if source.suffix in RECIPES else nullcontext():
+        yield
 
 
 @contextmanager

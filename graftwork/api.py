@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from graftwork.data.handover import HandedIn
     from graftwork.export import Exported, Extracted
     from graftwork.models.catalog import FamilyFacts
+    from graftwork.models.word_vectors import VectorTraining
     from graftwork.promotion.approval import Decision, Outcome
     from graftwork.registry.approvals import Approval
     from graftwork.registry.audit import Audit
     from graftwork.registry.versions import ListedVersion
     from graftwork.retention import Leftover
     from graftwork.scoring import Scored
+    from graftwork.vectors import WrittenVectors
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,40 @@ def families() -> "tuple[FamilyFacts, ...]":
     from graftwork.models.catalog import list_families
 
     return list_families()
+
+
+def train_vectors(
+    source: Path,
+    folder: Path,
+    licence: str,
+    training: "VectorTraining",
+    *,
+    text: str | None = None,
+    case: str = "lower",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> "WrittenVectors":
+    """Train word vectors on the training rows of a recipe, or on a column of a table, as a checkpoint in a new folder.
+
+    on_progress is told texts gone through, over all epochs.
+    """
+    from graftwork import vectors
+
+    return vectors.train_vectors(source, folder, licence, training, text=text, case=case, on_progress=on_progress)
+
+
+def import_vectors(
+    file: Path,
+    folder: Path,
+    licence: str,
+    *,
+    most: int | None = None,
+    case: str = "auto",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> "WrittenVectors":
+    """Write word vectors of a file of word2vec's or GloVe's as a checkpoint, in a new folder; on_progress: bytes."""
+    from graftwork import vectors
+
+    return vectors.import_vectors(file, folder, licence, most=most, case=case, on_progress=on_progress)
 
 
 def predict(

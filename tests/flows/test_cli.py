@@ -24,6 +24,8 @@ COMMANDS = {
     "families": ["--json"],
     "convert": ["FILE", "--architecture", "--licence", "--output", "--json"],
     "generate": ["RECIPE", "--stage", "--output", "--seconds", "--seed", "--temperature", "--set", "--json"],
+    "train-vectors": ["SOURCE", "--licence", "--output", "--text", "--size", "--minimum-count", "--kind", "--json"],
+    "import-vectors": ["FILE", "--licence", "--output", "--most", "--case", "--json"],
     "extract": ["MODEL", "--licence", "--output", "--json"],
     "plan": ["RECIPE", "--set", "--limit-rows", "--probe", "--json"],
     "run": ["RECIPE", "--set", "--limit-rows", "--restart", "--accept-drift", "--json"],
