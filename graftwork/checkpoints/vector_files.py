@@ -150,7 +150,8 @@ def _parse(cells: bytes, width: int, number: int) -> tuple[bytes, np.ndarray]:
     try:
         numbers = list(map(float, values))
     except ValueError as error:
-        raise _Unfit(f"line {number}: {shorten(error)}", "remove the line") from error
+        odd = next(value for value in values if not _is_number(value)).decode("utf-8", "replace")
+        raise _Unfit(f"line {number}: {shorten(odd)!r} is no number", "remove the line") from error
     with np.errstate(over="ignore"):  # told as infinite
         return word, np.array(numbers).astype("<f4")
 
