@@ -15,6 +15,7 @@ from graftwork.promotion.looks import take_look
 from graftwork.registry.contenders import candidate, references
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import open_run
+from graftwork.training.reading import measure_reading
 from graftwork.workspace import Workspace
 from tasks.narration import RowProgress, narrated
 from tasks.policies import MINUTE_S, RETRIED
@@ -27,6 +28,10 @@ def evaluate(run_id: str, bundle: ServingBundle) -> Evaluation:
     """The bundle beside champion, anchor and baselines, on holdout rows that none of them was trained on."""
     workspace = Workspace.open()
     run = open_run(workspace.store, run_id)
+    reading = measure_reading(workspace.store, run)
+    for side, each in reading.sides.items() if reading else ():
+        told = side, 100 * each.cut_share, run.plan.max_tokens, 100 * each.unknown_share
+        log.info("%s: %.1f %% of the texts are cut at %d tokens, %.1f %% of their tokens are unknown", *told)
     with narrated("evaluation", workspace.store):
         return evaluations.evaluate(
             workspace.store,

@@ -17,6 +17,7 @@ from graftwork.report.facts import ReportFacts, installed_libraries, this_machin
 from graftwork.report.files import PAGE, copy_page, store_report
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import open_run
+from graftwork.training.reading import find_reading
 from graftwork.workspace import Workspace
 from tasks.narration import narrated
 from tasks.policies import MINUTE_S, RETRIED
@@ -34,8 +35,9 @@ def publish_report(
 ) -> Path:
     """The path of the run's report; its files are attached to the MLflow run, which is closed, and each page links."""
     workspace = Workspace.open()
+    run = open_run(workspace.store, run_id)
     facts = ReportFacts(
-        run=open_run(workspace.store, run_id),
+        run=run,
         bundle=bundle,
         evaluation=evaluation,
         verdict=verdict,
@@ -45,6 +47,7 @@ def publish_report(
         created_at=now(),
         machine=this_machine(),
         libraries=installed_libraries(),
+        reading=find_reading(workspace.store, run.plan),
     )
     with narrated("report", workspace.store):
         folder = store_report(workspace.store, facts)

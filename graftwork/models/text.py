@@ -58,6 +58,19 @@ def word_numbers(encoder: TextEncoder, texts: Sequence[Text]) -> list[np.ndarray
     return [_number(list(zip(each.sequence_ids, each.word_ids, strict=True))) for each in encodings]
 
 
+def count_tokens(encoder: TextEncoder, texts: Sequence[Text]) -> tuple[int, int, int]:
+    """Of one text or more: those that are cut, the tokens of all as they are, and the unknown ones among these.
+
+    Tokens that are put around a text are not counted.
+    """
+    whole = encoder.tokenize(texts, truncation=False, return_special_tokens_mask=True, verbose=False)
+    ids = [np.array(row, np.int64) for row in whole["input_ids"]]
+    unknown = [row == encoder.tokenizer.unk_token_id for row in ids]
+    own = [~np.array(around, bool) | lost for around, lost in zip(whole["special_tokens_mask"], unknown, strict=True)]
+    cut = sum(len(row) > encoder.max_tokens for row in ids)
+    return cut, int(sum(each.sum() for each in own)), int(sum(each.sum() for each in unknown))
+
+
 def blank_token(encoder: TextEncoder) -> int:
     """The token that stands for a word which is not told: the mask token, or the unknown token where there is none.
 

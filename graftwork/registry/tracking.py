@@ -39,14 +39,19 @@ def log_training(workspace: Workspace, run_id: str, plan: "TrainingPlan", stages
 
     May be called after every stage, and again after a crash: it goes on where the last call ended.
     """
-    from graftwork.training.estimate import find_estimate
+    from mlflow.entities import Metric
 
+    from graftwork.training.estimate import find_estimate
+    from graftwork.training.reading import find_reading
+
+    reading = find_reading(workspace.store, plan)
+    shares = [Metric(name, share, _now_ms(), 0) for name, share in (reading.shares if reading else {}).items()]
     estimate = find_estimate(workspace.store, run_id)
     estimated = {stage.key: stage for stage in estimate.stages} if estimate else {}
     with reach_mlflow(workspace.settings) as client:
         experiment = experiment_of(client, workspace.settings, plan.name)
         parent = _open_run(client, experiment, run_id, "", run_id, plan_tags(plan))
-        log_once(client, parent, [], plan_params(plan))
+        log_once(client, parent, shares, plan_params(plan))
         # By place: a stage that was reused may have had another name in the recipe that it was trained for.
         for stage, result in zip(plan.stages, stages, strict=False):
             tags = {"mlflow.parentRunId": parent} | stage_tags(result, estimated.get(stage.key))

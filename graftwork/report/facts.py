@@ -11,6 +11,7 @@ from graftwork.promotion.history import LedgerEntry
 from graftwork.registry.versions import ModelVersion
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import ResolvedRun
+from graftwork.training.reading import Reading
 
 LIBRARIES = (
     "graftwork",
@@ -31,6 +32,7 @@ class ReportFacts:
     """Everything a report says. version, entry: None for a run that is not registered, or not promoted.
 
     command: what a person types to get this run again. machine, libraries: what the report was made on and with.
+    reading: None where no texts are read.
     """
 
     run: ResolvedRun
@@ -43,6 +45,7 @@ class ReportFacts:
     created_at: str
     machine: str
     libraries: dict[str, str]
+    reading: Reading | None = None
 
 
 def this_machine() -> str:

@@ -7,7 +7,7 @@ from graftwork.fingerprint import digest, to_json
 from graftwork.report.facts import ReportFacts
 from graftwork.storage import Store, make_folder, whole_file
 
-REPORT_VERSION = 1  # raised by hand when a page made again would tell more
+REPORT_VERSION = 2  # raised by hand when a page made again would tell more
 PAGE = "report.html"
 
 

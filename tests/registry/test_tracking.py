@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny import resolve_run, write_family_project
 
 from graftwork.errors import RegistryError, ServiceUnavailable
 from graftwork.models.adapters import Adapters
@@ -26,6 +27,7 @@ from graftwork.settings import Settings
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.estimate import Estimate, StageEstimate, keep_estimate
 from graftwork.training.plan import TrainingPlan
+from graftwork.training.reading import measure_reading
 from graftwork.workspace import Workspace
 
 
@@ -173,3 +175,18 @@ def test_processes_that_start_at_once_share_one_fresh_store(
     outcomes = start_together(code, 2)
     assert [outcome.returncode for outcome in outcomes] == [0, 0], outcomes
     assert len({outcome.stdout for outcome in outcomes}) == 1
+
+
+def test_what_is_cut_and_unknown_is_logged(tmp_path: Path, workspace: Workspace, bundle: ServingBundle) -> None:
+    """With the run, once, for each side."""
+    write_family_project(tmp_path, "word-vectors")
+    run = resolve_run(tmp_path, workspace, "input.max_tokens=6")
+    reading = measure_reading(workspace.store, run)
+    assert reading is not None
+    for _ in range(2):
+        logged = log_training(workspace, run.run_id, run.plan, ())
+    with reach_mlflow(workspace.settings) as client:
+        metrics = client.get_run(logged).data.metrics
+        assert len(client.get_metric_history(logged, "reading/holdout/unknown_share")) == 1
+    assert metrics == reading.shares
+    assert metrics["reading/train/cut_share"] == 1

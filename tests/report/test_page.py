@@ -11,6 +11,7 @@ from graftwork.data.manifest import SourceFile
 from graftwork.evaluation.metrics import ClassMetrics
 from graftwork.report import page
 from graftwork.report.facts import ReportFacts
+from graftwork.training.reading import Reading, SideReading
 
 EVIL = "<script>alert(1)</script>\"'&<img src=https://evil.example/x>"
 
@@ -129,3 +130,12 @@ def test_verdict_without_a_comparison_says_so(facts: ReportFacts) -> None:
 def test_rows_add_up_as_in_the_manifest(html: str) -> None:
     """The sentence on rows is the manifest's account."""
     assert "10,662 rows read = 10,635 kept + 9 quarantined + 18 duplicates" in read(html).text
+
+
+def test_what_is_cut_and_unknown_is_told(facts: ReportFacts) -> None:
+    """For each side, in numbers and as a share; where no texts are read there is no such table."""
+    sides = {"train": SideReading(800, 8, 10_000, 25), "holdout": SideReading(200, 0, 2_000, 500)}
+    told = page.render(replace(facts, reading=Reading(sides)))
+    assert "1.0 %" in told and "0.2 %" in told and "25.0 %" in told and "10,000" in told
+    assert "given of the texts" in told
+    assert "given of the texts" not in page.render(facts)

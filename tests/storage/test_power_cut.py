@@ -48,6 +48,7 @@ NOT_RECORDED = {
     "registry/versions.py:_download": "into a folder of `Store.writing`",
     "registry/versions.py:download_adopted": "into a folder of `Store.staging` or `Store.writing`",
     "starter.py:_write": "a new file that its owner reads next; it never replaces another",
+    "training/reading.py:measure_reading": "a record, into a folder of `Store.writing`",
     "training/estimate.py:keep_estimate": "a record, into a folder of `Store.writing`",
     "training/engine.py:_save_weights": "recorded, but safetensors writes without Python",
 }

@@ -45,12 +45,13 @@ class TextEncoder:
         """What rows that are the same have in common: their ids."""
         return np.asarray(row, np.int32).tobytes()
 
-    def tokenize(self, texts: Sequence[Text]) -> Any:
-        """What the tokenizer says of these texts or pairs, of which there is at least one."""
+    def tokenize(self, texts: Sequence[Text], **options: Any) -> Any:
+        """What the tokenizer says of these texts or pairs, of which there is at least one; options: of its own."""
         pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
         firsts, seconds = zip(*pairs, strict=True)
         second = None if seconds[0] is None else list(seconds)
-        return self.tokenizer(list(firsts), second, truncation=True, max_length=self.max_tokens)
+        cut = {"truncation": True, "max_length": self.max_tokens}
+        return self.tokenizer(list(firsts), second, **cut | options)
 
     def pad(self, rows: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tensor]:
         """Ids and attention mask, both (rows, length)."""

@@ -1,0 +1,101 @@
+"""What the model is given of the texts: how many are cut because they are too long, how many words nothing is known of.
+
+Told of each side, since a share that differs between training and holdout says that the one is not like the other.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ClassVar
+
+from graftwork.checkpoints.retrieve import open_checkpoint
+from graftwork.data.manifest import load_rows
+from graftwork.evaluation.predictions import inputs_of
+from graftwork.fingerprint import digest, from_json, to_json
+from graftwork.models.catalog import family_of
+from graftwork.storage import Store
+from graftwork.training.plan import ResolvedRun, TrainingPlan
+
+VERSION = 1  # raised by hand when something else is counted
+KIND = "reading"
+RECORD = "reading.json"
+SIDES = ("train", "validation", "holdout")
+TEXTS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class SideReading:
+    """Of the texts of a side. cut: those of which the model reads not all.
+
+    tokens: of all of them as they are, without those that the tokenizer puts around a text. unknown: those among them
+    that stand for what it does not know.
+    """
+
+    texts: int
+    cut: int
+    tokens: int
+    unknown: int
+
+    @property
+    def cut_share(self) -> float:
+        return self.cut / self.texts if self.texts else 0.0
+
+    @property
+    def unknown_share(self) -> float:
+        return self.unknown / self.tokens if self.tokens else 0.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of each side, by its name."""
+
+    SCHEMA: ClassVar[int] = 1
+    sides: dict[str, SideReading]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """By side and name, as they are logged."""
+        return {
+            f"reading/{side}/{name}": getattr(each, name)
+            for side, each in self.sides.items()
+            for name in ("cut_share", "unknown_share")
+        }
+
+
+def measure_reading(store: Store, run: ResolvedRun) -> Reading | None:
+    """What the run's model is given of its texts, counted once and kept; None if it reads no texts."""
+    found = find_reading(store, run.plan)
+    if found is not None or family_of(run.lock.architecture).modality != "text":
+        return found
+    from graftwork.models.serving.text import TextEncoder
+
+    encoder = TextEncoder(open_checkpoint(store, run.lock), run.plan.max_tokens)
+    rows = {side: load_rows(store, run.manifest, sides=(side,)) for side in SIDES}
+    reading = Reading({side: _read(encoder, inputs_of(each)) for side, each in rows.items()})
+    with store.writing(_key(run.plan)) as folder:
+        (folder / RECORD).write_text(to_json(reading), encoding="utf-8")
+    return reading
+
+
+def find_reading(store: Store, plan: TrainingPlan) -> Reading | None:
+    """What was counted for runs on this data and this checkpoint, if it was."""
+    folder = store.open(_key(plan))
+    return None if folder is None else from_json(Reading, (folder / RECORD).read_text(encoding="utf-8"))
+
+
+def _key(plan: TrainingPlan) -> str:
+    asked = {"manifest": plan.manifest, "checkpoint": plan.checkpoint, "max_tokens": plan.max_tokens}
+    return f"{KIND}/{digest({'version': VERSION} | asked)}"
+
+
+def _read(encoder: Any, texts: list[Any]) -> SideReading:
+    from graftwork.models.text import count_tokens
+
+    counts = [count_tokens(encoder, part) for part in _parts(texts)]
+    return SideReading(len(texts), *(sum(each[place] for each in counts) for place in range(3)))
+
+
+def _parts(texts: list[Any]) -> Iterator[list[Any]]:
+    waiting = iter(texts)
+    while part := list(islice(waiting, TEXTS_AT_ONCE)):
+        yield part
