@@ -44,6 +44,11 @@ HOLDOUT = 0.15
 STANDARD_ROWS, LEAST_ROWS = 500, 10
 # A label that so few rows have is more often a slip than a class.
 RARE_ROWS, RARE_SHARE = 20, 0.01
+# For bodies without blocks: the head's optimum on the words as they come, from which they move with it.
+WORD_STAGES: list[dict[str, Any]] = [
+    {"name": "head", "train": ["head"], "solver": "lbfgs"},
+    {"name": "words", "train": ["all"], "epochs": 4, "learning_rate": 5e-3},
+]
 PLAIN = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)$)[a-z][a-z0-9_./-]*", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
@@ -159,7 +164,7 @@ def _model_facts(reference: Reference, root: Path, modality: str) -> dict[str, A
 
     Raises CheckpointError if its family reads something else than the data is.
     """
-    unknown = {"family": None, "parameters": 0, "is_large": False, "side": None}
+    unknown = {"family": None, "parameters": 0, "is_large": False, "is_of_words": False, "side": None}
     folder = None if reference.scheme == "hf" else local_folder(reference, root)
     if folder is None or not (folder / "config.json").is_file():
         return unknown
@@ -174,6 +179,7 @@ def _model_facts(reference: Reference, root: Path, modality: str) -> dict[str, A
         "family": family.known_as,
         "parameters": parameters,
         "is_large": parameters > LARGE and bool(block_layers(family, shapes)),
+        "is_of_words": not family.blocks,
         "side": read_pixels(folder).side if modality == "image" else None,
     }
 
@@ -189,6 +195,7 @@ def _size_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     rows = facts["rows"]
     has_few = rows < FEW_ROWS
     preset = "lora" if facts["is_large"] else "gradual" if has_few else "full"
+    stages = [stage | ({"epochs": FEW_ROWS_EPOCHS} if has_few else {}) for stage in PRESETS[preset]]
     return {
         "max_tokens": max_tokens,
         "batch_tokens": batch_tokens,
@@ -196,8 +203,7 @@ def _size_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
         "has_few_rows": has_few,
         "few_rows": FEW_ROWS,
         "large": LARGE,
-        "preset": preset,
-        "stages": [stage | ({"epochs": FEW_ROWS_EPOCHS} if has_few else {}) for stage in PRESETS[preset]],
+        "stages": WORD_STAGES if facts["is_of_words"] else stages,
         "minimum_rows": min(STANDARD_ROWS, max(LEAST_ROWS, rows // 10)),
         "standard_rows": STANDARD_ROWS,
         "holdout_rows": round(HOLDOUT * rows),

@@ -73,6 +73,11 @@ class Family:
     width: str = ""
     jump: int = 0
 
+    @property
+    def has_attention(self) -> bool:
+        """False for convolutions and tables."""
+        return bool(self.blocks) and self.attention != ""
+
     def name_of(self, tensor: str) -> str:
         """What a checkpoint's tensor is called in the bare model."""
         name = tensor.removeprefix(self.base_prefix)
@@ -97,7 +102,7 @@ OF_IMAGES: dict[str, Any] = {
     "has_mask": False,
 }
 # What is between its layers has no tokens: it pools by itself, over places.
-CONVOLVING: dict[str, Any] = OF_IMAGES | {"pooling": "body", "poolings": ("body",)}
+CONVOLVING: dict[str, Any] = OF_IMAGES | {"pooling": "body", "poolings": ("body",), "attention": ""}
 
 OF_SOUNDS: dict[str, Any] = OF_IMAGES | {"modality": "audio", "poolings": ("mean", "max", "attention")}
 # Base models normalise before the blocks, large ones after them; in both that goes with the embeddings.
@@ -271,11 +276,10 @@ FAMILIES: Mapping[str, Family] = {
         "vision_model.encoder.layers.",
         embeddings=("vision_model.embeddings.", "vision_model.pre_layrnorm."),
         neck=("vision_model.post_layernorm.", "visual_projection."),
-        attention="self_attn.",
         unused=("text_model.", "text_projection.", "logit_scale"),
         tower="clip_vision_model",
         width="visual_projection.weight",
-        **CONVOLVING,
+        **CONVOLVING | {"attention": "self_attn."},
     ),
     "clip_text_model": Family(
         "CLIP (its texts)",
@@ -292,22 +296,23 @@ FAMILIES: Mapping[str, Family] = {
         unused=("vision_model.", "visual_projection.", "logit_scale"),
         tower="clip_text_model",
         width="text_projection.weight",
+        reads_pairs=False,
     ),
     "siglip_vision_model": Family(
         "SigLIP (its pictures)",
         "encoder.layers.",
         neck=("post_layernorm.", "head."),
-        attention="self_attn.",
         base_prefix="vision_model.",
         unused=("text_model.", "logit_scale", "logit_bias"),
         tower="siglip_vision_model",
         width="post_layernorm.weight",
-        **CONVOLVING,
+        **CONVOLVING | {"attention": "self_attn."},
     ),
     "wavenet": Family(
         "WaveNet",
         "blocks.",
         neck=("neck.",),
+        attention="",
         is_autoregressive=True,
         **OF_SOUNDS,
     ),
@@ -378,9 +383,7 @@ def list_families() -> tuple[FamilyFacts, ...]:
             known_as=family.known_as,
             depth_groups=_group_names(family),
             pooling=family.pooling,
-            attention_layers=f"{family.blocks}i.{family.attention}*"
-            if family.blocks and family.pooling != "body"
-            else "",
+            attention_layers=f"{family.blocks}i.{family.attention}*" if family.has_attention else "",
         )
         for name, family in FAMILIES.items()
     )

@@ -214,5 +214,5 @@ def peak_rates(section: StageSection, trained: Sequence[DepthGroup], deepest: in
 
 def _fits(target: str, layer: str, family: Family) -> bool:
     if target in (ATTENTION, ALL_LINEAR):
-        return target == ALL_LINEAR or layer.startswith(family.attention)
+        return target == ALL_LINEAR or (family.has_attention and layer.startswith(family.attention))
     return f".{layer}".endswith(f".{target}")

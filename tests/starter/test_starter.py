@@ -1,7 +1,7 @@
 """A first recipe: it runs as it is, says what was seen, and quotes whatever the columns are called."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow
@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from graftwork.checkpoints.references import parse_reference
+from graftwork.checkpoints.retrieve import retrieve_checkpoint
 from graftwork.data.manifest import validate_data
 from graftwork.data.survey import count_classes
 from graftwork.documents import parse_document
 from graftwork.errors import CheckpointError, DataError, GraftworkError, RecipeError
+from graftwork.models.catalog import FAMILIES
 from graftwork.policy import load_policy
 from graftwork.recipe import Recipe, load_recipe
 from graftwork.settings import Settings
 from graftwork.starter import as_yaml, write_recipe
+from graftwork.training.plan import plan_training
 from graftwork.workspace import Workspace
 
 HUB = "hf://some/encoder@" + "0" * 40
@@ -298,6 +301,17 @@ def test_licence_is_what_the_checkpoint_says(project: Path, tiny_checkpoint: Pat
     assert start(project, checkpoint=f"file://{tiny_checkpoint}").checkpoint.licences == ("apache-2.0",)
     (project / "recipes" / "recipe.yaml").unlink()
     assert start(project).checkpoint.licences == ("apache-2.0", "mit")
+
+
+def test_word_vectors_have_stages_of_their_own(project: Path, make_checkpoint: Callable[..., Path]) -> None:
+    """They have no blocks: what the recipe trains is there, and can be planned as it is written."""
+    folder = make_checkpoint("word-vectors")
+    recipe = start(project, checkpoint=f"file://{folder}")
+    assert [(stage.name, stage.train) for stage in recipe.stages] == [("head", ("head",)), ("words", ("all",))]
+    workspace = Workspace.open(Settings(home=project / ".graftwork"))
+    lock = retrieve_checkpoint(recipe, workspace, FAMILIES)
+    plan = plan_training(recipe, validate_data(recipe, workspace), lock, folder)
+    assert [set(stage.rates) for stage in plan.stages] == [{"head"}, {"embeddings", "head"}]
 
 
 def test_unpinned_checkpoint_is_written_with_what_to_do(project: Path) -> None:
