@@ -204,6 +204,15 @@ def unsupported_checkpoint(cli: CommandLine) -> list[str]:
     return ["plan", "recipe.yaml"]
 
 
+def unfit_vectors(cli: CommandLine) -> list[str]:
+    cli.write("vectors.txt", "2 2\na 1 2\nb 1 nan\n")
+    return ["import-vectors", "vectors.txt", "-o", "vectors", "--licence", "mit"]
+
+
+def no_size(cli: CommandLine) -> list[str]:
+    return ["train-vectors", "recipe.yaml", "-o", "vectors", "--licence", "mit", "--size", "0"]
+
+
 def no_such_version(cli: CommandLine) -> list[str]:
     return ["promote", "nosuch", "1", "--reason", "why not"]
 
@@ -230,6 +239,8 @@ MISTAKES: dict[Callable[[CommandLine], list[str]], tuple[int, list[str]]] = {
     unsupported_checkpoint: (4, ["config.json", "auto_map"]),
     no_policy: (2, ["policy.yaml"]),
     no_rows: (2, ["--limit-rows"]),
+    unfit_vectors: (4, ["vectors.txt: line 3: number 2 of its vector is nan"]),
+    no_size: (2, ["--size"]),
     no_such_version: (6, ["nosuch"]),
 }
 
@@ -334,6 +345,35 @@ def test_choose_compares_checkpoints(graftwork):
     found = json.loads(graftwork(*arguments, "--json")[1])
     Draft202012Validator(CHOICE_SCHEMA).validate(found)
     assert [each["source"] for each in found["candidates"]] == ["file://checkpoint", "file://twin"]
+
+
+def test_vectors_are_made_for_a_recipe(graftwork):
+    """Trained on its rows, or taken from a file, they are a checkpoint that it can be planned with."""
+    graftwork.write("others.txt", "a 1 2\nfilm 3 4\n")
+    made = [
+        "train-vectors",
+        "recipe.yaml",
+        "-o",
+        "ours",
+        "--licence",
+        "apache-2.0",
+        "--size",
+        "2",
+        "--minimum-count",
+        "1",
+    ]
+    taken = ["import-vectors", "others.txt", "-o", "theirs", "--licence", "apache-2.0", "--most", "1"]
+    for command, folder, words in ((made, "ours", None), (taken, "theirs", 3)):
+        code, out, err = graftwork(*command, "--json")
+        assert code == 0, err
+        told = json.loads(out)
+        assert told["source"] == f"file://{folder}"
+        assert words in (None, told["words"])
+        changes = [f"checkpoint.source=file://{folder}", f"name={folder}"]
+        (graftwork.folder / "recipe.lock.json").unlink(missing_ok=True)
+        code, out, err = graftwork("plan", "recipe.yaml", *(f"--set={change}" for change in changes), "--json")
+        assert code == 0, err
+        assert json.loads(out)["checkpoint"]["architecture"] == "word-vectors"
 
 
 @pytest.mark.e2e
