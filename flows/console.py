@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from graftwork.data.quarantine import QUARANTINE
@@ -345,7 +345,8 @@ def _pages(settings: "Settings") -> Iterator[Text]:
 
 def families_table(families: "Sequence[FamilyFacts]") -> Table:
     """Every architecture, one a line."""
-    table = Table("model_type", "known as", "depth groups", "pooling", "attention", box=None, header_style="dim")
+    architecture = Column("model_type", no_wrap=True)
+    table = Table(architecture, "known as", "depth groups", "pooling", "attention", box=None, header_style="dim")
     for family in families:
         groups = ", ".join(family.depth_groups)
         table.add_row(family.architecture, family.known_as, groups, family.pooling, family.attention_layers)
