@@ -25,7 +25,9 @@ from graftwork.evaluation.predictions import (
     probabilities_of,
 )
 from graftwork.models.catalog import families_for, family_of
-from graftwork.models.media import read_media, read_model_config, tokens_of
+from graftwork.models.configs import read_model_config
+from graftwork.models.media import read_media, tokens_of
+from graftwork.models.pixels import find_side_problem
 from graftwork.recipe import Recipe
 from graftwork.training.plan import longest_input, pooling_of
 from graftwork.training.precision import resolve_precision
@@ -144,8 +146,12 @@ def _measure(
     from graftwork.models.probe import LabelledVectors, best_probe, fit_probes
 
     folder = open_checkpoint(workspace.store, lock)
-    limit = longest_input(family_of(lock.architecture), read_model_config(folder, recipe.input.modality))
+    family = family_of(lock.architecture)
+    limit = longest_input(family, read_model_config(folder, recipe.input.modality))
     media = read_media(folder, recipe.input)
+    problem = find_side_problem(media["pixels"], family, folder) if "pixels" in media else None
+    if problem:
+        raise CheckpointError(problem)
     max_tokens = tokens_of(media, recipe.input)
     frozen = load_frozen(
         folder,

@@ -31,19 +31,20 @@ class Family:
     known_as: families of checkpoints that are made so. blocks: "" where there are none. modality: text, image or audio,
     which it reads. poolings: that a recipe may name. is_cut: it can go on from the activations of a block, which are
     kept; else only pooled ones are. neck: what comes after the last block. attention: prefix of its layers inside a
-    block. table: the end of the name of the tensor that has a row for each token. special_tokens: kinds that its
-    tokenizer must have. pooling: how its tokens become one state where neither the recipe nor the checkpoint says.
-    above: what modules below a cut do in the part above it. positions: what config.json calls the most that it can
-    read; "" for any number. has_offset: its first token's position is the one after the padding token's id, not 0.
-    has_mask: it was made to tell words that a mask token hides. is_autoregressive: it was made to tell what comes next.
-    is_transposed: its linear layers keep their weights as (inputs, outputs). renamed: names in the checkpoint, without
-    the base model's prefix, or parts of names that end with a dot, that are others in the model. reads_pairs: it is
-    given two texts as one, with a token between them. lender: inside a block, the module of the lowest one that lends
-    its bias of positions to all others. stale: pattern of names that old files hold and no model has. unused: prefixes
-    of what a checkpoint may hold for other uses. tower: what it is called, where config.json names a model of two.
-    width: name of a tensor as high as the last state is wide, where config.json does not say. jump: 0 where blocks are
-    numbered; where layers are, all in one row, the least step from one with parameters to the next that leads into
-    another block. The first of these blocks are the embeddings.
+    block; "" for none. table: the end of the name of the tensor that has a row for each token. special_tokens: kinds
+    that its tokenizer must have. pooling: how its tokens become one state where neither the recipe nor the checkpoint
+    says. above: what modules below a cut do in the part above it. positions: what config.json calls the most that it
+    can read; "" for any number. has_offset: its first token's position is the one after the padding token's id, not 0.
+    side: what config.json calls the one side of pictures that it has positions for; "" for any. has_mask: it was made
+    to tell words that a mask token hides. is_autoregressive: it was made to tell what comes next. is_transposed: its
+    linear layers keep their weights as (inputs, outputs). renamed: names in the checkpoint, without the base model's
+    prefix, or parts of names that end with a dot, that are others in the model. reads_pairs: it is given two texts as
+    one, with a token between them. lender: inside a block, the module of the lowest one that lends its bias of
+    positions to all others. stale: pattern of names that old files hold and no model has. unused: prefixes of what a
+    checkpoint may hold for other uses. tower: what it is called, where config.json names a model of two. width: name of
+    a tensor as high as the last state is wide, where config.json does not say. jump: 0 where blocks are numbered; where
+    layers are, all in one row, the least step from one with parameters to the next that leads into another block. The
+    first of these blocks are the embeddings.
     """
 
     known_as: str
@@ -61,6 +62,7 @@ class Family:
     base_prefix: str = ""
     positions: str = "max_position_embeddings"
     has_offset: bool = False
+    side: str = ""
     has_mask: bool = True
     is_autoregressive: bool = False
     is_transposed: bool = False
@@ -241,6 +243,7 @@ FAMILIES: Mapping[str, Family] = {
         neck=("layernorm.",),
         pooling="cls",
         poolings=("cls", "mean", "max", "attention"),
+        side="image_size",
         base_prefix="vit.",
         renamed=OLD_VIT,
         unused=("pooler.", "classifier."),
@@ -277,6 +280,7 @@ FAMILIES: Mapping[str, Family] = {
         embeddings=("vision_model.embeddings.", "vision_model.pre_layrnorm."),
         neck=("vision_model.post_layernorm.", "visual_projection."),
         unused=("text_model.", "text_projection.", "logit_scale"),
+        side="image_size",
         tower="clip_vision_model",
         width="visual_projection.weight",
         **CONVOLVING | {"attention": "self_attn."},
@@ -304,6 +308,7 @@ FAMILIES: Mapping[str, Family] = {
         neck=("post_layernorm.", "head."),
         base_prefix="vision_model.",
         unused=("text_model.", "logit_scale", "logit_bias"),
+        side="image_size",
         tower="siglip_vision_model",
         width="post_layernorm.weight",
         **CONVOLVING | {"attention": "self_attn."},
@@ -365,7 +370,7 @@ class DepthGroup:
 class FamilyFacts:
     """What users of an architecture have to know. depth_groups: shallowest first, where there are n blocks.
 
-    attention_layers: "" where there are none.
+    attention_layers: "-" for none.
     """
 
     architecture: str
@@ -383,7 +388,7 @@ def list_families() -> tuple[FamilyFacts, ...]:
             known_as=family.known_as,
             depth_groups=_group_names(family),
             pooling=family.pooling,
-            attention_layers=f"{family.blocks}i.{family.attention}*" if family.has_attention else "",
+            attention_layers=f"{family.blocks}i.{family.attention}*" if family.has_attention else "-",
         )
         for name, family in FAMILIES.items()
     )

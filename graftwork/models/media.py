@@ -1,12 +1,11 @@
 """What rows that are no texts become: as the checkpoint's preprocessor_config.json says, and as the recipe wants."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from graftwork.models.configs import read_model_config
 from graftwork.models.pixels import read_pixels
-from graftwork.models.serving.config import TOWERS
 from graftwork.recipe import InputSection
 
 
@@ -23,13 +22,6 @@ def read_media(folder: Path, given: InputSection) -> dict[str, Any]:
         config = read_model_config(folder, given.modality)
         return {"sound": read_sound_settings(folder, config, given.seconds)}
     return {}
-
-
-def read_model_config(folder: Path, modality: str) -> dict[str, Any]:
-    """What config.json says of the model that reads this, in a verified folder: of two towers, the one."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    section, _ = TOWERS.get((str(config.get("model_type")), modality), ("", ""))
-    return config[section] if section else config
 
 
 def tokens_of(media: Mapping[str, Any], given: InputSection) -> int:

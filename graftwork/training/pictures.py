@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graftwork.models.serving.config import Edge
 from graftwork.models.serving.images import ImageRow
 from graftwork.models.serving.pictures import decode_image, fit_image
 
@@ -24,7 +25,7 @@ class PictureChange:
     """
 
     side: int
-    edge: int | None
+    edge: Edge
     crop: float = 0.0
     flip: float = 0.0
     colour: float = 0.0

@@ -30,7 +30,9 @@ from graftwork.models.catalog import (
     sample_head_parameters,
     width_of,
 )
-from graftwork.models.media import read_media, read_model_config, tokens_of
+from graftwork.models.configs import read_model_config
+from graftwork.models.media import read_media, tokens_of
+from graftwork.models.pixels import find_side_problem
 from graftwork.models.serving.config import PixelConfig, SoundConfig
 from graftwork.policy import Policy
 from graftwork.recipe import NOUNS, TFIDF, EvaluationSection, Recipe, StageSection
@@ -161,6 +163,8 @@ def plan_training(
     family = family_of(lock.architecture)
     _check_input(recipe, family)
     media = read_media(checkpoint, recipe.input)
+    if "pixels" in media:
+        _check_side(media["pixels"], family, checkpoint)
     max_tokens = tokens_of(media, recipe.input)
     config = read_model_config(checkpoint, recipe.input.modality)
     _check_length(max_tokens, family, config)
@@ -396,6 +400,13 @@ def _check_input(recipe: Recipe, family: Family) -> None:
     if family.modality != given:
         problem = f"{family.known_as} reads {NOUNS[family.modality]}, not {NOUNS[given]}"
         raise RecipeError(Problem(problem, "checkpoint.source", "`graftwork families` lists what there is"))
+
+
+def _check_side(pixels: PixelConfig, family: Family, checkpoint: Path) -> None:
+    """Raises RecipeError for pictures of a side that the checkpoint has no positions for."""
+    problem = find_side_problem(pixels, family, checkpoint)
+    if problem is not None:
+        raise RecipeError(problem)
 
 
 def _check_length(max_tokens: int, family: Family, config: Mapping[str, Any]) -> None:

@@ -213,6 +213,8 @@ def peak_rates(section: StageSection, trained: Sequence[DepthGroup], deepest: in
 
 
 def _fits(target: str, layer: str, family: Family) -> bool:
-    if target in (ATTENTION, ALL_LINEAR):
-        return target == ALL_LINEAR or (family.has_attention and layer.startswith(family.attention))
+    if target == ATTENTION:
+        return family.has_attention and layer.startswith(family.attention)
+    if target == ALL_LINEAR:
+        return True
     return f".{layer}".endswith(f".{target}")

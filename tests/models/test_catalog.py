@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from graftwork.errors import CheckpointError
 from graftwork.models.catalog import FAMILIES, depth_groups, family_of, list_families, width_of
-from graftwork.models.media import read_model_config
+from graftwork.models.configs import read_model_config
 from graftwork.models.serving.config import PixelConfig, ServingConfig, SoundConfig
 from graftwork.models.text import load_pretrained
 from graftwork.training.plan import head_parameters
@@ -87,3 +87,10 @@ def test_what_only_old_files_hold_is_left_out() -> None:
     found = {"wte.weight": (4, 2), "h.0.attn.c_attn.weight": (2, 6), "h.0.attn.bias": (1, 1, 8, 8)}
     _, block, _ = depth_groups(FAMILIES["gpt2"], found, 1)
     assert block.parameters == 12
+
+
+def test_attention_is_told_of_those_that_have_it() -> None:
+    """Those with tokens; what convolves has none."""
+    for each in list_families():
+        has_tokens = FAMILIES[each.architecture].pooling != "body"
+        assert (each.attention_layers != "-") is has_tokens, each.architecture

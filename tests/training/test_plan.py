@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import resolve_run, write_project
+from tiny import resolve_run, write_family_project, write_project
 
 from graftwork.errors import RecipeError, TrainingError
 from graftwork.fingerprint import digest
@@ -254,3 +254,15 @@ def test_a_run_of_texts_is_named_by_what_it_always_was(resolve: Callable[..., Re
     plan = {name: value for name, value in vars(run.plan).items() if name not in ("pixels", "sound")}
     facts = {"plan": plan, "manifest": run.manifest.digest, "lock": run.lock, "policy": run.policy.digest}
     assert run.run_id == digest(facts | {"evaluation": run.evaluation.model_dump(mode="json")})[:16]
+
+
+@pytest.mark.parametrize("architecture", ["vit", "resnet", "convnext", "efficientnet"])
+def test_a_side_without_positions_is_refused(tmp_path: Path, workspace: Workspace, architecture: str) -> None:
+    """With what it must be, before anything is loaded; where places need no positions any side is planned."""
+    write_family_project(tmp_path, architecture)
+    if architecture == "vit":
+        with pytest.raises(RecipeError, match=r"input\.side: .*squares of 32 pixels alone, not of 64 \(set it to 32\)"):
+            resolve_run(tmp_path, workspace, "input.side=64")
+    else:
+        pixels = resolve_run(tmp_path, workspace, "input.side=64").plan.pixels
+        assert pixels is not None and pixels.side == 64

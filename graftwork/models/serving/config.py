@@ -9,6 +9,7 @@ from typing import Any, SupportsBytes
 
 Text = str | tuple[str, str]
 Input = Text | SupportsBytes  # the latter gives an encoded picture or sound
+Edge = int | tuple[int, int] | None
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "serving.json"
@@ -29,12 +30,12 @@ WIDTHS = ("projection_dim", "hidden_size", "dim", "n_embd", "d_model", "hidden_s
 class PixelConfig:
     """How a picture becomes (3, side, side) numbers.
 
-    edge: what its shorter edge becomes before the middle is cut out; None where both its edges become `side`, whatever
-    its proportions. mean, std: of each colour, taken from values between 0 and 1.
+    edge: what its shorter edge becomes before the middle is cut out, or what its width and height become, whatever its
+    proportions; None where both become `side`. mean, std: of each colour, taken from values between 0 and 1.
     """
 
     side: int
-    edge: int | None
+    edge: Edge
     mean: tuple[float, ...]
     std: tuple[float, ...]
 

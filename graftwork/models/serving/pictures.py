@@ -120,12 +120,14 @@ def decode_image(data: bytes) -> Image.Image:
     return read_image(data)[0]
 
 
-def fit_image(image: Image.Image, side: int, edge: int | None) -> Image.Image:
-    """The picture as a square of `side`: its shorter edge made `edge`, then the middle; squeezed where that is None."""
+def fit_image(image: Image.Image, side: int, edge: int | tuple[int, int] | None) -> Image.Image:
+    """The picture as a square of `side`, the middle of what it becomes by `edge`: see `PixelConfig`."""
     if edge is None:
         return image.resize((side, side), Image.Resampling.BICUBIC)
-    scale = edge / min(image.size)
-    width, height = (max(side, round(each * scale)) for each in image.size)
+    if isinstance(edge, int):
+        scale = edge / min(image.size)
+        edge = (round(image.width * scale), round(image.height * scale))
+    width, height = (max(side, each) for each in edge)
     left, top = (width - side) // 2, (height - side) // 2
     return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
 
