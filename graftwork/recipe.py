@@ -5,7 +5,7 @@ that a recipe names are any good.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from io import StringIO
@@ -571,6 +571,13 @@ class Recipe(Section):
         is_default = "near_duplicate" not in split.model_fields_set
         return LIKENESS.get(self.input.modality, split.near_duplicate) if is_default else split.near_duplicate
 
+    def told_data(self, left_out: Mapping[str, Any]) -> dict[str, Any]:
+        """What `data` says beside its defaults and what is left out. The default likeness is not that of pictures."""
+        told = self.data.model_dump(mode="json", exclude=dict(left_out), exclude_defaults=True)
+        if self.input.modality in LIKENESS and "near_duplicate" in self.data.split.model_fields_set:
+            told["split"] = told.get("split", {}) | {"near_duplicate": self.near_duplicate}
+        return told
+
     @property
     def warm_stages(self) -> tuple[StageSection, ...]:
         """What a run trains that starts from the champion."""
@@ -597,6 +604,7 @@ class Recipe(Section):
             "resources": True,
         }
         plain = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+        plain["data"] = self.told_data(left_out["data"])
         told = {name: section for name, section in plain.items() if section != {}}
         return digest({"version": DIGEST_VERSION} | told)
 

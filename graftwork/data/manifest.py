@@ -180,7 +180,7 @@ def _input_digest(recipe: Recipe, contract: Contract | None, files: Sequence[Lan
     return digest(
         {
             "version": VALIDATION_VERSION,
-            "data": recipe.data.model_dump(mode="json", exclude=left_out, exclude_defaults=True),
+            "data": recipe.told_data(left_out),
             "text": recipe.input.text or recipe.input.columns[0],
             "contract": None if contract is None else contract.schema,
             "files": [(file.source, file.name, file.sha256) for file in files],

@@ -203,9 +203,14 @@ def test_predictions_read_with_the_same_care(folder: Path) -> None:
     """A pipe is not waited on, and what is no picture is told."""
     os.mkfifo(folder / "pipe.png")
     table = folder / "made.csv"
-    assert (
-        find_media_problem("image", table, "pipe.png")
-        == "the picture pipe.png: it can't be read: a device or a pipe, not a file"
-    )
+    found = find_media_problem("image", table, "pipe.png")
+    assert found == "the picture pipe.png: it can't be read: a device or a pipe, not a file"
     assert find_media_problem("image", table, "made.csv") is not None
     assert find_media_problem("image", table, "pictures/no/000.png") is None
+
+
+def test_another_likeness_is_another_input(validate: Callable[..., DatasetManifest]) -> None:
+    """Also one that texts have by default; told or not, that of pictures gives the manifest it always gave."""
+    default, low = validate(), validate("data.split.near_duplicate=0.8")
+    assert default.input_digest != low.input_digest
+    assert validate("data.split.near_duplicate=0.8") == low

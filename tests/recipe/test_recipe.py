@@ -283,6 +283,27 @@ def test_the_digest_is_what_it_was(project):
     assert load_recipe(project / "recipe.yaml").digest == digest
 
 
+IMAGES = ["problem_type=image-classification", "input={image: file}", "evaluation.baselines=[majority]"]
+
+
+@pytest.mark.parametrize("likeness", [0.8, 0.9, 0.95])
+def test_a_likeness_of_pictures_that_is_asked_for_is_told(project, likeness):
+    """Also where it is what texts have by default: another one may split the rows otherwise."""
+    default, asked = (
+        load_recipe(project / "recipe.yaml", [*IMAGES, *more])
+        for more in ([], [f"data.split.near_duplicate={likeness}"])
+    )
+    assert asked.near_duplicate == likeness
+    assert default.digest != asked.digest
+    assert default.told_data({}) != asked.told_data({})
+
+
+def test_a_likeness_of_texts_that_is_the_default_is_not(project):
+    texts = [load_recipe(project / "recipe.yaml", more) for more in ([], ["data.split.near_duplicate=0.8"])]
+    assert texts[0].digest == texts[1].digest
+    assert texts[0].told_data({}) == texts[1].told_data({})
+
+
 def test_editors_get_the_same_rules(project, text):
     """The JSON schema accepts the example and refuses an unknown key, for an independent validator."""
     validator = Draft202012Validator(recipe_schema())
