@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from graftwork.data.manifest import DatasetManifest, load_rows, validate_data
-from graftwork.errors import Problem, PromotionRefused, RegistryError
+from graftwork.errors import Problem, PromotionRefused, RecipeError, RegistryError
 from graftwork.evaluation.predictions import inputs_of
 from graftwork.fingerprint import to_json
 from graftwork.promotion.history import LedgerEntry, Nomination
@@ -45,9 +45,13 @@ def adopt(workspace: Workspace, recipe: Recipe, reference: str, reason: str, act
     reference: NAME@ALIAS or NAME/VERSION of any pyfunc that reads the recipe's text columns and gives a column
     p_<class> for each of its classes; it is tried on a few rows before anything is changed. It then is a version of
     the recipe's model, too, if it is not one already. Repeated, this does what is left.
-    Raises PromotionRefused if there is another champion, RegistryError if the version is ours or not such a model.
+    Raises RecipeError if the recipe's rows are no texts, PromotionRefused if there is another champion, RegistryError
+    if the version is ours or not such a model.
     """
     check_reason(reference, reason)
+    if recipe.input.text is None:
+        hint = "register it by a run of this recipe"
+        raise RecipeError(Problem("only a model that reads texts can be adopted", f"{recipe.path}: input", hint))
     manifest, ledger = validate_data(recipe, workspace), Ledger.of(workspace)
     with reach_mlflow(workspace.settings) as client:
         origin = _find(client, reference)

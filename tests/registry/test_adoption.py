@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from processes import has_ended, wait_until
 from servers import environment_for, free_port, serving
-from tiny import land_reviews, resolve_run, write_project
+from tiny import land_reviews, resolve_run, write_image_project, write_project
 
-from graftwork.errors import PromotionRefused, RegistryError
+from graftwork.errors import PromotionRefused, RecipeError, RegistryError
 from graftwork.evaluation.baselines import FrozenEncoder
 from graftwork.evaluation.evaluation import evaluate
 from graftwork.policy import Policy
@@ -175,6 +175,15 @@ def test_it_is_champion_and_the_next_is_judged_against_it(team: Team) -> None:
     assert team.workspace.store.open(f"registered/{entry.bundle_digest}") is not None
     with pytest.raises(RegistryError, match="there is nothing to adopt: a run of Graftwork made it"):
         team.adopt("tiny/2")
+
+
+def test_a_recipe_of_pictures_is_refused_at_once(tmp_path: Path, workspace: Workspace) -> None:
+    """Before a picture is read, or a registry asked: what would be tried on them takes texts."""
+    write_image_project(tmp_path, tmp_path / "checkpoint")
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    shutil.rmtree(tmp_path / "pictures")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: input: only a model that reads texts can be adopted"):
+        adopt(workspace, recipe, "theirs/1", "serves since May", "me")
 
 
 def test_it_predicts_files_as_ours_do(team: Team) -> None:
