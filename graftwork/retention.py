@@ -3,19 +3,22 @@
 Needed is what a kept run goes on from or can be made again from: its data, checkpoint, stages, model and saved state.
 Kept are runs that are young, that a process works on, and those whose model is registered. Data is also kept that a
 registered model was trained on, that the next manifest of a recipe inherits its sides from, and that waits for its
-training. Evidence is never removed: verdicts, evaluations, reports, requests and decisions, which the ledger names.
+training; with it the pictures that it lists. Evidence is never removed: verdicts, evaluations, reports, requests and
+decisions, which the ledger names.
 What is frozen and kept for speed has a budget of its own (models/prefix_cache.py).
 """
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import select
 
+from graftwork.data.manifest import open_manifest
 from graftwork.database import manifests, retrainings, run_heads
 from graftwork.errors import GraftworkError
 from graftwork.fingerprint import walk_files
@@ -28,7 +31,7 @@ from graftwork.training.lease import NOBODY
 from graftwork.training.plan import ResolvedRun, open_run
 from graftwork.workspace import Workspace
 
-REMOVABLE = ("run", "dataset", "checkpoint", "stage", "bundle", FETCHED, "state", "weights", "predictions")
+REMOVABLE = ("run", "dataset", "media", "checkpoint", "stage", "bundle", FETCHED, "state", "weights", "predictions")
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def _needed(workspace: Workspace, before: float) -> Needed:
         if run.plan.bundle_key in keys or run.run_id in busy or _touched(store, key) >= before:
             runs.add(run.run_id)
             keys |= {key, *_keys_of(run)}
+    kept = (key for key in store.keys("dataset") if key in keys or _touched(store, key) >= before)
+    keys |= set(_pictures_of(store, kept))
     return Needed(frozenset(keys), tuple(runs))
 
 
@@ -106,6 +111,13 @@ def _keys_of(run: ResolvedRun) -> Iterator[str]:
     warm = run.plan.start.warm
     if warm is not None:
         yield from (warm.key, f"{FETCHED}/{warm.bundle}", f"dataset/{warm.manifest}")
+
+
+def _pictures_of(store: Store, datasets: Iterable[str]) -> Iterator[str]:
+    """What holds the pictures that these data list; data that can't be read any more list none."""
+    for key in datasets:
+        with suppress(GraftworkError):
+            yield from open_manifest(store, key.partition("/")[2]).media
 
 
 def _registered(workspace: Workspace) -> Iterator[str]:

@@ -7,8 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tiny import resolve_run, write_project
+from sqlalchemy import delete
+from tiny import resolve_run, write_image_project, write_project, write_stripes
 
+from graftwork.data.manifest import validate_data
+from graftwork.database import manifests
+from graftwork.recipe import load_recipe
 from graftwork.retention import find_leftovers, remove_leftovers
 from graftwork.training.engine import run_stages
 from graftwork.training.lease import hold
@@ -74,6 +78,33 @@ def test_what_a_registered_model_needs_stays(
     assert bundle.key not in found  # type: ignore[attr-defined]
     assert not [key for key in found if key.startswith("verdict/")]
     assert run.plan.bundle_key in found
+
+
+def test_pictures_stay_as_long_as_data_that_lists_them(tmp_path: Path, workspace: Workspace) -> None:
+    """Those of the recipe's newest data, whichever pack they came in; and of young data that nothing else needs."""
+    write_image_project(tmp_path, tmp_path / "checkpoint")
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    validate_data(recipe, workspace)
+    write_stripes(tmp_path / "pictures", 5, first=80)
+    newest = validate_data(recipe, workspace)
+    with workspace.store.writing(f"media/{'1' * 64}") as folder:
+        (folder / "media.arrow").write_bytes(b"of no data")
+    assert len(newest.media) == 2
+    age(workspace)
+    assert not keys(workspace) & {newest.key, *newest.media}
+    assert f"media/{'1' * 64}" in keys(workspace)
+
+    write_stripes(tmp_path / "pictures", 5, first=90)
+    last = validate_data(load_recipe(tmp_path / "recipe.yaml", ["name=other"]), workspace)
+    age(workspace)
+    with workspace.database.begin() as connection:
+        connection.execute(delete(manifests).where(manifests.c.lineage == "other"))
+    assert {last.key, *last.media} <= keys(workspace)
+    os.utime(workspace.store.root / last.key)
+    assert not keys(workspace) & {last.key, *last.media}
+    remove_leftovers(workspace, MONTH)
+    assert not workspace.store.find(f"media/{'1' * 64}")
+    assert all(workspace.store.find(key) for key in (*newest.media, *last.media))
 
 
 def test_what_was_set_aside_goes(workspace: Workspace) -> None:
