@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftwork.checkpoints.safety import POOLING, POOLING_KEYS
 from graftwork.data.chunks import open_table, read_chunks
-from graftwork.errors import Problem, RecipeError, RegistryError, raise_if
+from graftwork.errors import DataError, Problem, RecipeError, RegistryError, raise_if
 from graftwork.scoring import find_served
 from graftwork.storage import whole_folder
 from graftwork.workspace import Workspace
@@ -52,11 +52,12 @@ def export_version(workspace: Workspace, model: str, data: Path, folder: Path) -
     served = load(bundle, "cpu")
     inputs: list[Any] = read_texts(data, served.columns)
     if served.modality != "text":
-        from graftwork.data.media import MediaFile, find_media_problem
+        from graftwork.data.media import NamedFile, open_named
 
-        problems = [found for cell in inputs if (found := find_media_problem(served.modality, data, cell))]
-        raise_if((Problem(problem, str(data)) for problem in problems), RecipeError)
-        inputs = [MediaFile(data.parent / cell) for cell in inputs]
+        opened = [open_named(served.modality, data, cell, str(data)) for cell in inputs]
+        bad = [each for each in opened if not isinstance(each, NamedFile)]
+        raise_if((Problem(each.reason, str(data), "mend the row, or leave it out") for each in bad), DataError)
+        inputs = opened
     try:
         with whole_folder(folder) as aside:
             difference = export_onnx(served, inputs, aside / GRAPH)

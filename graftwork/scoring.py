@@ -99,11 +99,12 @@ def score_rows(
     """
     raise_if(_column_problems(served, file, prefix), DataError)
     digest = file_digest(file.path)
-    total = _check_rows(file, served)
+    total, references = _check_rows(file, served)
     try:
         chunks = read_chunks(file, file.columns, at_once)
         with whole_file(output) as aside:
-            WRITERS[output.suffix.lower()](aside, _predicted(served, chunks, prefix, total, on_progress, file.path))
+            predicted = _predicted(served, chunks, prefix, total, on_progress, file.path, iter(references))
+            WRITERS[output.suffix.lower()](aside, predicted)
             if file_digest(file.path) != digest:
                 hint = "run again when it is whole"
                 raise DataError(Problem("the file changed while it was read", str(file.path), hint))
@@ -144,39 +145,52 @@ def _new_columns(served: "Predictor", prefix: str) -> list[str]:
     return [f"{prefix}label", *(f"{prefix}p_{name}" for name in served.classes)]
 
 
-def _check_rows(file: TableFile, served: "Predictor") -> int:
-    """The number of rows. Raises DataError with the first that can't be predicted."""
+def _check_rows(file: TableFile, served: "Predictor") -> tuple[int, list[str]]:
+    """The number of rows, and the reference of each one's picture. Raises DataError with the first that are no good."""
     problems: list[Problem] = []
+    references: list[str] = []
     rows = 0
     for chunk in read_chunks(file, file.columns):
         rows += len(chunk.lines)
-        problems += islice(_row_problems(chunk, served, file.path), SHOWN_PROBLEMS - len(problems))
+        problems += islice(_row_problems(chunk, served, file.path, references), SHOWN_PROBLEMS - len(problems))
         if len(problems) == SHOWN_PROBLEMS:
             break
     raise_if(problems, DataError)
-    return rows
+    return rows, references
 
 
-def _row_problems(chunk: Chunk, served: "Predictor", path: Path) -> Iterator[Problem]:
+def _row_problems(chunk: Chunk, served: "Predictor", path: Path, references: list[str]) -> Iterator[Problem]:
+    """What is wrong with rows of the chunk; references of the pictures of the others are added to those given."""
     wrong = dict(chunk.damaged)
     for column in served.columns:
         cells = list(zip(chunk.lines, chunk.cells(column), strict=True))
         wrong |= {line: f"column {column!r}: {MISSING}" for line, cell in cells if not (cell and cell.strip())}
         if served.modality != "text":
-            from graftwork.data.media import find_media_problem
+            from graftwork.data.media import NamedFile, open_named
 
             found = {
-                line: find_media_problem(served.modality, path, cell or "") for line, cell in cells if line not in wrong
+                line: open_named(served.modality, path, cell or "", "") for line, cell in cells if line not in wrong
             }
-            wrong |= {line: f"column {column!r}: {problem}" for line, problem in found.items() if problem}
+            references += [each.reference for each in found.values() if isinstance(each, NamedFile)]
+            bad = {line: each for line, each in found.items() if not isinstance(each, NamedFile)}
+            wrong |= {line: f"column {column!r}: {each.reason}" for line, each in bad.items()}
     for line in sorted(wrong):
         yield Problem(wrong[line], f"{path}:{line}", "mend the row, or leave it out")
 
 
 def _predicted(
-    served: "Predictor", chunks: Iterable[Chunk], prefix: str, total: int, on_progress: Progress | None, path: Path
+    served: "Predictor",
+    chunks: Iterable[Chunk],
+    prefix: str,
+    total: int,
+    on_progress: Progress | None,
+    path: Path,
+    references: Iterator[str],
 ) -> "Iterator[pyarrow.Table]":
-    """The rows with their predictions, chunk by chunk. path: of the file, beside which paths of files lead."""
+    """The rows with their predictions, chunk by chunk.
+
+    path: of the file, beside which paths of files lead. references: of what they led to when they were checked.
+    """
     import pyarrow
 
     done = 0
@@ -184,9 +198,12 @@ def _predicted(
         cells = [chunk.cells(column) for column in served.columns]
         inputs: list[Any] = cells[0] if len(cells) == 1 else list(zip(*cells, strict=True))
         if served.modality != "text":
-            from graftwork.data.media import MediaFile
+            from graftwork.data.media import NamedFile
 
-            inputs = [MediaFile(path.parent / cell) for cell in inputs]
+            inputs = [
+                NamedFile(path.parent / (cell or ""), f"{path}:{line}", next(references, ""))
+                for line, cell in zip(chunk.lines, inputs, strict=True)
+            ]
 
         def report(rows: int, before: int = done) -> None:
             if on_progress:

@@ -3,7 +3,6 @@
 Two pictures that are mostly empty are like each other. Not here: how a picture is read, which the models' part knows.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ import numpy as np
 from PIL import Image
 
 from graftwork.data.quarantine import BadRow
+from graftwork.data.sources import reference_of
 from graftwork.models.serving.pictures import UnusableImage, read_image
-
-DIGEST_BYTES = 20
 
 LIKENESS_SIDE = 16
 LIKENESS_BITS = LIKENESS_SIDE**2
@@ -49,8 +47,7 @@ def inspect_image(data: bytes, column: str) -> ImageFacts | BadRow:
         image, converted = read_image(data)
     except UnusableImage as error:
         return BadRow(column, error.reason, error.value)
-    reference = hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
-    return ImageFacts(reference, image.width, image.height, _likeness(image), tuple(sorted(converted)))
+    return ImageFacts(reference_of(data), image.width, image.height, _likeness(image), tuple(sorted(converted)))
 
 
 def similar_images(likenesses: Sequence[bytes], threshold: float) -> list[tuple[int, int]]:

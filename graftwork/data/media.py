@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from graftwork.data.parquet import EmbeddedFiles, holds_files
 from graftwork.data.quarantine import BadRow
-from graftwork.data.sources import MEDIA, LandedFile
+from graftwork.data.sources import MEDIA, LandedFile, reference_of
 from graftwork.errors import DataError, Problem, RecipeError, shorten
 from graftwork.fingerprint import folder_digest
 from graftwork.storage import Store
@@ -117,9 +117,10 @@ class MediaReader:
 
     def _why_not_landed(self, file: LandedFile, cell: str) -> str:
         """In words, for a path that leads to no file which was looked at."""
-        path = Path(os.path.normpath(file.path.parent / cell))
-        if not path.is_relative_to(os.path.normpath(file.folder)):
-            return "the path leaves the folder of the source"
+        path = file.path.parent / cell
+        astray = _astray(path, file.folder)
+        if astray is not None:
+            return astray
         if not os.path.lexists(path):
             return f"there is no such {ONE[self.modality]}"
         suffixes = ", ".join(sorted(MEDIA[self.modality]))
@@ -173,11 +174,49 @@ class _Embedded:
         return self.held[self.number] or b""
 
 
-def find_media_problem(modality: str, table: Path, cell: str) -> str | None:
-    """Why the file that a cell of a table names can't be read, or None. Its path leads from the table's folder."""
-    data = _read(MediaFile(table.parent / cell))
+@dataclass(frozen=True)
+class NamedFile:
+    """An encoded picture or sound that a row names and that was checked, read again when its bytes are asked for.
+
+    where: the row. reference: of what was checked.
+    """
+
+    path: Path
+    where: str
+    reference: str
+
+    def __bytes__(self) -> bytes:
+        """Raises DataError if it is not what was checked."""
+        data = _read(MediaFile(self.path))
+        if isinstance(data, bytes) and reference_of(data) == self.reference:
+            return data
+        problem = data if isinstance(data, str) else "it changed while it was read"
+        hint = "run again when nothing changes any more"
+        raise DataError(Problem(f"{shorten(self.path.name)}: {problem}", self.where, hint))
+
+
+def open_named(modality: str, table: Path, cell: str, where: str) -> NamedFile | BadRow:
+    """The file that a cell of a table names, or why it can't be read.
+
+    Its path leads from the table's folder, and stays in it. where: the row.
+    """
+    path = table.parent / cell
+    data = _astray(path, table.parent) or _read(MediaFile(path))
     facts = BadRow("", data, cell) if isinstance(data, str) else inspect(modality, data, "")
-    return f"the {ONE[modality]} {shorten(cell)}: {facts.reason}" if isinstance(facts, BadRow) else None
+    if isinstance(facts, BadRow):
+        return BadRow("", f"the {ONE[modality]} {shorten(cell)}: {facts.reason}", cell)
+    return NamedFile(path, where, facts.reference)
+
+
+def _astray(path: Path, folder: Path) -> str | None:
+    """Why a path does not lead into the folder, symbolic links followed; None if it does."""
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except RuntimeError:  # so pathlib tells a loop, until Python 3.13
+        return "its symbolic links lead in a circle"
+    except ValueError:
+        return "no file can have such a name"
+    return None if is_inside else "the path leaves the folder of the source"
 
 
 def _read(source: SupportsBytes) -> bytes | str:

@@ -4,15 +4,13 @@ Not here: how a recording is read, which the models' part knows; which recording
 `graftwork.data.images.similar_images` tells of any likenesses of 256 bits.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from graftwork.data.quarantine import BadRow
+from graftwork.data.sources import reference_of
 from graftwork.models.serving.recordings import Sound, UnusableSound, read_sound, resample
-
-DIGEST_BYTES = 20
 
 # What a telephone passes, so that a copy at 8 kHz has the same likeness.
 LIKENESS_RATE = 8_000
@@ -54,7 +52,7 @@ def inspect_sound(data: bytes, column: str) -> SoundFacts | BadRow:
         sound, converted = read_sound(data)
     except UnusableSound as error:
         return BadRow(column, error.reason, error.value)
-    reference = hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+    reference = reference_of(data)
     seconds = len(sound.samples) / sound.rate
     return SoundFacts(reference, seconds, sound.rate, sound.channels, _likeness(sound), tuple(sorted(converted)))
 

@@ -4,6 +4,7 @@ A path is one file, or a landing folder whose supported files are all taken. A f
 is refused, so that no half-written file becomes data.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ MEDIA: Mapping[str, frozenset[str]] = {
 # What is known of such a file that is a row by itself: its path below the source, the folder that it lies in, its name.
 FILE, FOLDER, NAME = "file", "folder", "name"
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+REFERENCE_BYTES = 20
 UNFINISHED = (".tmp", ".part", ".crdownload")
 
 log = logging.getLogger(__name__)
@@ -156,7 +158,7 @@ def _list_landing(
     for entry in sorted(_walk(folder), key=lambda entry: entry.path.split("/")):  # strings: there may be many
         name = entry.path[len(str(folder)) + 1 :]
         path, where = Path(entry.path), shorten(f"{shown}/{name}")
-        if entry.is_symlink() and not path.resolve().is_relative_to(inside):
+        if entry.is_symlink() and not _leads_inside(path, inside):
             problems.append(Problem("a symbolic link leaves the landing folder", where, "copy the file"))
         elif entry.is_file():
             suffix = path.suffix.lower()
@@ -167,6 +169,14 @@ def _list_landing(
                 files.append(_pin(source, name, path, where, found, is_landing=True))
     raise_if(problems, DataError)
     return files
+
+
+def _leads_inside(link: Path, folder: Path) -> bool:
+    """False, too, for a link that leads nowhere because it leads in a circle."""
+    try:
+        return link.resolve().is_relative_to(folder)
+    except RuntimeError:
+        return False
 
 
 def _walk(folder: Path | str) -> Iterator[os.DirEntry[str]]:
@@ -213,3 +223,8 @@ def _shown(path: Path, root: Path) -> str:
 def _below(path: Path, root: Path) -> Path:
     """The path from the root, if that is above it."""
     return path.relative_to(root) if path.is_relative_to(root) else path
+
+
+def reference_of(data: bytes) -> str:
+    """What names an encoded picture or sound: equal for equal files."""
+    return hashlib.blake2b(data, digest_size=REFERENCE_BYTES).hexdigest()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graftwork.errors import Problem, RecipeError, RegistryError
+from graftwork.errors import GraftworkError, Problem, RecipeError, RegistryError
 from graftwork.models.serving.config import Input, ServingConfig
 from graftwork.models.serving.inference import BATCH_TOKENS, inference_batches
 from graftwork.models.serving.model import ServingModel
@@ -58,7 +58,7 @@ def export_onnx(served: ServingModel, inputs: Sequence[Input], path: Path) -> fl
         _trace(served, path)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         found = _run(session, served, inputs)
-    except OSError:
+    except (OSError, GraftworkError):
         raise
     except Exception as error:
         problem = f"{served.model.body.config.model_type} can't be exported: {type(error).__name__}"

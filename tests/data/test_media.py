@@ -13,7 +13,9 @@ from pyarrow import parquet
 from tiny import write_image_project, write_stripes
 
 from graftwork.data.manifest import DatasetManifest, load_rows, open_manifest, validate_data
-from graftwork.data.media import MediaReader, find_media_problem, open_packs, publish_pack
+from graftwork.data.media import MediaReader, NamedFile, open_named, open_packs, publish_pack
+from graftwork.data.quarantine import BadRow
+from graftwork.data.sources import LandedFile
 from graftwork.errors import DataError
 from graftwork.recipe import load_recipe
 from graftwork.settings import Settings
@@ -203,10 +205,56 @@ def test_predictions_read_with_the_same_care(folder: Path) -> None:
     """A pipe is not waited on, and what is no picture is told."""
     os.mkfifo(folder / "pipe.png")
     table = folder / "made.csv"
-    found = find_media_problem("image", table, "pipe.png")
-    assert found == "the picture pipe.png: it can't be read: a device or a pipe, not a file"
-    assert find_media_problem("image", table, "made.csv") is not None
-    assert find_media_problem("image", table, "pictures/no/000.png") is None
+    bad = open_named("image", table, "pipe.png", "here")
+    assert (
+        isinstance(bad, BadRow)
+        and bad.reason == "the picture pipe.png: it can't be read: a device or a pipe, not a file"
+    )
+    assert isinstance(open_named("image", table, "made.csv", "here"), BadRow)
+    good = open_named("image", table, "pictures/no/000.png", "here")
+    assert isinstance(good, NamedFile) and bytes(good) == (folder / "pictures/no/000.png").read_bytes()
+
+
+@pytest.mark.parametrize("cell", ["../secret.png", "link.png", "{outside}/secret.png", "circle.png", "no\0/000.png"])
+def test_a_path_leads_nowhere_else(folder: Path, cell: str) -> None:
+    """Up, by a link, absolute, in a circle, or to what is no name: told in the same words for data and predictions."""
+    pictures = folder / "pictures"
+    Image.new("RGB", (8, 8)).save(folder / "secret.png")
+    (pictures / "link.png").symlink_to(folder / "secret.png")
+    (pictures / "circle.png").symlink_to("circle.png")
+    (pictures / "index.csv").write_text("file\n")
+    cell = cell.format(outside=folder)
+    predicted = open_named("image", pictures / "index.csv", cell, "here")
+    stat = (pictures / "index.csv").stat()
+    landed = LandedFile("made", "index.csv", pictures / "index.csv", "here", "csv", True, stat.st_size, "", (0, 0, 0))
+    taken = MediaReader("image", []).take(landed, cell, "file")
+    assert isinstance(predicted, BadRow) and isinstance(taken, BadRow)
+    assert predicted.reason.endswith(f": {taken.reason}")
+    assert taken.reason in (
+        "the path leaves the folder of the source",
+        "its symbolic links lead in a circle",
+        "no file can have such a name",
+    )
+
+
+def test_a_link_in_a_circle_is_refused_where_it_landed(folder: Path, validate: Callable[..., DatasetManifest]) -> None:
+    (folder / "pictures" / "circle.png").symlink_to("circle.png")
+    with pytest.raises(DataError, match=r"pictures/circle\.png: a symbolic link leaves the landing folder"):
+        validate()
+
+
+@pytest.mark.parametrize("change", ["gone", "damaged", "other"])
+def test_a_picture_that_is_not_what_was_checked_is_told(folder: Path, change: str) -> None:
+    """Never predicted on: with the row that names it."""
+    opened = open_named("image", folder / "made.csv", "pictures/no/000.png", "made.csv:2")
+    path = folder / "pictures/no/000.png"
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"torn" if change == "damaged" else (folder / "pictures/no/001.png").read_bytes())
+    reason = "it can't be read: No such file" if change == "gone" else "it changed while it was read"
+    with pytest.raises(DataError, match=rf"made\.csv:2: 000\.png: {reason}"):
+        bytes(opened)
 
 
 def test_another_likeness_is_another_input(validate: Callable[..., DatasetManifest]) -> None:

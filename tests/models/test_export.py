@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import write_served
+from tiny import SIDE, write_image_project, write_served
 
-from graftwork.errors import RegistryError
+from graftwork.data.media import NamedFile, open_named
+from graftwork.errors import DataError, RegistryError
 from graftwork.models import export
 from graftwork.models.export import export_onnx
-from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.config import PixelConfig, ServingConfig
 from graftwork.models.serving.model import ServingModel, load
 
 TEXTS = ["a good film", "bad", "the plot was very very long and the acting was dull", "great " * 9]
@@ -51,3 +52,25 @@ def test_a_graph_that_gives_something_else_is_refused(
     assert not np.allclose(served.probabilities(TEXTS)[:, 0], 0.5, atol=1e-3)
     with pytest.raises(RegistryError, match="differs by"):
         export_onnx(served, TEXTS, tmp_path / "model.onnx")
+
+
+@pytest.mark.e2e
+def test_a_picture_that_changes_meanwhile_is_no_fault_of_the_graph(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told as what it is."""
+    checkpoint = make_checkpoint("resnet")
+    config = ServingConfig(("no", "yes"), ("file",), "body", 4, pixels=PixelConfig(SIDE, None, (0.5,) * 3, (0.5,) * 3))
+    write_served(checkpoint, tmp_path, config)
+    write_image_project(tmp_path / "project", checkpoint)
+    opened = open_named("image", tmp_path / "project/made.csv", "pictures/no/000.png", "made.csv:2")
+    assert isinstance(opened, NamedFile)
+
+    class Meddling(export.Probabilities):
+        def __init__(self, model: torch.nn.Module) -> None:
+            super().__init__(model)
+            opened.path.unlink(missing_ok=True)
+
+    monkeypatch.setattr(export, "Probabilities", Meddling)
+    with pytest.raises(DataError, match=r"made\.csv:2: the picture 000\.png: the picture can't be read"):
+        export_onnx(load(tmp_path, "cpu"), [opened], tmp_path / "model.onnx")

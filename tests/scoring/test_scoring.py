@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import stat
 from collections.abc import Callable
 from datetime import date
@@ -14,12 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from tiny import SIDE, write_image_project, write_served
 
 from graftwork.data import chunks
 from graftwork.data.chunks import open_table, read_chunks
 from graftwork.data.export import WRITERS
 from graftwork.errors import DataError, RecipeError
-from graftwork.models.serving.model import ServingModel
+from graftwork.models.serving.config import PixelConfig, ServingConfig
+from graftwork.models.serving.model import ServingModel, load
 from graftwork.scoring import check_output, score_rows
 
 ROWS = [
@@ -201,6 +204,62 @@ def test_file_that_grows_while_it_is_read_is_refused(served: ServingModel, tmp_p
     with pytest.raises(DataError, match="changed while it was read"):
         score_rows(served, open_table(data), tmp_path / "out.csv", on_progress=grow)
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, make_checkpoint: Callable[..., Path]) -> tuple[ServingModel, Path]:
+    """A model that reads pictures, and a table of some."""
+    (tmp_path / "model").mkdir()
+    checkpoint = make_checkpoint("resnet")
+    pixels = PixelConfig(SIDE, None, (0.5,) * 3, (0.5,) * 3)
+    write_served(checkpoint, tmp_path / "model", ServingConfig(("no", "yes"), ("file",), "body", 4, pixels=pixels))
+    write_image_project(tmp_path / "project", checkpoint)
+    data = tmp_path / "project" / "data.csv"
+    data.write_text("file\n" + "".join(f"pictures/no/{number:03}.png\n" for number in range(40)))
+    return load(tmp_path / "model"), data
+
+
+def test_pictures_are_predicted_beside_their_table(pictures: tuple[ServingModel, Path], tmp_path: Path) -> None:
+    served, data = pictures
+    assert score_rows(served, open_table(data), tmp_path / "out.parquet", at_once=7) == 40
+    named = [data.parent / row["file"] for row in read(data)]
+    expected = served.probabilities([path.read_bytes() for path in named])
+    np.testing.assert_allclose([row["p_yes"] for row in read(tmp_path / "out.parquet")], expected[:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", ["../secret.png", "{outside}/secret.png", "pictures/link.png"])
+def test_a_picture_elsewhere_is_not_read(pictures: tuple[ServingModel, Path], tmp_path: Path, cell: str) -> None:
+    """A table that somebody handed in is not to tell what lies on this machine."""
+    served, data = pictures
+    shutil.copyfile(data.parent / "pictures/no/000.png", tmp_path / "secret.png")
+    (data.parent / "pictures/link.png").symlink_to(tmp_path / "secret.png")
+    data.write_text(data.read_text() + cell.format(outside=tmp_path) + "\n")
+    with pytest.raises(DataError, match=r"data\.csv:42: column 'file': .*: the path leaves the folder of the source"):
+        score_rows(served, open_table(data), tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("change", ["gone", "damaged", "other"])
+def test_a_picture_that_changes_meanwhile_is_told_by_its_row(
+    pictures: tuple[ServingModel, Path], tmp_path: Path, change: str
+) -> None:
+    """An earlier output stays as it was, and nothing lies beside it."""
+    served, data = pictures
+    output, last = tmp_path / "out.csv", data.parent / "pictures/no/039.png"
+    output.write_text("old")
+    before = set(tmp_path.iterdir())
+
+    def meddle(*_: int) -> None:
+        if change == "gone":
+            last.unlink(missing_ok=True)
+        else:
+            last.write_bytes(b"torn" if change == "damaged" else (last.parent / "000.png").read_bytes())
+
+    told = "the picture can't be read: No such file" if change == "gone" else "it changed while it was read"
+    with pytest.raises(DataError, match=rf"data\.csv:41: the picture 039\.png: {told}"):
+        score_rows(served, open_table(data), output, on_progress=meddle, at_once=7)
+    assert output.read_text() == "old"
+    assert set(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(

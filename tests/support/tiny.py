@@ -18,7 +18,7 @@ from graftwork.models.serving.own import OWN, make_own_body
 from graftwork.models.word_vectors import write_word_vectors
 from graftwork.policy import Policy
 from graftwork.recipe import load_recipe
-from graftwork.training.bundle import ServingBundle
+from graftwork.training.bundle import ServingBundle, copy_tokenizer_and_config
 from graftwork.training.plan import ResolvedRun, plan_run
 from graftwork.training.start import FROM_CHECKPOINT, Start, warm_start
 from graftwork.workspace import Workspace
@@ -225,8 +225,7 @@ def write_served(checkpoint: Path, folder: Path, config: ServingConfig) -> None:
 
     from graftwork.models.text import load_pretrained
 
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    copy_tokenizer_and_config(checkpoint, folder)
     save_file(load_pretrained(checkpoint, config, seed=1).state_dict(), folder / WEIGHTS)
     config.write(folder)
 
