@@ -7,11 +7,12 @@ import numpy as np
 WINDOW_BATCHES = 50
 
 
-def epoch_batches(lengths: Sequence[int], batch_tokens: int, seed: Sequence[int]) -> list[list[int]]:
+def epoch_batches(lengths: Sequence[int], batch_tokens: int, seed: Sequence[int], least: int = 1) -> list[list[int]]:
     """Row indices of each batch of one epoch: every row once, rows of like length together, batches in random order.
 
     lengths: tokens of each row. A batch, padded to its longest row, holds at most `batch_tokens` (a single longer row
-    is a batch of its own). seed: the numbers that name the epoch, such as (seed, stage, epoch).
+    is a batch of its own). seed: the numbers that name the epoch, such as (seed, stage, epoch). least: rows that each
+    batch has, whatever it then holds, as far as there are so many: what is left over joins the batch before it.
     Rows are shuffled, sorted by length within windows of about fifty batches, and cut; so batches differ each epoch.
     """
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
@@ -21,7 +22,8 @@ def epoch_batches(lengths: Sequence[int], batch_tokens: int, seed: Sequence[int]
     batches: list[list[int]] = []
     for start in range(0, len(order), window):
         rows = order[start : start + window]
-        batches += _cut(rows[np.argsort(size[rows], kind="stable")], size, batch_tokens)
+        batches += _cut(rows[np.argsort(size[rows], kind="stable")], size, batch_tokens, least)
+    batches = _join(batches, least)
     return [batches[index] for index in generator.permutation(len(batches))]
 
 
@@ -38,13 +40,24 @@ def deal(rows: Sequence[int], lengths: Sequence[int], processes: int) -> list[li
     return [[row for row, owner in zip(rows, owners, strict=True) if owner == rank] for rank in range(processes)]
 
 
-def _cut(rows: np.ndarray, size: np.ndarray, batch_tokens: int) -> list[list[int]]:
+def _cut(rows: np.ndarray, size: np.ndarray, batch_tokens: int, least: int) -> list[list[int]]:
     """Rows, short ones first, cut into batches under the token budget."""
     batches: list[list[int]] = []
     batch: list[int] = []
     for row in rows.tolist():
-        if batch and (len(batch) + 1) * int(size[row]) > batch_tokens:
+        if len(batch) >= least and (len(batch) + 1) * int(size[row]) > batch_tokens:
             batches.append(batch)
             batch = []
         batch.append(row)
     return [*batches, batch] if batch else batches
+
+
+def _join(batches: list[list[int]], least: int) -> list[list[int]]:
+    """The batches, those with fewer rows joined to a neighbour."""
+    joined: list[list[int]] = []
+    for batch in batches:
+        if joined and min(len(batch), len(joined[-1])) < least:
+            joined[-1] = joined[-1] + batch
+        else:
+            joined.append(batch)
+    return joined

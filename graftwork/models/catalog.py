@@ -22,6 +22,8 @@ ENCODER_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token")
 
 # What batch normalisation counts, and does not learn.
 STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+# How many rows it takes at once: one value of a channel has no variance, and a picture may come down to one.
+LEAST_ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -487,6 +489,13 @@ def _block_names(family: Family, numbers: Sequence[int]) -> list[str]:
 def _group_names(family: Family) -> tuple[str, ...]:
     blocks, neck = ["block.0 … block.n-1"] if family.blocks else [], ["neck"] if family.neck else []
     return ("embeddings", *blocks, *neck, "head")
+
+
+def normalised_groups(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
+    """The depth groups with batch normalisation."""
+    names = [family.name_of(each) for each in shapes]
+    counted = [name for name in names if name.endswith(STATISTICS)]
+    return {group for prefix, group in _parts(family, names).items() if any(n.startswith(prefix) for n in counted)}
 
 
 def _block_index(name: str) -> int:

@@ -1,15 +1,20 @@
-"""The average of a stage's weights over its steps: what is validated, kept and handed on while training goes on raw."""
+"""The average of a stage's weights over its steps: what is validated, kept and handed on while training goes on raw.
+
+The running statistics of batch normalisation are averaged with the weights that they were counted under: those of the
+last steps are of other weights. As timm's ModelEmaV2 does it, and torch's AveragedModel where it is told to.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from graftwork.training.normalisation import running_statistics
 from graftwork.training.stages import Averaging
 
 
 class WeightAverage:
-    """The exponential moving average of the parameters in training, by name: empty until the first step that counts.
+    """The exponential moving average of what is in training, by name: empty until the first step that counts.
 
     Its bias is corrected: the weights before that step have no part in it, as if it had begun long ago.
     Method: averaging (Polyak and Juditsky 1992) with Adam's bias correction (Kingma and Ba 2015).
@@ -25,11 +30,11 @@ class WeightAverage:
             return
         decay = self.averaging.ema
         rate = (1 - decay) / (1 - decay ** (step - self.first + 1))
-        for name, parameter in _trained_parameters(model):
+        for name, tensor in _averaged(model):
             if step == self.first:
-                self.tensors[name] = parameter.detach().clone()
+                self.tensors[name] = tensor.detach().clone()
             else:
-                self.tensors[name].lerp_(parameter.detach(), rate)
+                self.tensors[name].lerp_(tensor.detach(), rate)
 
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:
@@ -42,9 +47,11 @@ class WeightAverage:
 
     def _swap(self, model: nn.Module) -> None:
         if self.tensors:
-            for name, parameter in _trained_parameters(model):
-                parameter.data, self.tensors[name] = self.tensors[name], parameter.data
+            for name, tensor in _averaged(model):
+                tensor.data, self.tensors[name] = self.tensors[name], tensor.data
 
 
-def _trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+def _averaged(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters in training, and running statistics; how many batches these are of is no number to average."""
+    yield from ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    yield from ((name, tensor) for name, tensor in running_statistics(model) if tensor.is_floating_point())

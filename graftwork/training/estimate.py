@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from graftwork.fingerprint import from_json, to_json
+from graftwork.models.catalog import LEAST_ROWS
 from graftwork.storage import Store
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.stages import OBJECTIVE, Stage
@@ -176,9 +177,10 @@ def _find_fitting(plan: TrainingPlan, trial: Trial, outcome: Outcome, measure: M
 def _smaller(plan: TrainingPlan, trial: Trial, outcome: Outcome) -> Trial | None:
     """The largest batch that would fit by what was measured, half of it where memory was at an end, or fewer groups.
 
-    A batch is not made smaller than a row can be.
+    A batch is not made smaller than a row can be, or than the two pictures that batch normalisation takes.
     """
-    least, free = min(plan.batch_tokens, plan.max_tokens), outcome.free_bytes
+    rows, free = (1 if plan.pixels is None else LEAST_ROWS), outcome.free_bytes
+    least = min(plan.batch_tokens, rows * plan.max_tokens)
     if outcome.is_whole:
         tokens = min(stage.fitting_batch(free) for stage in outcome.stages if stage.needed_bytes > free)
     else:

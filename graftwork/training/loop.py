@@ -22,6 +22,7 @@ from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import EpochMetrics, StepMetrics
 from graftwork.training.head import start_head
 from graftwork.training.memory import peak_bytes
+from graftwork.training.normalisation import least_rows, running_statistics
 from graftwork.training.optimizer import (
     add_pull,
     build_optimizer,
@@ -189,6 +190,8 @@ def open_stage(
     """The stage at its first step: its depth groups alone take gradients, in an optimiser of its own."""
     freeze(model, groups, stage.rates)
     start_head(model.head, stage.head_start, (context.seed, context.index))
+    set_modes(model, stage.body_dropout)
+    least = least_rows(model, context.replicas.size)
     weights = _class_weights(stage.class_weights, data.train.labels, context.device)
     return StageLoop(
         model=model,
@@ -198,7 +201,8 @@ def open_stage(
         row_weights=_row_weights(weights, data.train.labels),
         data=data,
         context=context,
-        batches=_plan_batches(stage, data.train, context),
+        batches=_plan_batches(stage, data.train, context, least),
+        least=least,
         start=_body_weights(model) if stage.l2_sp else {},
     )
 
@@ -233,8 +237,9 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 class StageLoop:
     """One stage in progress: the model, its optimiser, the batches of each step of each epoch, and where it stands.
 
-    row_weights: what each training row counts in a mean. start: weights that training is pulled to. They are what the
-    stage begins with, also in a process that resumes it (the store has them), so they are no part of its state.
+    row_weights: what each training row counts in a mean. least: rows that a batch has to have. start: weights that
+    training is pulled to. They are what the stage begins with, also in a process that resumes it (the store has them),
+    so they are no part of its state.
     """
 
     model: Classifier
@@ -245,6 +250,7 @@ class StageLoop:
     data: StageData
     context: StageContext
     batches: list[list[list[Batch]]]
+    least: int
     start: dict[str, Tensor]
     progress: StageProgress = field(default_factory=StageProgress)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -287,6 +293,8 @@ class StageLoop:
             if self.context.keeper.is_due():
                 self.save()
         with self.average.in_place(self.model):
+            # Each process counted those of its own rows; the leader's are the model's.
+            self.context.replicas.copy_leader(tensor for _, tensor in running_statistics(self.model))
             loss, accuracy = validate(self.model, self.data, self.context, lambda _: self.stop_if_asked())
             if not np.isfinite(loss):  # the last step broke the weights
                 raise TrainingError(_diverged(self.stage, progress.step, loss))
@@ -379,9 +387,14 @@ def _body_weights(model: Classifier) -> dict[str, Tensor]:
     }
 
 
-def _plan_batches(stage: Stage, train: Examples, context: StageContext) -> list[list[list[Batch]]]:
+def _plan_batches(stage: Stage, train: Examples, context: StageContext, least: int) -> list[list[list[Batch]]]:
+    """The batches of each step of each epoch. least: rows that one has to have."""
+    if len(train.rows) < least:
+        problem = f"batch normalisation needs {least} rows in {context.replicas.size} processes, not {len(train.rows)}"
+        hint = "body_dropout: false keeps the statistics that the checkpoint has"
+        raise TrainingError(Problem(problem, f"stage {stage.name!r}", hint))
     epochs = (
-        epoch_batches(train.lengths, context.batch_tokens, context.epoch(number))
+        epoch_batches(train.lengths, context.batch_tokens, context.epoch(number), least)
         for number in range(1, stage.epochs + 1)
     )
     size = stage.accumulate

@@ -22,11 +22,13 @@ from graftwork.fields import Duration
 from graftwork.fingerprint import digest, from_json, to_json, without_defaults
 from graftwork.models.catalog import (
     FAMILIES,
+    LEAST_ROWS,
     DepthGroup,
     Family,
     depth_groups,
     family_of,
     language_head_parameters,
+    normalised_groups,
     sample_head_parameters,
     width_of,
 )
@@ -260,6 +262,8 @@ def _resolve_stages(
         trained = trained_groups(wanted, stage_groups(groups, adapters, own.parameters if own else 0), f"{where}.train")
         if section.objective != "classification":  # the classifier's head learns nothing then, whatever `all` says
             trained = [group for group in trained if group.name != "head"]
+        if section.body_dropout and normalised_groups(family, shapes) & {group.name for group in trained}:
+            _check_batches(recipe, room.max_tokens, section.name)
         augment = section.augment.model_dump(exclude_defaults=True)
         is_pooled = [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
         is_frozen = is_pooled or frozen_blocks(trained) > 0
@@ -301,6 +305,15 @@ def _resolve_stages(
         trainable = sum(group.parameters for group in trained)
         stages.append(Stage(section.name, trainable=trainable, key=f"stage/{before}", kept_bytes=kept_bytes, **facts))
     return tuple(stages)
+
+
+def _check_batches(recipe: Recipe, tokens: int, stage: str) -> None:
+    """Raises RecipeError where a batch is one picture, of so many tokens, and batch normalisation is trained."""
+    least = LEAST_ROWS * tokens
+    if recipe.train.batch_tokens < least:
+        problem = f"stage {stage!r}: batch normalisation takes {LEAST_ROWS} pictures at once, this is room for one"
+        hint = f"at least {least}; or body_dropout: false, which keeps the statistics that the checkpoint has"
+        raise RecipeError(Problem(problem, f"{recipe.path}: train.batch_tokens", hint))
 
 
 def _plan_hiding(section: StageSection, family: Family, head: int, where: str) -> Hiding | None:

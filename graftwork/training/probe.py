@@ -252,10 +252,11 @@ def _measure(loop: StageLoop, meter: Meter) -> Cost:
     size = partial(_tokens, loop)
     steps = sorted((step for epoch in loop.batches for step in epoch), key=lambda step: sum(map(size, step)))
     largest = max((batch for step in steps for batch in step), key=lambda batch: (size(batch), -len(batch)))
-    half = largest[len(largest) // 2 :]  # the longer rows
+    few = largest[-loop.least :]
+    half = largest[-max(loop.least, -(-len(largest) // 2)) :]  # the longer rows
     set_modes(loop.model, loop.stage.body_dropout)
     loop.progress.step = loop.average.first  # from where on a step holds all that it ever does
-    meter(partial(_take, loop, [largest[-1:]]))  # one row, so that little is left to allocators to keep
+    meter(partial(_take, loop, [few]))  # as few rows as can be, so that little is left to allocators to keep
     if loop.stage.epochs > 1:
         loop.keep_best(FIRST_EPOCH)
     meter(loop.save)

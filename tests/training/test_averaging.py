@@ -54,3 +54,24 @@ def test_nothing_is_averaged_unasked_or_too_early() -> None:
         layer, seen = walk(average)
         with average.in_place(layer):
             np.testing.assert_array_equal(layer.weight.detach().numpy(), seen[-1])
+
+
+def test_what_batch_normalisation_counts_is_averaged_with_the_weights() -> None:
+    """Of what is trained; how many batches it is of stays a number, and frozen statistics stay as they are."""
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.BatchNorm1d(2).requires_grad_(False).eval())
+    average, seen = WeightAverage(Averaging(DECAY, 0.5), STEPS), []
+    for step in range(STEPS):
+        model(torch.randn(5, 3) + step)
+        average.update(model, step)
+        seen.append({name: tensor.double().numpy().copy() for name, tensor in model.state_dict().items()})
+    weights = DECAY ** np.arange(STEPS // 2)[::-1]
+    with average.in_place(model):
+        found = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+    for name in ("1.running_mean", "1.running_var"):
+        expected = np.average([each[name] for each in seen[STEPS // 2 :]], axis=0, weights=weights)
+        assert (found[name] != seen[-1][name]).any()
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5)
+        np.testing.assert_array_equal(model.state_dict()[name].numpy(), seen[-1][name].astype(np.float32))
+    assert found["1.num_batches_tracked"] == STEPS
+    assert not [name for name in average.tensors if name.startswith("2.")]

@@ -17,6 +17,23 @@ def test_every_row_once_and_within_the_budget(lengths: list[int], budget: int, s
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= budget
 
 
+@given(lengths=LENGTHS, budget=st.integers(1, 500), seed=st.integers(0, 99), least=st.integers(1, 6))
+def test_no_batch_has_fewer_rows_than_it_needs(lengths: list[int], budget: int, seed: int, least: int) -> None:
+    """As far as there are so many; each row once, and over the budget only by what joined a batch."""
+    batches = epoch_batches(lengths, budget, (seed, 0, 1), least)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    assert all(len(batch) >= min(least, len(lengths)) for batch in batches)
+    if least == 1:
+        assert batches == epoch_batches(lengths, budget, (seed, 0, 1))
+
+
+@given(rows=st.integers(2, 300), budget=st.integers(8, 200), seed=st.integers(0, 99))
+def test_pictures_are_over_the_budget_by_one(rows: int, budget: int, seed: int) -> None:
+    """All of one length: where two must be together, a single one that is left joins a whole batch."""
+    for batch in epoch_batches([4] * rows, budget, (seed, 0, 1), 2):
+        assert 2 <= len(batch) <= max(2, budget // 4) + 1
+
+
 @given(lengths=LENGTHS, seed=st.integers(0, 99))
 def test_the_same_seed_gives_the_same_batches(lengths: list[int], seed: int) -> None:
     """Nothing but the arguments decides."""

@@ -15,14 +15,17 @@ import psutil
 import pytest
 from sqlalchemy import update
 from team import train_together
-from tiny import facts, resolve_run, write_project
+from tiny import facts, resolve_run, write_family_project, write_project
 
+from graftwork.data.manifest import load_rows
 from graftwork.database import run_heads
 from graftwork.errors import Paused, TrainingError
+from graftwork.evaluation.predictions import inputs_of
+from graftwork.models.serving.model import load
 from graftwork.settings import Settings
 from graftwork.storage import Store
 from graftwork.training import launch
-from graftwork.training.bundle import ServingBundle, find_bundle
+from graftwork.training.bundle import MODEL, ServingBundle, find_bundle
 from graftwork.training.plan import ResolvedRun
 from graftwork.training.replicas import ALONE, Replicas
 from graftwork.workspace import Workspace
@@ -135,6 +138,21 @@ def test_a_killed_leader_is_gone_on_from_exactly(
     assert code == 0
     assert [event["step"] for event in events if event["event"] == "resumed"] == ([] if step is None else [step])
     assert facts(project.bundle(home)) == facts(unbroken)
+
+
+def test_what_is_told_of_normalised_batches_is_what_is_kept(tmp_path: Path) -> None:
+    """Each process counts statistics of its own rows; those that are kept give the loss that was told."""
+    write_family_project(tmp_path, "resnet")
+    workspace = Workspace.open(Settings(home=tmp_path / "home"))
+    changes = ("stages.1.train=all", "train.batch_tokens=20", "stages.1.average={ema: 0.5}", "stages.1.keep_epoch=last")
+    run = resolve_run(tmp_path, workspace, *changes)
+    assert train_together(run.run_id, tmp_path / "home", 2)[0] == 0
+    bundle = find_bundle(workspace.store, run.plan.bundle_key)
+    assert bundle is not None
+    rows = load_rows(workspace.store, run.manifest, sides=("validation",))
+    served = load(workspace.store.root / bundle.key / MODEL, "cpu")
+    chances = served.probabilities(inputs_of(rows))[np.arange(len(rows)), rows["label"]]
+    assert -np.log(chances).mean() == pytest.approx(bundle.stages[1].best.validation_loss, rel=TOLERANCE)
 
 
 def test_another_number_of_processes_is_refused_unless_it_is_accepted(project: Project) -> None:

@@ -1,17 +1,28 @@
 """Pictures are other ones in each epoch, by their place in training alone."""
 
 import io
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tiny import facts, resolve_run, write_family_project
 
+from graftwork.checkpoints.retrieve import open_checkpoint
+from graftwork.errors import Paused, TrainingError
+from graftwork.models.prefix_cache import PrefixCache, arithmetic_of
 from graftwork.models.serving.config import PixelConfig
 from graftwork.models.serving.images import ImageEncoder, ImageRow
 from graftwork.training.augmentation import row_generator
+from graftwork.training.engine import Training, load_model, open_rows, run_stages
+from graftwork.training.loop import open_stage
 from graftwork.training.pictures import PictureChange, recolour
+from graftwork.training.replicas import Replicas
+from graftwork.training.state import FollowingKeeper
+from graftwork.workspace import Workspace
 
 SIDE = 12
 
@@ -76,3 +87,33 @@ def test_colours_stay_colours(factors: tuple[float, float, float]) -> None:
     assert (recolour(pixels, 1, 1, 1) == pixels).all()
     grey = recolour(pixels, 1, 1, 0).astype(int)
     assert (np.ptp(grey, axis=2) <= 1).all()
+
+
+def test_a_picture_that_is_left_over_joins_a_batch(tmp_path: Path, workspace: Workspace) -> None:
+    """By itself it can't be normalised. Stopped and gone on from, the run ends with the bits of an unbroken one."""
+    write_family_project(tmp_path, "resnet")
+    size = next(size for size in count(5) if resolve_run(tmp_path, workspace).plan.rows["train"] % size == 1)
+    # Of so small a picture one place is left in the end, and counts one token.
+    changes = ("input.side=16", f"train.batch_tokens={size}", "stages.1.train=all", "stages.1.average={ema: 0.5}")
+    run = resolve_run(tmp_path, workspace, *changes)
+    unbroken = run_stages(run, workspace, lambda event: None, lambda: False)
+    for key in (run.plan.bundle_key, *(stage.key for stage in run.plan.stages)):
+        workspace.store.remove(key)
+    for limit in (7, 23):
+        asked = count(1)
+        with pytest.raises(Paused):
+            run_stages(run, workspace, lambda event: None, lambda asked=asked, limit=limit: next(asked) > limit)
+    assert facts(run_stages(run, workspace, lambda event: None, lambda: False)) == facts(unbroken)
+
+
+def test_too_few_pictures_to_normalise_are_told(tmp_path: Path, workspace: Workspace) -> None:
+    write_family_project(tmp_path, "resnet")
+    run = resolve_run(tmp_path, workspace, "stages.0.train=all")
+    plan, checkpoint = run.plan, open_checkpoint(workspace.store, run.lock)
+    model = load_model(plan, checkpoint, workspace.store, [])
+    cache = PrefixCache(workspace.store, 0, arithmetic_of(model, plan.precision))
+    training = Training(run, open_rows(run, workspace.store, checkpoint), model, cache, Replicas(0, 200))
+    context = training.stage_context(0, FollowingKeeper(), lambda event: None, lambda: False)
+    told = f"stage 'head': batch normalisation needs 400 rows in 200 processes, not {plan.rows['train']}"
+    with pytest.raises(TrainingError, match=told):
+        open_stage(model, plan.stages[0], plan.groups, training.stage_data(context), context)

@@ -266,3 +266,27 @@ def test_a_side_without_positions_is_refused(tmp_path: Path, workspace: Workspac
     else:
         pixels = resolve_run(tmp_path, workspace, "input.side=64").plan.pixels
         assert pixels is not None and pixels.side == 64
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "is_refused"),
+    [
+        ("resnet", (), True),
+        ("efficientnet", (), True),
+        ("resnet", ("stages.1.body_dropout=false",), False),
+        ("resnet", ("stages.1.train=head",), False),
+        ("resnet", ("train.batch_tokens=8",), False),
+        ("convnext", (), False),
+        ("vit", (), False),
+    ],
+)
+def test_batches_of_one_picture_are_refused_where_they_are_normalised(
+    tmp_path: Path, workspace: Workspace, architecture: str, changes: tuple[str, ...], is_refused: bool
+) -> None:
+    """A picture counts four here. What is frozen keeps its statistics, and takes what comes."""
+    write_family_project(tmp_path, architecture)
+    if is_refused:
+        with pytest.raises(RecipeError, match=r"train\.batch_tokens: stage 'top': .*room for one \(at least 8; or"):
+            resolve_run(tmp_path, workspace, "train.batch_tokens=7", *changes)
+    else:
+        resolve_run(tmp_path, workspace, "train.batch_tokens=7", *changes)
