@@ -100,6 +100,10 @@ def _options(stage: "Stage") -> Iterator[str]:
         yield f"{stage.accumulate} batches a step"
     if stage.l2_sp:
         yield f"L2-SP {stage.l2_sp:g}"
+    if stage.ewc:
+        yield f"EWC {stage.ewc:g}"
+    if stage.distil:
+        yield f"learns from a teacher ({stage.distil.weight:g} of its loss)"
     if stage.average:
         yield f"averaged weights (EMA {stage.average.ema:g})"
     if stage.schedule == "one-cycle":

@@ -43,10 +43,11 @@ OF_STAGE = {
 LIKENESS = {"image": 0.95, "audio": 0.88}  # of the bits that tell what a picture looks like, or a sound is like
 # A project's root is the nearest folder upward that holds one of these.
 ROOT_MARKS = (".graftwork", "pyproject.toml", ".git")
+TEACHER = r"^(champion|[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9._-]+|/[1-9][0-9]*))$"
 # What a stage may say that is solved to its optimum.
 SOLVED_KEYS = {"name", "train", "solver", "class_weights"}
 # What says something of the head that tells labels, or of what it learns from.
-OF_HEAD = {"solver", "head_start", "class_weights", "label_smoothing", "augment"}
+OF_HEAD = {"solver", "head_start", "class_weights", "label_smoothing", "augment", "ewc", "distil"}
 
 
 def _project_path(path: Path, info: ValidationInfo) -> Path:
@@ -334,6 +335,18 @@ class AdversarySection(Section):
     steps: Count = 1
 
 
+class DistilSection(Section):
+    """A model that answers the training rows, and whose answers are learnt beside their labels."""
+
+    teacher: Annotated[str, Field(pattern=TEACHER)] = Field(
+        alias="from", description="champion: of this model. NAME@ALIAS or NAME/3: any that is registered."
+    )
+    weight: float = Field(
+        default=0.5, strict=True, gt=0, le=1, description="Of its answers in the loss; the rest is the labels'."
+    )
+    temperature: Rate = Field(default=2.0, description="What both models' logits are divided by to be compared.")
+
+
 class StageSection(Section):
     """One depth trained in one way; the defaults are those of a fine-tuning that knows no better.
 
@@ -382,6 +395,10 @@ class StageSection(Section):
     )
     adversary: AdversarySection | None = None
     l2_sp: Amount = Field(default=0.0, description="Strength of the pull to the weights the stage began with.")
+    ewc: Amount = Field(
+        default=0.0, description="The same, but of each weight by what it is worth to the rows the champion knows."
+    )
+    distil: DistilSection | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "StageSection":
@@ -391,8 +408,9 @@ class StageSection(Section):
             raise ValueError("adapters stand beside a body that is frozen: only the head is trained with lora")
         if "lora" in self.train and self.layer_decay != 1:
             raise ValueError("layer_decay makes rates of depth groups differ, and all adapters are one")
-        if "lora" in self.train and self.l2_sp:
-            raise ValueError("l2_sp holds the body where it began, and adapters leave it there")
+        pull = next((name for name in ("l2_sp", "ewc") if getattr(self, name)), None)
+        if "lora" in self.train and pull:
+            raise ValueError(f"{pull} holds the body where it began, and adapters leave it there")
         if self.lora.dropout and not self.body_dropout:
             raise ValueError("lora.dropout asks for what body_dropout: false forbids")
         if self.patience is not None and self.keep_epoch == "last":
@@ -417,6 +435,8 @@ class StageSection(Section):
     def _check_head(self) -> "StageSection":
         if self.head_start != "keep" and not {"head", "all"} & set(self.train):
             raise ValueError("head_start is for a stage that trains the head")
+        if self.head_start != "keep" and self.ewc:
+            raise ValueError("ewc holds the head, too, where it was left, and head_start asks for another")
         if self.solver == "adamw":
             return self
         if self.train != ("head",):
@@ -446,7 +466,7 @@ class StartSection(Section):
     """Which weights training starts from. All but `from` is for the champion's."""
 
     origin: Literal["checkpoint", "champion"] = Field(default="checkpoint", alias="from")
-    replay: Rate = Field(default=1.0, description="Rows that the champion knows, for each row that is new to it.")
+    replay: Amount = Field(default=1.0, description="Rows that the champion knows, for each row that is new to it.")
     scratch_every: Count = Field(default=10, description="Of so many runs in a row, one starts from the checkpoint.")
     stages: Stages | None = Field(default=None, description="From the champion on; by default the last of `stages`.")
 
@@ -535,6 +555,9 @@ class Recipe(Section):
         if self.problem_type != f"{read}-classification":
             raise ValueError(f"problem_type {self.problem_type} does not go with input.{read}")
         _check_modality(self, read)
+        holding = [stage.name for stage in (*self.stages, *(self.start.stages or ())) if stage.ewc]
+        if holding and self.start.origin == "checkpoint":
+            raise ValueError(f"stage {holding[0]!r}: ewc holds what a champion knows: say `start: {{from: champion}}`")
         return self
 
     _path: Path = PrivateAttr()
@@ -632,6 +655,11 @@ def find_root(path: Path) -> Path:
         if any((above / mark).exists() for mark in ROOT_MARKS):
             return above
     return folder
+
+
+def teachers_of(stages: Sequence[StageSection]) -> tuple[str, ...]:
+    """Those that the stages learn from, as they are named, each once."""
+    return tuple(dict.fromkeys(stage.distil.teacher for stage in stages if stage.distil is not None))
 
 
 def stages_as_yaml(stages: Sequence[StageSection]) -> str:

@@ -111,6 +111,8 @@ def _keys_of(run: ResolvedRun) -> Iterator[str]:
     warm = run.plan.start.warm
     if warm is not None:
         yield from (warm.key, f"{FETCHED}/{warm.bundle}", f"dataset/{warm.manifest}")
+    for teacher in run.plan.start.teachers:
+        yield from (teacher.key, f"{FETCHED}/{teacher.bundle}", f"dataset/{teacher.manifest}")
 
 
 def _pictures_of(store: Store, datasets: Iterable[str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ else that decides bits, so that new data pays for new rows only.
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -86,12 +86,15 @@ class FrozenPart:
     """An encoder, or its lower blocks, and what is kept of it.
 
     pooling: of its activations into one vector a row; None if each token's are kept. compute: ids and mask, both
-    (batch, tokens), to (batch, tokens, width), or (batch, 1, width) where it pools.
+    (batch, tokens), to (batch, tokens, width), or (batch, 1, width) where it pools. width: of what is kept. above: the
+    tensors of what is computed on top of the body, if anything is.
     """
 
     body: nn.Module
     pooling: str | None
     compute: Callable[[Tensor, Tensor], Tensor]
+    width: int
+    above: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class PrefixCache:
@@ -118,7 +121,7 @@ class PrefixCache:
         def compute(ids: Tensor, mask: Tensor) -> Tensor:
             return lower(input_ids=ids, attention_mask=mask).last_hidden_state.to(self.arithmetic.dtype)
 
-        return self.rows(FrozenPart(lower, None, compute), encoder, rows, on_progress)
+        return self.rows(FrozenPart(lower, None, compute, hidden_size(lower)), encoder, rows, on_progress)
 
     def vectors(
         self,
@@ -135,7 +138,24 @@ class PrefixCache:
         def compute(ids: Tensor, mask: Tensor) -> Tensor:
             return model.features(ids, mask).float().unsqueeze(1)
 
-        return self.rows(FrozenPart(model.body, model.pool.kind, compute), encoder, rows, on_progress)
+        part = FrozenPart(model.body, model.pool.kind, compute, hidden_size(model.body))
+        return self.rows(part, encoder, rows, on_progress)
+
+    def logits(
+        self,
+        model: Classifier,
+        encoder: Encoder,
+        rows: Sequence[Any],
+        on_progress: Callable[[int, int], None],
+    ) -> list[Tensor]:
+        """The logits that a whole classifier gives each row, (1, classes) float32. Else as `activations`."""
+
+        def compute(ids: Tensor, mask: Tensor) -> Tensor:
+            return model(ids, mask).float().unsqueeze(1)
+
+        above = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("body.")}
+        part = FrozenPart(model.body, model.pool.kind, compute, model.head[-1].out_features, above)
+        return self.rows(part, encoder, rows, on_progress)
 
     def rows(
         self,
@@ -150,7 +170,7 @@ class PrefixCache:
         found = self._open_shards(self.store.keys(KIND, prefix))
         missing = {name: row for name, row in zip(names, rows, strict=True) if name not in found}
         done, published = 0, []
-        for shard in _shards(missing, hidden_size(part.body) * self.arithmetic.dtype.itemsize):
+        for shard in _shards(missing, part.width * self.arithmetic.dtype.itemsize):
             tell = partial(_add, on_progress, done, len(missing))
             states = _compute(part, encoder, list(shard.values()), self.arithmetic, tell)
             published.append(self._publish(prefix, list(shard), states))
@@ -208,14 +228,19 @@ def prefix_digest(part: FrozenPart, preparation: Mapping[str, Any], arithmetic: 
 
     preparation: what decides, beside a row's content, what the part is given of it.
     """
-    hashed = {
-        name: hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
-        for name, tensor in part.body.state_dict().items()
-    }
+    hashed = _hashes(part.body.state_dict())
     config: Any = part.body.config
     facts = {"version": VERSION, "lengths": LENGTHS, "precision": arithmetic.precision, **preparation}
     facts |= {"pooling": part.pooling, "environment": arithmetic.environment}
+    facts |= {"above": _hashes(part.above)} if part.above else {}
     return digest(facts | {"tensors": hashed, "config": config.to_json_string()})
+
+
+def _hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {
+        name: hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
+        for name, tensor in tensors.items()
+    }
 
 
 def row_name(content: bytes) -> bytes:

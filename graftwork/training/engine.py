@@ -2,9 +2,10 @@
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.manifest import load_rows
-from graftwork.errors import Paused, Problem, TrainingError
+from graftwork.errors import Problem, TrainingError
 from graftwork.evaluation.predictions import inputs_of
 from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of, to_json
@@ -35,7 +36,7 @@ from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRow
 from graftwork.models.serving.classifier import Classifier, hidden_size
 from graftwork.models.serving.config import WEIGHTS, ServingConfig
 from graftwork.models.serving.inference import pick_device
-from graftwork.models.serving.model import Encoder, make_encoder
+from graftwork.models.serving.model import Encoder, load, make_encoder
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
@@ -71,8 +72,8 @@ from graftwork.training.memory import reset_peak
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.replicas import ALONE, Replicas
 from graftwork.training.solver import solve_stage
-from graftwork.training.stages import Hiding, Stage, stage_groups
-from graftwork.training.start import WarmStart, rows_since
+from graftwork.training.stages import Distillation, Hiding, Stage, stage_groups
+from graftwork.training.start import WarmStart, rows_since, rows_to_hold
 from graftwork.training.state import FollowingKeeper, StateKeeper
 from graftwork.workspace import Workspace
 
@@ -167,13 +168,17 @@ def serving_config(plan: TrainingPlan) -> ServingConfig:
 
 @dataclass(frozen=True)
 class RunRows:
-    """The rows that a run trains on and is validated on, as its encoder makes them, and what they were made of."""
+    """The rows that a run trains on and is validated on, as its encoder makes them, and what they were made of.
+
+    known: rows that the model to go on from must not forget, where a stage holds it to them.
+    """
 
     encoder: Encoder
     train: Examples
     validation: Examples
     train_inputs: list[Any]
     validation_inputs: list[Any]
+    known: Examples | None = None
 
 
 @dataclass(frozen=True)
@@ -221,9 +226,27 @@ class Training:
         if stage.autoregression is not None:
             forward = AutoregressiveModel(self.model).forward
             return StageData(train, self.rows.validation, forward, criterion=mean_loss, measure=measure_hidden)
-        data = StageData(train, self.rows.validation, _forward(self.model, stage))
+        if stage.distil is not None:
+            train = replace(train, taught=self._ask_teacher(stage.distil, stage.name, context))
+        known = self.rows.known if stage.ewc else None
+        data = StageData(train, self.rows.validation, _forward(self.model, stage), known=known)
         data = _cut_data(self.model, stage, data, self.cache, encoder, context) if stage.is_cut else data
         return data if stage.temperature is None else _compared(data, stage.temperature)
+
+    def _ask_teacher(self, distillation: Distillation, stage: str, context: StageContext) -> torch.Tensor:
+        """The teacher's logits of each training row as it is, (rows, classes that it knows, in the student's order)."""
+        (teacher,) = {t.bundle: t for t in self.run.plan.start.teachers if t.bundle == distillation.teacher}.values()
+        folder = find_model(self.cache.store, teacher.key, teacher.bundle)
+        if folder is None:
+            problem = (
+                f"the model that stage {stage!r} learns from, {teacher.name}/{teacher.version}, is not in the store"
+            )
+            raise TrainingError(Problem(problem, teacher.key, "`graftwork run` fetches it from the registry"))
+        served = load(folder)
+        compute = partial(self.cache.logits, served.model, served.encoder)
+        rows = compute_once(compute, served.encoder.encode(self.rows.train_inputs), stage, context)
+        places = [teacher.classes.index(self.run.plan.classes[place]) for place in distillation.classes]
+        return torch.cat(rows)[:, places]
 
 
 def open_rows(run: ResolvedRun, store: Store, checkpoint: Path) -> RunRows:
@@ -231,7 +254,11 @@ def open_rows(run: ResolvedRun, store: Store, checkpoint: Path) -> RunRows:
     encoder = make_encoder(checkpoint, serving_config(run.plan))
     sides = [_rows_to_see(run, store, side) for side in ("train", "validation")]
     train, validation = (_examples(rows, encoder) for rows in sides)
-    return RunRows(encoder, train, validation, *map(inputs_of, sides))
+    warm, known = run.plan.start.warm, None
+    if warm is not None and any(stage.ewc for stage in run.plan.stages):
+        known = _examples(rows_to_hold(store, run.manifest, warm.manifest, run.plan.seed), encoder)
+    train_inputs, validation_inputs = map(inputs_of, sides)
+    return RunRows(encoder, train, validation, train_inputs, validation_inputs, known)
 
 
 def finished_stages(plan: TrainingPlan, store: Store, report: Report) -> list[StageResult]:
@@ -365,18 +392,7 @@ def _cut_data(
     context: StageContext,
 ) -> StageData:
     """The same rows as the frozen part gives them, from the cache, and the part above it."""
-
-    tokens, replicas = [*data.train.rows, *data.validation.rows], context.replicas
-
-    def stop_if_asked() -> None:
-        if context.should_stop():
-            raise Paused(f"stopped before stage {stage.name!r} began: run again to go on")
-
-    def tell(done: int, total: int) -> None:
-        context.report({"event": "prefix", "stage": stage.name, "rows": done, "of": total, "shares": replicas.size})
-        stop_if_asked()
-
-    border = len(data.train.rows)
+    known = data.known.rows if data.known is not None else []
     forward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     padder: Padder
     if stage.is_pooled:
@@ -387,15 +403,42 @@ def _cut_data(
         forward = _forward(cut.upper, stage)
         padder = ActivationRows(hidden_size(model.body), encoder.max_tokens, cache.arithmetic.dtype)
         compute = partial(cache.activations, cut.lower, encoder)
-    if replicas.size > 1:  # each process computes a share, and finds the others' in the store
-        compute(tokens[replicas.rank :: replicas.size], tell)
-        replicas.wait(stop_if_asked)
-    rows = compute(tokens, tell)
+    rows = iter(compute_once(compute, [*data.train.rows, *data.validation.rows, *known], stage.name, context))
+
+    def computed(examples: Examples) -> Examples:
+        return replace(examples, rows=list(islice(rows, len(examples.rows))), encoder=padder)
+
     return StageData(
-        train=replace(data.train, rows=rows[:border], encoder=padder),
-        validation=replace(data.validation, rows=rows[border:], encoder=padder),
+        train=computed(data.train),
+        validation=computed(data.validation),
         forward=forward,
+        known=None if data.known is None else computed(data.known),
     )
+
+
+def compute_once(
+    compute: Callable[[Sequence[Any], Callable[[int, int], None]], list[torch.Tensor]],
+    rows: Sequence[Any],
+    stage: str,
+    context: StageContext,
+) -> list[torch.Tensor]:
+    """What the prefix cache has of each row, or computes: each process a share, and finds the others' in the store.
+
+    Raises Paused if asked to stop.
+    """
+    replicas = context.replicas
+
+    def stop_if_asked() -> None:
+        context.stop_if_asked(f"before stage {stage!r} began")
+
+    def tell(done: int, total: int) -> None:
+        context.report({"event": "prefix", "stage": stage, "rows": done, "of": total, "shares": replicas.size})
+        stop_if_asked()
+
+    if replicas.size > 1:
+        compute(rows[replicas.rank :: replicas.size], tell)
+        replicas.wait(stop_if_asked)
+    return compute(rows, tell)
 
 
 def _publish_stage(

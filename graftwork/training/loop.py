@@ -1,7 +1,7 @@
 """The training loop. There is one; what differs between stages is data."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -20,10 +20,13 @@ from graftwork.training.adversary import EmbeddingAttack, add_plain_gradient
 from graftwork.training.augmentation import Augmentation, row_generator
 from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import EpochMetrics, StepMetrics
+from graftwork.training.consolidation import sum_fisher
+from graftwork.training.distillation import TaughtCriterion, TaughtLabels
 from graftwork.training.head import start_head
 from graftwork.training.memory import peak_bytes
 from graftwork.training.normalisation import least_rows, running_statistics
 from graftwork.training.optimizer import (
+    Pull,
     add_pull,
     build_optimizer,
     clip_gradients,
@@ -39,6 +42,7 @@ CURVE_POINTS = 100
 REPORT_EVERY_S = 0.5
 Report = Callable[[dict[str, Any]], None]
 Batch = list[int]  # indices of rows that go through the model together
+Labels = Any  # (batch,) classes, or TaughtLabels
 
 
 class Padder(Protocol):
@@ -54,7 +58,8 @@ class Examples:
     """Rows with their labels, (rows,) int64, and what pads them: token ids, or what a frozen part makes of them.
 
     lengths: tokens of each row, which decide what it is batched with, whatever stands for it. augmentations: done to
-    each row of a batch, one after the other.
+    each row of a batch, one after the other. taught: what a teacher makes of each row as it is, (rows, classes that it
+    knows) logits.
     """
 
     rows: Sequence[Any]
@@ -62,17 +67,21 @@ class Examples:
     encoder: Padder
     lengths: Sequence[int]
     augmentations: tuple[Augmentation, ...] = ()
+    taught: Tensor | None = None
 
     def batch(
         self, indices: Sequence[int], epoch: tuple[int, int, int], device: torch.device
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Labels]:
         """Ids, (batch, longest row), or what stands for them, (batch, …, width), their mask, and labels.
 
         epoch: seed, stage and epoch, which decide what augmentation makes of a row.
         """
         rows = [self.version(index, epoch) for index in indices]
         ids, mask = self.encoder.pad(rows, max(map(len, rows)))
-        return ids.to(device), mask.to(device), torch.from_numpy(self.labels[list(indices)]).to(device)
+        labels: Labels = torch.from_numpy(self.labels[list(indices)]).to(device)
+        if self.taught is not None:
+            labels = TaughtLabels(labels, self.taught[list(indices)].to(device))
+        return ids.to(device), mask.to(device), labels
 
     def version(self, index: int, epoch: tuple[int, int, int]) -> Any:
         """The row as it is trained on in this epoch."""
@@ -103,14 +112,16 @@ class StageData:
     """What a stage computes on, and by what: token ids by the whole model, or activations by a part.
 
     criterion: of what forward gives for a batch, and its labels, the mean loss; None for the stage's own of classes.
-    measure: of what it gives for all validation rows, and their labels, the loss and the accuracy.
+    measure: of what it gives for all validation rows, and their labels, the loss and the accuracy. known: rows that the
+    model knew before this run, where the stage asks what its weights are worth to them.
     """
 
     train: Examples
     validation: Examples
     forward: Callable[[Tensor, Tensor], Tensor]
-    criterion: Callable[[Tensor, Tensor], Tensor] | None = None
+    criterion: Callable[[Tensor, Labels], Tensor] | None = None
     measure: Callable[[Tensor, Tensor], tuple[float, float]] = measure_classes
+    known: Examples | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +145,11 @@ class StageContext:
     def epoch(self, number: int) -> tuple[int, int, int]:
         """The numbers that name an epoch of the stage, counted from 1, in the run."""
         return self.seed, self.index, number
+
+    def stop_if_asked(self, place: str) -> None:
+        """Raises Paused once the process was asked to stop before the stage's first step."""
+        if self.should_stop():
+            raise Paused(f"stopped {place}: run again to go on")
 
 
 @dataclass
@@ -197,13 +213,13 @@ def open_stage(
         model=model,
         stage=stage,
         optimizer=build_optimizer(model, groups, stage.rates, stage.weight_decay),
-        criterion=data.criterion or nn.CrossEntropyLoss(weights, label_smoothing=stage.label_smoothing),
+        criterion=data.criterion or _criterion(stage, weights),
         row_weights=_row_weights(weights, data.train.labels),
         data=data,
         context=context,
         batches=_plan_batches(stage, data.train, context, least),
         least=least,
-        start=_body_weights(model) if stage.l2_sp else {},
+        pulls=tuple(_pulls(model, stage, data, context)),
     )
 
 
@@ -237,21 +253,21 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 class StageLoop:
     """One stage in progress: the model, its optimiser, the batches of each step of each epoch, and where it stands.
 
-    row_weights: what each training row counts in a mean. least: rows that a batch has to have. start: weights that
-    training is pulled to. They are what the stage begins with, also in a process that resumes it (the store has them),
-    so they are no part of its state.
+    row_weights: what each training row counts in a mean. least: rows that a batch has to have. pulls: to the weights
+    that the stage begins with, also in a process that resumes it (the store has them), so they are no part of its
+    state.
     """
 
     model: Classifier
     stage: Stage
     optimizer: torch.optim.Optimizer
-    criterion: Callable[[Tensor, Tensor], Tensor]
+    criterion: Callable[[Tensor, Labels], Tensor]
     row_weights: np.ndarray
     data: StageData
     context: StageContext
     batches: list[list[list[Batch]]]
     least: int
-    start: dict[str, Tensor]
+    pulls: tuple[Pull, ...]
     progress: StageProgress = field(default_factory=StageProgress)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
@@ -317,7 +333,8 @@ class StageLoop:
         value = replicas.add_up(value, self.model.parameters())
         if not np.isfinite(value):
             raise TrainingError(_diverged(self.stage, self.progress.step, value))
-        add_pull(self.model, self.start, self.stage.l2_sp)
+        for pull in self.pulls:
+            add_pull(self.model, pull)
         if self.stage.clip_norm:
             clip_gradients(self.optimizer, self.stage.clip_norm)
         set_rates(self.optimizer, self.rate_scale)
@@ -378,13 +395,38 @@ class StageLoop:
         self.context.report(event | {"loss": loss, "memory": peak_bytes(self.context.device)})
 
 
-def _body_weights(model: Classifier) -> dict[str, Tensor]:
-    """Copies of the parameters in training, without the head's: it starts anywhere."""
-    return {
-        name: parameter.detach().clone()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and name.startswith("body.")
-    }
+def _criterion(stage: Stage, weights: Tensor | None) -> Callable[[Tensor, Labels], Tensor]:
+    """The mean loss of classes, by the labels alone or by what a teacher says, too."""
+    if stage.distil is None:
+        return nn.CrossEntropyLoss(weights, label_smoothing=stage.label_smoothing)
+    return TaughtCriterion(stage.distil, weights, stage.label_smoothing)
+
+
+def _pulls(model: Classifier, stage: Stage, data: StageData, context: StageContext) -> Iterator[Pull]:
+    """What holds the parameters in training where they are now. L2-SP leaves the head alone: it starts anywhere."""
+    start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    if stage.l2_sp:
+        yield Pull(stage.l2_sp, {name: tensor for name, tensor in start.items() if name.startswith("body.")})
+    if stage.ewc:
+        assert data.known is not None
+        yield Pull(stage.ewc, start, _worth(model, data.forward, data.known, context))
+
+
+def _worth(
+    model: Classifier, forward: Callable[[Tensor, Tensor], Tensor], known: Examples, context: StageContext
+) -> dict[str, Tensor]:
+    """The mean Fisher information of each parameter in training over the known rows; each process computes a share."""
+    replicas = context.replicas
+
+    def rows() -> Iterator[tuple[Tensor, Tensor]]:
+        for row in range(replicas.rank, len(known.rows), replicas.size):
+            context.stop_if_asked("while it was told what the weights are worth to known rows")
+            inputs, mask, _ = known.batch([row], context.epoch(0), context.device)
+            yield inputs, mask
+
+    total = sum_fisher(model, forward, rows(), context.precision)
+    replicas.sum_up(total.values())
+    return {name: tensor / max(1, len(known.rows)) for name, tensor in total.items()}
 
 
 def _plan_batches(stage: Stage, train: Examples, context: StageContext, least: int) -> list[list[list[Batch]]]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -69,14 +70,27 @@ def build_optimizer(
     return torch.optim.AdamW(parameter_groups, lr=0.0, fused=True)
 
 
-def add_pull(model: nn.Module, start: Mapping[str, torch.Tensor], strength: float) -> None:
-    """Add the gradient of strength / 2 x the squared distance of the parameters from their start, by name.
+@dataclass(frozen=True)
+class Pull:
+    """Back to where parameters started, by name. worth: what each entry counts; None: all the same."""
 
-    Method: L2-SP (Li, Grandvalet and Davoine 2018).
+    strength: float
+    start: Mapping[str, torch.Tensor]
+    worth: Mapping[str, torch.Tensor] | None = None
+
+
+def add_pull(model: nn.Module, pull: Pull) -> None:
+    """Add the gradient of strength / 2 x the squared distance of the parameters from their start, each by its worth.
+
+    Methods: L2-SP (Li, Grandvalet and Davoine 2018); by worth, elastic weight consolidation (Kirkpatrick et al. 2017).
     """
     for name, parameter in model.named_parameters():
-        if name in start and parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - start[name], alpha=strength)
+        if name not in pull.start or parameter.grad is None:
+            continue
+        distance = parameter.detach() - pull.start[name]
+        if pull.worth is not None:
+            distance *= pull.worth[name]
+        parameter.grad.add_(distance, alpha=pull.strength)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, scale: float) -> None:

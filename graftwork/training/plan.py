@@ -46,6 +46,7 @@ from graftwork.training.stages import (
     Adversary,
     Autoregression,
     Averaging,
+    Distillation,
     Hiding,
     Stage,
     frozen_blocks,
@@ -60,7 +61,8 @@ from graftwork.training.start import FROM_CHECKPOINT, Start
 STAGE_VERSION = 3
 BUNDLE_VERSION = 3
 RUN_RECORD = "run.json"
-MEDIA = ("pixels", "sound")  # fields of a plan that plans without them were made without
+# What plans, and their stages, say in later versions alone.
+MEDIA, ADDED = ("pixels", "sound"), ("autoregression", "ewc", "distil")
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
 
@@ -202,6 +204,8 @@ def plan_training(
             "hidden": language_head_parameters(width, *table),
             "next": sample_head_parameters(width, config.get("quantization", 0)),
         },
+        start=start,
+        classes=manifest.classes,
     )
     cold, warm = resolve(recipe.stages, "stages"), resolve(recipe.warm_stages, "start.stages")
     stages = warm if start.warm else cold
@@ -242,11 +246,14 @@ def _resolve_stages(
     before: str,
     room: CacheRoom,
     heads: Mapping[str, int],
+    start: Start,
+    classes: tuple[str, ...],
 ) -> tuple[Stage, ...]:
     """Stages with their keys; a key covers everything before it, so a changed stage changes all later ones.
 
     place: of the sections in the recipe. heads: parameters of what a stage has that learns to tell hidden
-    words, or what comes next.
+    words, or what comes next. From the checkpoint there is nothing yet to hold by `ewc`, and without its teacher a
+    stage is an ordinary one.
     """
     stages: list[Stage] = []
     for index, section in enumerate(sections):
@@ -300,6 +307,8 @@ def _resolve_stages(
             "autoregression": autoregression,
             "temperature": section.temperature if section.objective == "contrastive" else None,
             "adversary": section.adversary and Adversary(section.adversary.epsilon, section.adversary.steps),
+            "ewc": section.ewc if start.warm else 0.0,
+            "distil": _plan_distillation(section, start, classes),
         }
         before = digest({"before": before, "index": index} | without_defaults(Stage, facts))
         trainable = sum(group.parameters for group in trained)
@@ -314,6 +323,17 @@ def _check_batches(recipe: Recipe, tokens: int, stage: str) -> None:
         problem = f"stage {stage!r}: batch normalisation takes {LEAST_ROWS} pictures at once, this is room for one"
         hint = f"at least {least}; or body_dropout: false, which keeps the statistics that the checkpoint has"
         raise RecipeError(Problem(problem, f"{recipe.path}: train.batch_tokens", hint))
+
+
+def _plan_distillation(section: StageSection, start: Start, classes: tuple[str, ...]) -> Distillation | None:
+    """What the stage learns from its teacher; None without one."""
+    if section.distil is None:
+        return None
+    teacher = start.teacher(section.distil.teacher)
+    if teacher is None:
+        return None
+    known = tuple(place for place, name in enumerate(classes) if name in teacher.classes)
+    return Distillation(teacher.bundle, known, section.distil.weight, section.distil.temperature)
 
 
 def _plan_hiding(section: StageSection, family: Family, head: int, where: str) -> Hiding | None:
@@ -362,7 +382,7 @@ def plan_run(
         raise RecipeError(Problem(f"baseline {TFIDF} is for texts", str(recipe.policy), hint))
     plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start, cache_bytes)
     facts = {
-        "plan": {name: value for name, value in vars(plan).items() if name not in MEDIA or value is not None},
+        "plan": _named_by(plan),
         "manifest": manifest.digest,
         "lock": lock,
         "evaluation": recipe.measured.model_dump(mode="json"),
@@ -382,6 +402,17 @@ def plan_run(
         with store.writing(run.key) as folder:
             (folder / RUN_RECORD).write_text(to_json(run), encoding="utf-8")
     return run
+
+
+def _named_by(plan: TrainingPlan) -> dict[str, Any]:
+    """What names a run of its plan: what a later version added counts only where it is used, so that older ids stay."""
+    facts = {name: value for name, value in vars(plan).items() if name not in MEDIA or value is not None}
+    facts["stages"] = [_used(stage, *ADDED) for stage in plan.stages]
+    return facts | {"start": _used(plan.start, "teachers")}
+
+
+def _used(record: Stage | Start, *added: str) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in added or value}
 
 
 def open_run(store: Store, run_id: str) -> ResolvedRun:

@@ -21,7 +21,6 @@ from graftwork.database import Database
 from graftwork.errors import Paused
 from graftwork.faults import fault
 from graftwork.models.prefix_cache import KIND, FrozenPart, PrefixCache, arithmetic_of, prefix_digest, row_name
-from graftwork.models.serving.classifier import hidden_size
 from graftwork.models.serving.inference import BATCH_TOKENS, inference_batches, pick_device
 from graftwork.models.serving.model import Encoder
 from graftwork.models.text import attention_of
@@ -109,7 +108,10 @@ class Prober:
             meter(partial(solve_stage, model, stage, groups, data, context))
             took = Cost(meter.seconds)
         else:
-            took = _measure(open_stage(model, stage, groups, data, context), meter)
+            loop = meter(partial(open_stage, model, stage, groups, data, context))
+            opening = meter.seconds
+            took = _measure(loop, meter)
+            took = replace(took, seconds=opening + took.seconds)
         seconds = cache.seconds + took.seconds
         mapped_bytes = 0 if meter.device.type == "cuda" else cache.mapped_bytes
         return StageEstimate(
@@ -162,7 +164,7 @@ class SampledCache(PrefixCache):
 
     scratch: a cache that is not kept. promised: see `Prober`. changed_by: what tells the frozen part as it will be from
     the one that there is, or "" if they are the same. computed: the rows. seconds: for them. mapped_bytes: of the files
-    that all rows will be read from.
+    that all rows will be read from. All three over all that the stage asks for.
     """
 
     def __init__(self, store: Store, scratch: PrefixCache, promised: dict[str, set[bytes]], changed_by: str) -> None:
@@ -187,13 +189,14 @@ class SampledCache(PrefixCache):
             known.update(self.names(prefix))
         missing = [row for name, row in named.items() if name not in known]
         known.update(named)
-        self.computed, self.seconds = len(missing), time.monotonic() - started
+        self.computed += len(missing)
+        self.seconds += time.monotonic() - started
         if missing:
             self.seconds += self._computing(part, encoder, missing, on_progress, hashing)
         if part.pooling is not None:
-            return list(torch.randn(len(rows), 1, hidden_size(part.body)))
-        noise = torch.randn(encoder.max_tokens, hidden_size(part.body)).to(self.arithmetic.dtype)
-        self.mapped_bytes = sum(noise[: len(row)].nbytes for row in named.values())
+            return list(torch.randn(len(rows), 1, part.width))
+        noise = torch.randn(encoder.max_tokens, part.width).to(self.arithmetic.dtype)
+        self.mapped_bytes += sum(noise[: len(row)].nbytes for row in named.values())
         return [noise[: len(row)] for row in rows]
 
     def _computing(

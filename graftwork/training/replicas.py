@@ -71,6 +71,12 @@ class Replicas:
         dist.all_reduce(whole)
         return whole
 
+    def sum_up(self, tensors: Iterable[Tensor]) -> None:
+        """Each tensor becomes, in place, the sum of what it is in all processes."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
     def copy_leader(self, tensors: Iterable[Tensor]) -> None:
         """Each tensor becomes, in place, what it is in the leader."""
         if self.size > 1:

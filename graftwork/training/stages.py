@@ -55,6 +55,21 @@ class Adversary:
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """Who a stage learns from beside the labels. teacher: digest of its model folder.
+
+    classes: places of those that the teacher knows, too. weight: of its answers in the loss; the labels' is the rest.
+    temperature: what both models' logits are divided by before they are compared.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    teacher: str
+    classes: tuple[int, ...]
+    weight: float
+    temperature: float
+
+
+@dataclass(frozen=True)
 class Stage:
     """Part of the training with one freeze depth and an optimiser of its own.
 
@@ -71,7 +86,8 @@ class Stage:
     keep_epoch: whose weights the stage leaves: the best epoch by `log-loss` or `accuracy` on validation, or the `last`.
     hiding: of a stage that learns from the texts alone, autoregression: from the sounds alone. temperature: of one that
     learns to bring rows of a class together. Where both are None, the head learns to tell the labels. adversary: None
-    if rows are taken as they are.
+    if rows are taken as they are. ewc: strength of the pull to those weights, of each by what it is worth to the rows
+    that the model knew before. distil: None if rows are learnt from by their labels alone.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -103,6 +119,8 @@ class Stage:
     temperature: float | None = None
     adversary: Adversary | None = None
     autoregression: Autoregression | None = None
+    ewc: float = 0.0
+    distil: Distillation | None = None
 
     @property
     def own_parameters(self) -> int:

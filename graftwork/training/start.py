@@ -1,4 +1,4 @@
-"""Which weights a run starts from: the checkpoint's, or those of the champion that an earlier run made.
+"""Which weights a run starts from, the checkpoint's or those of the champion that an earlier run made, and who teaches.
 
 It is resolved once, before the plan is made, and part of the plan from then on. Not here: looking it up in the ledger
 (`graftwork.registry.starts`).
@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from graftwork.data.manifest import DatasetManifest, load_rows, open_manifest
-from graftwork.data.replay import ChosenRows, choose_rows
+from graftwork.data.replay import ChosenRows, choose_rows, sample_known
 from graftwork.fingerprint import seed_of
 from graftwork.storage import Store
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from graftwork.training.bundle import ServingBundle
+
+# Known rows by which it is told what a weight is worth. Each costs about two steps of one row for each class but one.
+WEIGHED_ROWS = 250
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,37 @@ class WarmStart:
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """A registered model that stages learn from. asked: what the recipe calls it. name, version: what that stood for.
+
+    bundle, manifest: digests of its model folder and of the data it knows. key: of its bundle in the store. classes: in
+    the order of its logits.
+    """
+
+    asked: str
+    name: str
+    version: int
+    bundle: str
+    key: str
+    manifest: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Start:
-    """A warm start, or the checkpoint. reason: why it is the checkpoint, where the recipe asks for the champion."""
+    """A warm start, or the checkpoint. reason: why it is the checkpoint, where the recipe asks for the champion.
+
+    teachers: whom its stages learn from; a champion that is asked for and that there is not yet is none of them.
+    """
 
     SCHEMA: ClassVar[int] = 1
     warm: WarmStart | None = None
     reason: str = ""
+    teachers: tuple[Teacher, ...] = ()
+
+    def teacher(self, asked: str) -> Teacher | None:
+        """The teacher that a recipe calls so."""
+        return next((each for each in self.teachers if each.asked == asked), None)
 
     @property
     def generation(self) -> int:
@@ -58,6 +88,11 @@ class Start:
     @property
     def sentence(self) -> str:
         """What a person is told."""
+        taught = ", ".join(f"{each.name}/{each.version}" for each in self.teachers)
+        return self._origin + (f"; taught by {taught}" if taught else "")
+
+    @property
+    def _origin(self) -> str:
         warm = self.warm
         if warm is None:
             return f"from the checkpoint, because {self.reason}" if self.reason else "from the checkpoint"
@@ -93,3 +128,12 @@ def rows_since(store: Store, manifest: DatasetManifest, before: str, side: str, 
     rows = load_rows(store, manifest, sides=(side,))
     known = load_rows(store, open_manifest(store, before), sides=(side,))
     return choose_rows(rows, known, replay, seed=seed_of(seed, manifest.digest, before))
+
+
+def rows_to_hold(store: Store, manifest: DatasetManifest, before: str, seed: int) -> "pd.DataFrame":
+    """Training rows that a model that knows the manifest `before` must not forget: WEIGHED_ROWS of them at most.
+
+    Rows that were withdrawn since are not among them.
+    """
+    rows, known = (load_rows(store, each, sides=("train",)) for each in (manifest, open_manifest(store, before)))
+    return sample_known(rows, known, WEIGHED_ROWS, seed=seed_of(seed, manifest.digest, before, "hold"))

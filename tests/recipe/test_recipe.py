@@ -88,7 +88,7 @@ def test_the_example_loads_from_a_clean_clone():
             "12:1",
             "replay, scratch_every would change nothing",
         ),
-        ("policy:", "start: {from: champion, replay: 0}\npolicy:", "12:25", "greater than 0, found 0"),
+        ("policy:", "start: {from: champion, replay: -1}\npolicy:", "12:25", "equal to 0, found -1"),
         ("learning_rate: 2e-5", "solver: adamw", "11:5", r"stages\.1\.learning_rate is missing"),
         ("train: all, epochs", "train: all, solver: lbfgs, epochs", "11:5", r"just the head \(train: head\)"),
         (

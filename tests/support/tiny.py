@@ -20,7 +20,7 @@ from graftwork.policy import Policy
 from graftwork.recipe import load_recipe
 from graftwork.training.bundle import ServingBundle, copy_tokenizer_and_config
 from graftwork.training.plan import ResolvedRun, plan_run
-from graftwork.training.start import FROM_CHECKPOINT, Start, warm_start
+from graftwork.training.start import FROM_CHECKPOINT, Start, Teacher, warm_start
 from graftwork.workspace import Workspace
 
 WORDS = (
@@ -321,11 +321,15 @@ def land_reviews(folder: Path, count: int) -> None:
 
 
 def resolve_run(
-    folder: Path, workspace: Workspace, *overrides: str, before: ServingBundle | None = None
+    folder: Path,
+    workspace: Workspace,
+    *overrides: str,
+    before: ServingBundle | None = None,
+    teachers: tuple[Teacher, ...] = (),
 ) -> ResolvedRun:
     """The project's recipe, with `--set` overrides, resolved into a run that is in the store.
 
-    before: the model to go on from, as version 1.
+    before: the model to go on from, as version 1. teachers: whom stages learn from.
     """
     recipe = load_recipe(folder / "recipe.yaml", overrides)
     manifest = validate_data(recipe, workspace)
@@ -334,6 +338,7 @@ def resolve_run(
     if before is not None:
         replay, seed = recipe.start.replay, recipe.train.seed
         start = Start(warm_start(workspace.store, before, 1, manifest, replay=replay, seed=seed))
+    start = replace(start, teachers=teachers)
     policy = Policy() if recipe.input.modality == "text" else Policy(baselines=("majority", "frozen-head"))
     return plan_run(recipe, manifest, lock, policy, workspace.store, start, workspace.settings.cache_bytes)
 

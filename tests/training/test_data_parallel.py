@@ -15,7 +15,7 @@ import psutil
 import pytest
 from sqlalchemy import update
 from team import train_together
-from tiny import facts, resolve_run, write_family_project, write_project
+from tiny import WORDS, facts, resolve_run, write_family_project, write_project
 
 from graftwork.data.manifest import load_rows
 from graftwork.database import run_heads
@@ -26,8 +26,10 @@ from graftwork.settings import Settings
 from graftwork.storage import Store
 from graftwork.training import launch
 from graftwork.training.bundle import MODEL, ServingBundle, find_bundle
+from graftwork.training.engine import run_stages
 from graftwork.training.plan import ResolvedRun
 from graftwork.training.replicas import ALONE, Replicas
+from graftwork.training.start import Teacher
 from graftwork.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
@@ -100,21 +102,41 @@ def unbroken(project: Project) -> ServingBundle:
 )
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, tiny_checkpoint: Path, changes: tuple[str, ...]) -> None:
     """Each loss on the way, of steps and of epochs, is that of one process; without dropout, which is drawn by each."""
-    checkpoint = Path(shutil.copytree(tiny_checkpoint, tmp_path / "dry"))
-    config = json.loads((checkpoint / "config.json").read_text())
+    project = Project(tmp_path, without_dropout(tiny_checkpoint, tmp_path), "head.dropout=0", *changes)
+    np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
+
+
+def test_two_processes_hold_and_are_taught_as_one_is(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """Each tells what the weights are worth to a share of the known rows, and asks the teacher about a share of all."""
+    still = ("head.dropout=0", "start.from=champion")
+    project = Project(tmp_path, without_dropout(tiny_checkpoint, tmp_path), *still)
+    workspace = Workspace.open(Settings(home=tmp_path / "home"))
+    base = run_stages(project.run, workspace, lambda event: None, lambda: False)
+    made = tmp_path / "made.csv"
+    made.write_text(made.read_text() + "".join(f"the false film was {word},yes\n" for word in WORDS))
+    teacher = Teacher("champion", base.name, 1, base.digest, base.key, base.manifest, base.classes)
+    every = (*still, "stages.1.ewc=1000.0", "stages.1.distil={from: champion}", "train.batch_tokens=40")
+    project.run = resolve_run(tmp_path, workspace, *every, before=base, teachers=(teacher,))
+    np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
+
+
+def without_dropout(checkpoint: Path, folder: Path) -> Path:
+    """A copy of the checkpoint that drops nothing out."""
+    copy = Path(shutil.copytree(checkpoint, folder / "dry"))
+    config = json.loads((copy / "config.json").read_text())
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (checkpoint / "config.json").write_text(json.dumps(config | still))
-    project = Project(tmp_path, checkpoint, "head.dropout=0", *changes)
-    curves = []
-    for processes in (1, 2):
-        home = project.fresh_home(f"home{processes}")
-        assert project.train(home, processes)[0] == 0
-        stages = project.bundle(home).stages
-        curves.append(
-            [point.loss for stage in stages for point in stage.steps]
-            + [loss for stage in stages for epoch in stage.epochs for loss in (epoch.train_loss, epoch.validation_loss)]
-        )
-    np.testing.assert_allclose(curves[0], curves[1], rtol=TOLERANCE)
+    (copy / "config.json").write_text(json.dumps(config | still))
+    return copy
+
+
+def losses(project: Project, processes: int) -> list[float]:
+    """All on the way, of steps and of epochs."""
+    home = project.fresh_home(f"home{processes}")
+    assert project.train(home, processes)[0] == 0
+    stages = project.bundle(home).stages
+    return [point.loss for stage in stages for point in stage.steps] + [
+        loss for stage in stages for epoch in stage.epochs for loss in (epoch.train_loss, epoch.validation_loss)
+    ]
 
 
 def test_two_processes_end_with_the_same_bits_again(project: Project, unbroken: ServingBundle) -> None:

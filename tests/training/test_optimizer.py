@@ -10,6 +10,7 @@ from torch import nn
 
 from graftwork.models.catalog import DepthGroup
 from graftwork.training.optimizer import (
+    Pull,
     add_pull,
     build_optimizer,
     clip_gradients,
@@ -81,7 +82,7 @@ def test_the_pull_is_the_gradient_of_the_squared_distance() -> None:
     trained = [p for p in net.parameters() if p.requires_grad]
     expected = torch.autograd.grad(data + penalty, trained, retain_graph=True)
     data.backward()
-    add_pull(net, start, 0.3)
+    add_pull(net, Pull(0.3, start))
     for parameter, gradient in zip(trained, expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
     assert net.low[0].bias.grad is None

@@ -252,6 +252,9 @@ def test_a_run_of_texts_is_named_by_what_it_always_was(resolve: Callable[..., Re
     """What only plans of pictures say is no part of it, so that an upgrade finds the run again."""
     run = resolve()
     plan = {name: value for name, value in vars(run.plan).items() if name not in ("pixels", "sound")}
+    later = ("autoregression", "ewc", "distil")
+    plan["stages"] = [{n: v for n, v in vars(stage).items() if n not in later} for stage in plan["stages"]]
+    plan["start"] = {"warm": None, "reason": ""}
     facts = {"plan": plan, "manifest": run.manifest.digest, "lock": run.lock, "policy": run.policy.digest}
     assert run.run_id == digest(facts | {"evaluation": run.evaluation.model_dump(mode="json")})[:16]
 

@@ -21,5 +21,5 @@ def test_every_scenario_shows_its_stages() -> None:
 def test_the_stages_of_a_scenario_are_planned(block: str, resolve: Callable[..., ResolvedRun]) -> None:
     """As they are written."""
     lines = [line.removeprefix("- ") for line in block.splitlines()]
-    run = resolve(f"stages=[{', '.join(lines)}]")
+    run = resolve("start.from=champion", f"stages=[{', '.join(lines)}]")
     assert [stage.name for stage in run.plan.stages] == re.findall(r"{name: (\w+)", block)
