@@ -54,6 +54,10 @@ class Policy(Section):
     )
     minimum_rows: Count = Field(default=200, description="Fewer holdout rows than this decide nothing.")
     guards: tuple[Guard, ...] = ()
+    forgetting: Amount | None = Field(
+        default=None,
+        description="Largest loss of accuracy on holdout rows that the champion's data had; None: the whole counts.",
+    )
     max_looks: Count = Field(default=20, description="How often one holdout may judge models of one name.")
     approval: ApprovalSection | None = Field(default=None, description="None: the gate promotes by itself.")
 
@@ -61,7 +65,7 @@ class Policy(Section):
     def digest(self) -> str:
         """Changes with what the policy asks for, not with how its file is written."""
         # What a later version added counts only where it is used, so that older digests stay.
-        added = {"approval"} if self.approval is None else set()
+        added = {name for name in ("approval", "forgetting") if getattr(self, name) is None}
         return digest(self.model_dump(mode="json", exclude=added))
 
 

@@ -17,7 +17,8 @@ class Comparison:
     """A candidate against a reference, and the threshold that its difference has to clear.
 
     difference: by how much the candidate is better (for a loss: by how much it is lower); each bound holds by itself
-    with confidence `level`. mid_p: for accuracy, McNemar's one-sided mid-p value of 'not better'.
+    with confidence `level`. mid_p: for accuracy, McNemar's one-sided mid-p value of 'not better'. is_known: on the rows
+    alone that the reference's data had.
     """
 
     reference: str
@@ -31,6 +32,12 @@ class Comparison:
     difference: Interval
     standard_error: float
     mid_p: float | None
+    is_known: bool = False
+
+    @property
+    def against(self) -> str:
+        """Whom the candidate is compared with, and on which rows if not on all."""
+        return f"{self.reference}, on what it knew" if self.is_known else self.reference
 
     @property
     def is_cleared(self) -> bool:
@@ -56,8 +63,11 @@ def compare(
     level: float,
     samples: int,
     seed: int = 0,
+    is_known: bool = False,
 ) -> Comparison:
     """The candidate's predictions against those of the reference called `name`, by paired bootstrap of groups.
+
+    is_known: they are of the rows that its data had.
 
     Raises ValueError if the two are not predictions for the same labelled rows.
     """
@@ -84,6 +94,7 @@ def compare(
         difference=Interval(float(_gain(metric, sums.sum(axis=0))), float(low), float(high)),
         standard_error=float(gains.std(ddof=1)),
         mid_p=mcnemar_mid_p(*(p.argmax(axis=1) == labels for p in both)) if metric == "accuracy" else None,
+        is_known=is_known,
     )
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from graftwork.data.manifest import DatasetManifest
+from graftwork.data.manifest import DatasetManifest, load_rows, open_manifest
+from graftwork.data.replay import find_known
 from graftwork.errors import Problem, RecipeError, RegistryError
 from graftwork.evaluation.baselines import FrozenEncoder, predict_baseline
 from graftwork.evaluation.holdout import judged_rows
@@ -43,7 +44,8 @@ class Contender:
     """A model to judge. version: None before it is registered.
 
     bundle, recipe, manifest: digests; manifest is that of the rows it was trained on. Those of a model that was made
-    elsewhere are empty. open_model: loads it; called only if its predictions are not stored.
+    elsewhere are empty. open_model: loads it; called only if its predictions are not stored. taught_by: manifests of
+    the models whose answers it learnt, and whose rows may judge it as little as its own.
     """
 
     bundle: str
@@ -51,11 +53,17 @@ class Contender:
     manifest: str
     version: int | None
     open_model: Callable[[], Predictor] = field(repr=False, compare=False)
+    taught_by: tuple[str, ...] = ()
 
     @property
     def identity(self) -> tuple[str | int | None, ...]:
         """What makes it this contender and no other."""
-        return self.bundle, self.recipe, self.manifest, self.version
+        return self.bundle, self.recipe, self.manifest, self.version, *self.taught_by
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Manifests whose training rows are in its weights, one way or the other."""
+        return self.manifest, *self.taught_by
 
 
 @dataclass(frozen=True)
@@ -84,11 +92,35 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of the holdout, and the accuracy of the candidate and of a reference on it."""
+
+    rows: int
+    groups: int
+    candidate: Interval
+    reference: Interval
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the candidate still does of what a reference's data had already, beside what is new since.
+
+    known, new: holdout rows that were, or were not, in that data with the same label; None if there are none.
+    predictions: store keys of those for the known rows, by `candidate` and the reference's name.
+    """
+
+    known: Part | None
+    new: Part | None
+    predictions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Every figure that a verdict or a report needs.
 
     bundle, recipe, manifest: digests. excluded_rows: holdout rows that a contender was trained on, or shares a group
     with. confusion: true class by predicted class. predictions: store keys, by `candidate`, reference and baseline.
+    memory: by reference, of those whose data the holdout has grown since.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -106,11 +138,12 @@ class Evaluation:
     references: dict[str, Reference]
     slices: tuple[Slice, ...]
     predictions: dict[str, str]
+    memory: dict[str, Memory] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """Changes with every figure."""
-        return digest(self)
+        return digest({name: value for name, value in vars(self).items() if name != "memory" or value})
 
 
 def evaluate(
@@ -145,11 +178,16 @@ def evaluate(
         "samples": samples,
         "version": EVALUATION_VERSION,
     }
+    older = {name: each for name, each in references.items() if each.manifest not in ("", manifest.digest)}
+    if older:
+        asked["memory"] = True  # a later addition: what has none keeps the key that it had
     key = f"evaluation/{digest(asked)}"
     stored = _find(store, key)
     if stored is not None:
         return stored
-    rows, excluded = judged_rows(store, manifest, [contender.manifest for contender in contenders.values()])
+    rows, excluded = judged_rows(
+        store, manifest, [each for contender in contenders.values() for each in contender.trained_on]
+    )
     _check_slices(slices, rows)
     keys: dict[str, str] = {}
     for name, contender in contenders.items():
@@ -157,6 +195,8 @@ def evaluate(
     for name in baselines:
         told = partial(_tell, on_progress, name)
         keys[name] = predict_baseline(store, name, manifest, rows, encoder, cache_bytes, told)
+    measured = partial(_remember, store, rows, candidate, keys, samples)
+    memory = {name: measured(name, each) for name, each in older.items()}
     metrics = {name: _measure(open_predictions(store, key), samples) for name, key in keys.items()}
     judged = open_predictions(store, keys[CANDIDATE])
     classes, confusion = describe_classes(labels_of(judged), probabilities_of(judged), manifest.classes)
@@ -177,6 +217,7 @@ def evaluate(
         },
         slices=tuple(found for column in slices for found in _slice(judged, rows[column], samples)),
         predictions=keys,
+        memory={name: each for name, each in memory.items() if each.new is not None},
     )
     fault("evaluation.before_publish")
     with store.writing(key) as folder:
@@ -195,7 +236,8 @@ def _find(store: Store, key: str) -> Evaluation | None:
     if folder is None:
         return None
     evaluation = from_json(Evaluation, (folder / RECORD).read_text(encoding="utf-8"))
-    return evaluation if all(map(store.find, evaluation.predictions.values())) else None
+    keys = [evaluation.predictions, *(memory.predictions for memory in evaluation.memory.values())]
+    return evaluation if all(store.find(key) for each in keys for key in each.values()) else None
 
 
 def _check_slices(slices: Sequence[str], rows: "pd.DataFrame") -> None:
@@ -231,8 +273,44 @@ def _measure(predictions: "pd.DataFrame", samples: int) -> dict[str, Interval]:
     return measure(labels_of(predictions), probabilities_of(predictions), group_codes(predictions), samples, SEED)
 
 
+def _remember(
+    store: Store,
+    rows: "pd.DataFrame",
+    candidate: Contender,
+    keys: Mapping[str, str],
+    samples: int,
+    name: str,
+    reference: Contender,
+) -> Memory:
+    """The candidate beside the reference of that name, on the rows that its data had on its holdout, and on the others.
+
+    keys: of the predictions for all rows.
+    """
+    is_known = find_known(rows, load_rows(store, open_manifest(store, reference.manifest), sides=("holdout",)))
+    whole = {role: open_predictions(store, keys[role]) for role in (CANDIDATE, name)}
+
+    def part(is_in: np.ndarray) -> Part | None:
+        if not is_in.any():
+            return None
+        ours, theirs = (whole[role][is_in] for role in whole)
+        accuracies = (_accuracy(frame, samples) for frame in (ours, theirs))
+        return Part(len(ours), len(np.unique(group_codes(ours))), *accuracies)
+
+    def keep(role: str, contender: Contender) -> str:
+        answers = probabilities_of(whole[role][is_known.to_numpy()])
+        return predict_rows(store, {"bundle": contender.bundle}, rows[is_known], lambda _: answers)
+
+    contenders = {CANDIDATE: candidate, name: reference} if is_known.any() else {}
+    kept = {role: keep(role, contender) for role, contender in contenders.items()}
+    return Memory(part(is_known.to_numpy()), part(~is_known.to_numpy()), kept)
+
+
 def _slice(predictions: "pd.DataFrame", values: "pd.Series", samples: int) -> Iterator[Slice]:
     """The predictions by the value that each row has in a column; rows without one are left out."""
     for value, part in predictions.groupby(values, sort=True):
-        accuracy = estimate("accuracy", labels_of(part), probabilities_of(part), group_codes(part), samples, SEED)
-        yield Slice(str(values.name), str(value), len(part), accuracy)
+        yield Slice(str(values.name), str(value), len(part), _accuracy(part, samples))
+
+
+def _accuracy(predictions: "pd.DataFrame", samples: int) -> Interval:
+    labels, groups = labels_of(predictions), group_codes(predictions)
+    return estimate("accuracy", labels, probabilities_of(predictions), groups, samples, SEED)

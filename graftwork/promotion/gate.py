@@ -51,16 +51,25 @@ class Verdict:
     @property
     def digest(self) -> str:
         """What a ledger entry names as its evidence."""
-        return digest(self)
+        # What a later version added counts only where it is used, so that older digests stay.
+        compared = [
+            {name: value for name, value in vars(each).items() if name != "is_known" or value}
+            for each in self.comparisons
+        ]
+        return digest(vars(self) | {"comparisons": compared})
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """The candidate must be better than `reference` by more than `threshold` (negative: worse by less)."""
+    """The candidate must be better than `reference` by more than `threshold` (negative: worse by less).
+
+    is_known: on the holdout rows that the reference's data had already.
+    """
 
     reference: str
     metric: str
     threshold: float
+    is_known: bool = False
 
 
 def judge(evaluation: Evaluation, policy: Policy, store: Store, look: int, is_revoked: bool = False) -> Verdict:
@@ -89,7 +98,7 @@ def rule_for(evaluation: Evaluation) -> Rule:
 
 
 def requirements(rule: Rule, policy: Policy) -> tuple[Requirement, ...]:
-    """What the rule asks for, the deciding metric first, then the policy's guards.
+    """What the rule asks for, the deciding metric first, then the policy's guards, that of forgetting last.
 
     All of them have to be cleared, so each may be tested at the full level.
     """
@@ -97,7 +106,9 @@ def requirements(rule: Rule, policy: Policy) -> tuple[Requirement, ...]:
         return tuple(Requirement(baseline, policy.metric, 0.0) for baseline in policy.baselines)
     # Retraining is measured against the anchor: against the last retraining, quality could walk off in small steps.
     reference, threshold = ("champion", 0.0) if rule == "superiority" else ("anchor", -policy.margin)
-    guards = (Requirement(reference, guard.metric, -guard.max_drop) for guard in policy.guards)
+    guards = [Requirement(reference, guard.metric, -guard.max_drop) for guard in policy.guards]
+    if policy.forgetting is not None:
+        guards.append(Requirement(reference, "accuracy", -policy.forgetting, is_known=True))
     return (Requirement(reference, policy.metric, threshold), *guards)
 
 
@@ -135,6 +146,17 @@ def _obstacle(
     if evaluation.groups < MINIMUM_GROUPS:
         reason = f"The {evaluation.rows} holdout rows are only {evaluation.groups} groups: {MINIMUM_GROUPS} are needed."
         return "inconclusive", reason, MINIMUM_GROUPS - evaluation.groups
+    return _obstacle_of_memory(evaluation, policy)
+
+
+def _obstacle_of_memory(evaluation: Evaluation, policy: Policy) -> tuple[Outcome, str, int | None] | None:
+    """As `_obstacle`, of what is to be asked about rows that a reference knew."""
+    for each in requirements(rule_for(evaluation), policy):
+        memory = evaluation.memory.get(each.reference) if each.is_known else None
+        groups = memory.known.groups if memory is not None and memory.known is not None else 0
+        if memory is not None and groups < MINIMUM_GROUPS:
+            known = f"The {each.reference} knew {groups} groups of the holdout rows"
+            return "inconclusive", f"{known}: {MINIMUM_GROUPS} are needed to tell what is forgotten.", None
     return None
 
 
@@ -145,16 +167,18 @@ def _compare_all(
     if unknown:
         hint = "add it to the recipe's evaluation.baselines"
         raise RecipeError(Problem(f"the policy asks for {', '.join(unknown)}, which was not evaluated", hint=hint))
-    candidate = open_predictions(store, evaluation.predictions[CANDIDATE])
     for each in required:
+        memory = evaluation.memory.get(each.reference) if each.is_known else None
+        keys = evaluation.predictions if memory is None else memory.predictions
         yield compare(
-            open_predictions(store, evaluation.predictions[each.reference]),
-            candidate,
+            open_predictions(store, keys[each.reference]),
+            open_predictions(store, keys[CANDIDATE]),
             name=each.reference,
             metric=each.metric,
             threshold=each.threshold,
             level=level,
             samples=samples_for(level, SAMPLES),
+            is_known=memory is not None,
         )
 
 
@@ -167,6 +191,8 @@ def _outcome(compared: Sequence[Comparison]) -> Outcome:
 def _missing_rows(compared: Sequence[Comparison]) -> int | None:
     """Further rows at which what was observed, if it is true, clears or misses each open threshold."""
     open_ones = [each for each in compared if not each.is_cleared]
+    if any(each.is_known for each in open_ones):
+        return None  # what lands is new
     needed = max(
         rows_needed(each.rows, each.standard_error, each.difference.value - each.threshold, each.level)
         for each in open_ones

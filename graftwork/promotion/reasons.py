@@ -40,6 +40,8 @@ def _figures(shown: Comparison) -> str:
     metric = shown.metric.replace("_", " ")
     metric = metric[0].upper() + metric[1:]
     rows = f"{shown.rows} rows" if shown.groups == shown.rows else f"{shown.rows} rows in {shown.groups} groups"
+    if shown.is_known:
+        rows += " that it knew"
     return f"{metric} {shown.candidate_value:.4f} against {shown.reference_value:.4f} of {_name(shown)} on {rows}"
 
 
@@ -54,6 +56,8 @@ def _claim(shown: Comparison, outcome: str) -> str:
 def _outlook(shown: Comparison, missing_rows: int | None) -> str:
     if shown.difference.low > shown.threshold:
         return "too few rows are judged differently by the two to be sure"
+    if shown.is_known:
+        return "what it knew does not grow with what lands, so a person has to decide"
     width = half_width(shown.standard_error, shown.level)
     if shown.threshold < 0 and width > -shown.threshold:
         margin, finest = (_amount(shown.metric, each, sign="") for each in (-shown.threshold, width))

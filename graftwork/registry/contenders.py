@@ -16,7 +16,12 @@ from graftwork.workspace import Workspace
 def candidate(workspace: Workspace, bundle: ServingBundle) -> Contender:
     """The bundle that a run has made."""
     return Contender(
-        bundle.digest, bundle.recipe_digest, bundle.manifest, None, partial(_stored, workspace, bundle.key)
+        bundle=bundle.digest,
+        recipe=bundle.recipe_digest,
+        manifest=bundle.manifest,
+        version=None,
+        open_model=partial(_stored, workspace, bundle.key),
+        taught_by=tuple(teacher.manifest for teacher in bundle.start.teachers),
     )
 
 

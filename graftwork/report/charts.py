@@ -35,7 +35,7 @@ DARK = Palette(accent="#5eead4", other="#8b929c", text="#c9ced6", faint="#343a43
 
 def forest(comparisons: Sequence[Comparison], palette: Palette) -> bytes:
     """Each comparison's paired difference with its bounds, and the threshold that its lower bound has to clear."""
-    labels = [f"{each.reference}, {metric_name(each.metric)}" for each in comparisons]
+    labels = [f"{each.against}, {metric_name(each.metric)}" for each in comparisons]
     figure, axes = _rows(labels, palette)
     for place, each in enumerate(comparisons):
         _interval(axes, place, each.difference, palette.accent)

@@ -142,7 +142,7 @@ def _forest(facts: ReportFacts) -> Picture | None:
     if not compared:
         return None
     words = [
-        f"{each.reference}, {charts.metric_name(each.metric)}: {each.difference.value:+.4f}, "
+        f"{each.against}, {charts.metric_name(each.metric)}: {each.difference.value:+.4f}, "
         f"between {each.difference.low:+.4f} and {each.difference.high:+.4f}, threshold {each.threshold:+.4f}"
         for each in compared
     ]

@@ -16,9 +16,10 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 from graftwork.data.manifest import DatasetManifest, load_rows
 from graftwork.errors import DataError, RecipeError, RegistryError
 from graftwork.evaluation.baselines import FrozenEncoder
-from graftwork.evaluation.evaluation import Contender, Evaluation, evaluate
+from graftwork.evaluation.evaluation import Contender, Evaluation, Memory, evaluate
 from graftwork.evaluation.holdout import judged_rows
 from graftwork.evaluation.predictions import Predictor, open_predictions
+from graftwork.fingerprint import digest
 from graftwork.models.serving.model import load
 from graftwork.storage import Store
 
@@ -214,3 +215,61 @@ def test_a_champion_with_other_classes_is_named(
     champion = Contender("b2", "r1", manifest.digest, 4, lambda: load(folder))
     with pytest.raises(RegistryError, match=r"champion, version 4.*positive, negative.*negative, positive"):
         run(candidate, manifest, champion=champion)
+
+
+def test_what_a_reference_knew_is_told_apart_from_what_is_new(
+    run: Evaluate,
+    store: Store,
+    rows: pd.DataFrame,
+    publish: Publish,
+    candidate: Contender,
+    write_model: Callable[..., Path],
+) -> None:
+    """By text and label: the anchor's data had every second row, and one of another label; figures by hand."""
+    before = rows.iloc[::2].copy()
+    mended = before.index[before["side"] == "holdout"][0]
+    before.loc[mended, "label"] = 1 - before.loc[mended, "label"]
+    grown, old = publish(rows), publish(before)
+    references = {
+        "champion": Contender("b2", "r2", grown.digest, 2, lambda: load(write_model(2))),
+        "anchor": Contender("b3", "r3", old.digest, 1, lambda: load(write_model(3))),
+    }
+    found = run(candidate, grown, **references)
+    assert found.memory.keys() == {"anchor"}
+    memory = found.memory["anchor"]
+    assert memory.known is not None and memory.new is not None
+    kept = {role: open_predictions(store, key) for role, key in memory.predictions.items()}
+    expected = sorted(row for row in before.loc[before["side"] == "holdout", "row_id"] if row != rows["row_id"][mended])
+    for role, value in (("candidate", memory.known.candidate), ("anchor", memory.known.reference)):
+        assert kept[role]["row_id"].tolist() == expected
+        right = kept[role]["p_1"].gt(kept[role]["p_0"]) == kept[role]["label"]
+        assert value.value == pytest.approx(right.mean())
+    assert memory.known.rows + memory.new.rows == found.rows
+    whole = (
+        memory.known.rows * memory.known.candidate.value + memory.new.rows * memory.new.candidate.value
+    ) / found.rows
+    assert whole == pytest.approx(found.metrics["accuracy"].value)
+
+
+def test_what_has_no_memory_keeps_its_digest(run: Evaluate, manifest: DatasetManifest, candidate: Contender) -> None:
+    """An evaluation that an older version made is found as what it was."""
+    found = run(candidate, manifest)
+    plain = {name: value for name, value in dataclasses.asdict(found).items() if name != "memory"}
+    assert found.digest == digest(plain)
+    assert dataclasses.replace(found, memory={"anchor": Memory(None, None, {})}).digest != found.digest
+
+
+def test_rows_of_a_teacher_do_not_judge_its_student(
+    run: Evaluate, store: Store, rows: pd.DataFrame, publish: Publish, candidate: Contender
+) -> None:
+    """Those that the teacher was trained on, in a split of its own."""
+    manifest = publish(rows)
+    other = publish(rows.assign(side=rows["side"].map({"holdout": "train", "train": "holdout"}).fillna("validation")))
+    holdout = rows[rows["side"] == "holdout"]
+    few = publish(rows.drop(index=holdout.index[10:]).assign(side=lambda r: r["side"].replace("holdout", "train")))
+    taught = dataclasses.replace(candidate, taught_by=(few.digest,))
+    found = run(taught, manifest)
+    assert found.excluded_rows >= 10
+    assert found.rows == len(holdout) - found.excluded_rows
+    with pytest.raises(DataError, match="no row to judge on"):
+        run(dataclasses.replace(candidate, taught_by=(other.digest,)), manifest)

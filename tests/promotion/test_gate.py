@@ -1,12 +1,14 @@
 """Verdicts: each rule, each obstacle, and how often the gate lets an equal model through."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from graftwork.errors import RecipeError
 from graftwork.evaluation.evaluation import Evaluation
+from graftwork.fingerprint import digest
 from graftwork.policy import Guard, Policy
 from graftwork.promotion.gate import judge, rule_for
 from graftwork.promotion.statistics import level_of_look
@@ -178,3 +180,65 @@ def test_a_verdict_is_stored_and_the_same_again(evaluation_of: Evaluations, stor
     for key in found.predictions.values():
         (store.root / key / "predictions.parquet").unlink()
     assert judge(found, POLICY, store, look=1) == verdict
+
+
+FORGETFUL = {"champion": right((400, True), (600, False))}  # rows that it knew are the first 400
+
+
+def test_what_is_forgotten_is_weighed_on_what_was_known(evaluation_of: Evaluations, store: Store) -> None:
+    """Better in all by what it learnt on new rows, worse on the known: kept by the policy that asks, else promoted."""
+    champion = right((380, True), (20, False), (300, True), (300, False))
+    candidate = right((320, True), (80, False), (560, True), (40, False))
+    found = evaluation_of(candidate, recipes=CHANGED, champion=champion, known=FORGETFUL)
+    assert judge(found, POLICY, store, look=1).outcome == "promote"
+    asking = POLICY.model_copy(update={"forgetting": 0.05})
+    verdict = judge(found, asking, store, look=1)
+    assert verdict.outcome == "keep"
+    assert (
+        "Accuracy 0.8000 against 0.9500 of the champion on 400 rows that it knew: more than 5.0 points"
+        in verdict.reason
+    )
+    last = verdict.comparisons[-1]
+    assert (last.rows, last.is_known, last.against) == (400, True, "champion, on what it knew")
+    lenient = POLICY.model_copy(update={"forgetting": 0.25})
+    assert judge(found, lenient, store, look=1).outcome == "promote"
+
+
+def test_known_rows_that_can_not_tell_are_a_person_s_to_decide(evaluation_of: Evaluations, store: Store) -> None:
+    """No landing makes more of them, so no number of rows is asked for; of less than thirty nothing is said."""
+    champion = right((360, True), (40, False), (300, True), (300, False))
+    candidate = right((20, False), (340, True), (15, True), (25, False), (560, True), (40, False))
+    asking = POLICY.model_copy(update={"forgetting": 0.02})
+    found = evaluation_of(candidate, recipes=CHANGED, champion=champion, known=FORGETFUL)
+    verdict = judge(found, asking, store, look=1)
+    assert (verdict.outcome, verdict.missing_rows) == ("inconclusive", None)
+    assert "does not grow with what lands, so a person has to decide" in verdict.reason
+    few = evaluation_of(candidate, recipes=CHANGED, champion=champion, known={"champion": np.arange(1000) < 12})
+    verdict = judge(few, asking, store, look=1)
+    assert (verdict.outcome, verdict.comparisons) == ("inconclusive", ())
+    assert "knew 12 groups of the holdout rows: 30 are needed" in verdict.reason
+
+
+def test_where_nothing_is_new_the_whole_holdout_is_what_was_known(evaluation_of: Evaluations, store: Store) -> None:
+    """An evaluation without a memory is one of a reference on the same data, or of a model made elsewhere."""
+    found = evaluation_of(accuracy(0.85), recipes=RETRAINED, champion=accuracy(0.8), anchor=accuracy(0.84))
+    verdict = judge(found, POLICY.model_copy(update={"forgetting": 0.01}), store, look=1)
+    assert [(each.reference, each.rows, each.is_known) for each in verdict.comparisons] == [("anchor", 1000, False)] * 2
+
+
+def test_a_first_model_has_nothing_to_forget(evaluation_of: Evaluations, store: Store) -> None:
+    """Baselines know nothing."""
+    found = evaluation_of(accuracy(0.9), majority=accuracy(0.5), tfidf=accuracy(0.8))
+    asking = POLICY.model_copy(update={"forgetting": 0.01})
+    assert judge(found, asking, store, look=1).comparisons == judge(found, POLICY, store, look=1).comparisons
+
+
+def test_a_verdict_that_asks_for_no_memory_keeps_its_digest(evaluation_of: Evaluations, store: Store) -> None:
+    """The ledger names it as evidence; so it does a policy."""
+    found = evaluation_of(accuracy(0.85), recipes=CHANGED, champion=accuracy(0.8))
+    verdict = judge(found, POLICY, store, look=1)
+    plain = asdict(verdict)
+    for each in plain["comparisons"]:
+        del each["is_known"]
+    assert verdict.digest == digest(plain)
+    assert Policy(forgetting=0.01).digest != Policy().digest

@@ -18,10 +18,11 @@ from graftwork.promotion.gate import Verdict
 from graftwork.recipe import load_recipe
 from graftwork.registry.aliases import nominate, promote_by_hand, roll_back
 from graftwork.registry.client import reach_mlflow
+from graftwork.registry.contenders import candidate
 from graftwork.registry.registration import register_model
 from graftwork.registry.starts import fetch_start, find_start, resolve_start
 from graftwork.registry.tracking import log_training
-from graftwork.registry.versions import ModelVersion
+from graftwork.registry.versions import ModelVersion, read_bundle, resolve_version
 from graftwork.training.engine import run_stages
 from graftwork.training.plan import ResolvedRun, plan_run
 from graftwork.training.start import Start
@@ -236,3 +237,53 @@ def test_a_champion_that_the_registry_has_lost(landed: Retraining) -> None:
         client.delete_model_version("tiny", "1")
     with pytest.raises(RegistryError, match="tiny"):
         landed.resolve()
+
+
+DISTIL = "stages.1.distil={from: champion}"
+
+
+def test_the_champion_teaches_once_there_is_one(retraining: Retraining) -> None:
+    """The first run is taught by nobody; the next by the champion that there is then, whoever it is later."""
+    first = retraining.resolve(DISTIL)
+    assert (first.plan.start.teachers, first.plan.stages[1].distil) == ((), None)
+    version = retraining.train(first)
+    land_reviews(retraining.folder, 140)
+    run = retraining.resolve(DISTIL)
+    (teacher,), warm = run.plan.start.teachers, run.plan.start.warm
+    assert warm is not None
+    assert (teacher.version, teacher.bundle, teacher.key) == (1, version.bundle, warm.key)
+    assert run.plan.start.sentence.endswith("; taught by tiny/1")
+    assert retraining.train(run).version == 2
+    assert retraining.resolve(DISTIL) == run
+
+
+def test_a_teacher_is_looked_up_once_and_fetched(landed: Retraining) -> None:
+    """By its alias, for a recipe that starts from the checkpoint; the alias may move on, and its files be gone."""
+    asked = ("start.from=checkpoint", "stages.1.distil={from: tiny@champion, weight: 0.3}", "train.seed=4")
+    run = landed.resolve(*asked)
+    (teacher,) = run.plan.start.teachers
+    assert (run.plan.start.warm, teacher.asked, teacher.version) == (None, "tiny@champion", 1)
+    landed.workspace.store.remove(teacher.key)
+    assert landed.train(landed.resolve("train.seed=6")).version == 2
+    assert landed.resolve(*asked) == run
+    assert landed.train(run).version == 3
+    bundle = read_bundle(landed.workspace, resolve_version(landed.workspace, "tiny/3"))
+    assert candidate(landed.workspace, bundle).taught_by == (teacher.manifest,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("stages.1.distil={from: tiny/7}", "there is no version 'tiny/7'"),
+        ("stages.1.distil={from: nobody@champion}", "there is no model 'nobody'"),
+        (
+            "data.label={from: label, map: {'no': a, 'yes': b}, classes: [a, b]}",
+            "tiny/1: as a teacher it tells no, yes",
+        ),
+        ("input.text=label", "tiny/1: as a teacher it reads text; the data has label"),
+    ],
+)
+def test_who_can_not_teach_is_refused(landed: Retraining, change: str, message: str) -> None:
+    """Before anything is trained."""
+    with pytest.raises(RegistryError, match=message):
+        landed.look(DISTIL, change)

@@ -8,8 +8,9 @@ from html.parser import HTMLParser
 import pytest
 
 from graftwork.data.manifest import SourceFile
-from graftwork.evaluation.metrics import ClassMetrics
-from graftwork.report import page
+from graftwork.evaluation.evaluation import Memory, Part
+from graftwork.evaluation.metrics import ClassMetrics, Interval
+from graftwork.report import model_card, page
 from graftwork.report.facts import ReportFacts
 from graftwork.training.reading import Reading, SideReading
 
@@ -139,3 +140,20 @@ def test_what_is_cut_and_unknown_is_told(facts: ReportFacts) -> None:
     assert "1.0 %" in told and "0.2 %" in told and "25.0 %" in told and "10,000" in told
     assert "given of the texts" in told
     assert "given of the texts" not in page.render(facts)
+
+
+def test_what_was_known_and_what_is_new_stand_apart(facts: ReportFacts) -> None:
+    """On the page and on the model's card, with the rows of each; a comparison says that it is of known rows alone."""
+    parts = (
+        Part(1200, 1190, Interval(0.8123, 0.79, 0.83), Interval(0.8321, 0.81, 0.85)),
+        Part(401, 398, Interval(0.9012, 0.88, 0.92), Interval(0.7654, 0.74, 0.79)),
+    )
+    evaluation = replace(facts.evaluation, memory={"anchor": Memory(*parts, {})})
+    first, *others = facts.verdict.comparisons
+    verdict = replace(facts.verdict, comparisons=(first, *others, replace(first, is_known=True)))
+    grown = replace(facts, evaluation=evaluation, verdict=verdict)
+    shown = read(page.render(grown)).text
+    assert "anchor, on what it knew" in shown
+    for text in (shown, model_card.render(grown)):
+        assert all(each in text for each in ("1,200", "0.8123", "0.8321", "401", "0.9012", "0.7654"))
+    assert "What was known before" not in read(page.render(facts)).text
