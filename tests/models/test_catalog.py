@@ -8,7 +8,15 @@ import pytest
 from safetensors import safe_open
 
 from graftwork.errors import CheckpointError
-from graftwork.models.catalog import FAMILIES, depth_groups, family_of, list_families, width_of
+from graftwork.models.catalog import (
+    FAMILIES,
+    FamilyFacts,
+    block_layers,
+    depth_groups,
+    family_of,
+    list_families,
+    width_of,
+)
 from graftwork.models.configs import read_model_config
 from graftwork.models.serving.config import PixelConfig, ServingConfig, SoundConfig
 from graftwork.models.text import load_pretrained
@@ -89,8 +97,11 @@ def test_what_only_old_files_hold_is_left_out() -> None:
     assert block.parameters == 12
 
 
-def test_attention_is_told_of_those_that_have_it() -> None:
-    """Those with tokens; what convolves has none."""
-    for each in list_families():
-        has_tokens = FAMILIES[each.architecture].pooling != "body"
-        assert (each.attention_layers != "-") is has_tokens, each.architecture
+@pytest.mark.parametrize("facts", list_families(), ids=lambda facts: facts.architecture)
+def test_attention_is_told_where_it_is(facts: FamilyFacts, make_checkpoint: Callable[..., Path]) -> None:
+    """By a prefix that layers of a block have; where there are no such layers, by a dash."""
+    family = family_of(facts.architecture)
+    layers = block_layers(family, shapes(make_checkpoint(facts.architecture))).get("block.0", {})
+    has_attention = any("att" in name.lower() for name in layers)
+    assert (facts.attention_layers != "-") is has_attention
+    assert any(name.startswith(family.attention) for name in layers) or not has_attention

@@ -72,5 +72,5 @@ def test_a_picture_that_changes_meanwhile_is_no_fault_of_the_graph(
             opened.path.unlink(missing_ok=True)
 
     monkeypatch.setattr(export, "Probabilities", Meddling)
-    with pytest.raises(DataError, match=r"made\.csv:2: the picture 000\.png: the picture can't be read"):
+    with pytest.raises(DataError, match=r"made\.csv:2: 000\.png: it can't be read"):
         export_onnx(load(tmp_path, "cpu"), [opened], tmp_path / "model.onnx")

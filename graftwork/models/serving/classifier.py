@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import TOWERS, WIDTHS, ServingConfig, find_width
+from .config import TOWERS, WAVEFORM, WIDTHS, ServingConfig, find_width
 from .own import make_own_body, read_own_config
 
 # What transformers gives a pooling layer of its own if nobody tells it not to.
@@ -32,7 +32,8 @@ class Classifier(nn.Module):
         self.pool = Pooling(config.pooling, hidden_size(body))
         self.head = make_head(hidden_size(body), config)
         self.modality = config.modality
-        self.has_mask = config.sound is None or config.sound.has_mask
+        sound = config.sound
+        self.has_mask = sound is None or (sound.has_mask and sound.kind == WAVEFORM)
 
     def features(self, inputs: Tensor, mask: Tensor) -> Tensor:
         """What the modality's rows are padded to, and their mask -> (batch, hidden) pooled states.
@@ -54,12 +55,13 @@ class Classifier(nn.Module):
         return self.head(self.features(inputs, mask))
 
 
-def _inputs_of(modality: str, inputs: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+def _inputs_of(modality: str, inputs: Tensor, mask: Tensor | None) -> dict[str, Any]:
     """What the body is called with. mask: None where it takes none."""
     if modality == "image":
         return {"pixel_values": inputs}
-    names = {"text": "input_ids", "audio": "input_values"}
-    return {names[modality]: inputs} | ({} if mask is None or inputs.ndim > 2 else {"attention_mask": mask})
+    if modality == "text":
+        return {"input_ids": inputs, "attention_mask": mask}
+    return {"input_values": inputs} | ({} if mask is None else {"attention_mask": mask})
 
 
 def frame_mask(body: Any, mask: Tensor, frames: int) -> Tensor:
