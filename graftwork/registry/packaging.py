@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.outputs import OUTPUTS
 from graftwork.training.bundle import BUNDLE_RECORD, MODEL, ServingBundle
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 SERVING_MODEL = Path(__file__).with_name("serving_model.py")
 REQUIRED = ("mlflow", "numpy", "pandas", "safetensors", "torch", "transformers")
-EXAMPLE = "Write the text to classify here."
+EXAMPLE = "Write the text here."
 
 
 def save_model(stored: Path, bundle: ServingBundle, folder: Path, mlflow_run: str, model_id: str) -> None:
@@ -23,14 +24,15 @@ def save_model(stored: Path, bundle: ServingBundle, folder: Path, mlflow_run: st
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    reads_pixels = ServingConfig.read(stored / MODEL).pixels is not None
+    config = ServingConfig.read(stored / MODEL)
+    reads_pixels = config.pixels is not None
     model = Model(run_id=mlflow_run, model_id=model_id, model_uuid=model_id)
     mlflow.pyfunc.save_model(
         path=str(folder),
         mlflow_model=model,
         python_model=str(SERVING_MODEL),
         artifacts={"bundle": str((stored / MODEL).resolve())},
-        signature=_signature(bundle, reads_pixels),
+        signature=_signature(config),
         input_example=None if reads_pixels else _example(bundle.columns),
         pip_requirements=requirements(reads_pixels),
     )
@@ -48,13 +50,15 @@ def requirements(reads_pixels: bool = False) -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
-def _signature(bundle: ServingBundle, reads_pixels: bool) -> "ModelSignature":
+def _signature(config: ServingConfig) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    inputs = Schema([ColSpec("binary" if reads_pixels else "string", column) for column in bundle.columns])
-    outputs = [ColSpec("string", "label"), *(ColSpec("double", f"p_{name}") for name in bundle.classes)]
-    return ModelSignature(inputs, Schema(outputs))
+    inputs = [ColSpec("binary" if config.pixels else "string", column) for column in config.columns]
+    told = OUTPUTS[config.target].names(config.classes)
+    texts = {"label", "labels"}
+    outputs = [ColSpec("string" if place == 0 and name in texts else "double", name) for place, name in enumerate(told)]
+    return ModelSignature(Schema(inputs), Schema(outputs))
 
 
 def _example(columns: Sequence[str]) -> "pd.DataFrame":

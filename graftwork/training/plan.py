@@ -35,6 +35,8 @@ from graftwork.policy import Policy
 from graftwork.recipe import TFIDF, EvaluationSection, Recipe, StageSection
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
+from graftwork.targets.catalog import target_of
+from graftwork.targets.target import Target
 from graftwork.training.precision import resolve_precision
 from graftwork.training.stages import (
     OBJECTIVE,
@@ -54,6 +56,7 @@ from graftwork.training.start import FROM_CHECKPOINT, Start
 STAGE_VERSION = 3
 BUNDLE_VERSION = 3
 RUN_RECORD = "run.json"
+ADDED = ("pixels", "scale", "separator")  # to plans by later versions: no part of the digest of those without
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
 
@@ -63,7 +66,8 @@ class TrainingPlan:
     """Everything that decides the weights, by digest or by value.
 
     manifest, checkpoint: digests of the records. rows: rows of each side. groups: all depth groups, shallowest first.
-    start: which weights the first stage starts from. pixels: how pictures are read, None where texts are.
+    start: which weights the first stage starts from. pixels: how pictures are read, None where texts are. scale: mean
+    and standard deviation that numbers are learnt in. separator: between classes that are told together.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -87,6 +91,13 @@ class TrainingPlan:
     bundle_key: str
     start: Start = FROM_CHECKPOINT
     pixels: PixelConfig | None = None
+    scale: tuple[float, ...] | None = None
+    separator: str | None = None
+
+    @property
+    def target(self) -> Target:
+        """What is learnt of a row."""
+        return target_of(self.problem_type)
 
     @property
     def parameters(self) -> int:
@@ -127,6 +138,7 @@ def model_facts(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock)
         "columns": recipe.input.columns,
         "pooling": pooling_of(recipe, lock),
         "hidden_layers": recipe.head.layers,
+        "target": recipe.target.name,
     }
 
 
@@ -164,6 +176,7 @@ def plan_training(
     head = head_parameters(find_width(config), recipe.head.layers, len(manifest.classes), facts["pooling"])
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
     groups = depth_groups(family, shapes, head)
+    del facts["target"]  # the manifest is of it
     shared: dict[str, Any] = facts | {
         "manifest": manifest.digest,
         "max_tokens": max_tokens,
@@ -173,8 +186,9 @@ def plan_training(
         "precision": resolve_precision(recipe.train.precision),
     }
     shared |= {} if pixels is None else {"pixels": pixels}
+    shared |= _target_facts(recipe, manifest)
     before = digest({"version": STAGE_VERSION} | shared | ({"start": start.warm.facts} if start.warm else {}))
-    rows = {side: sum(by_class.values()) for side, by_class in manifest.sides.items()}
+    rows = manifest.side_rows
     vector = find_width(config) * (2 if shared["precision"] == "bfloat16" else 4)
     room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens, vector)
     table = next((shape for name, shape in shapes.items() if family.table and name.endswith(family.table)), (0, 0))
@@ -201,6 +215,15 @@ def plan_training(
         bundle_key=f"bundle/{digest({'version': BUNDLE_VERSION, 'last': stages[-1].key})}",
         **shared,
     )
+
+
+def _target_facts(recipe: Recipe, manifest: DatasetManifest) -> dict[str, Any]:
+    """What a plan says beside its classes, of targets other than one class."""
+    if recipe.target.is_number:
+        numbers = manifest.numbers["train"]
+        return {"scale": (numbers.mean, numbers.std)}
+    separator = recipe.data.label.separator
+    return {} if separator is None else {"separator": separator}
 
 
 @dataclass(frozen=True)
@@ -316,9 +339,10 @@ def plan_run(
     if recipe.input.image is not None and TFIDF in policy.baselines:
         hint = "a policy for pictures names others: see policies/images.yaml"
         raise RecipeError(Problem(f"baseline {TFIDF} is for texts", str(recipe.policy), hint))
+    _check_metrics(recipe, policy)
     plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start, cache_bytes)
     facts = {
-        "plan": {name: value for name, value in vars(plan).items() if name != "pixels" or value is not None},
+        "plan": {name: value for name, value in vars(plan).items() if name not in ADDED or value is not None},
         "manifest": manifest.digest,
         "lock": lock,
         "evaluation": recipe.measured.model_dump(mode="json"),
@@ -338,6 +362,15 @@ def plan_run(
         with store.writing(run.key) as folder:
             (folder / RUN_RECORD).write_text(to_json(run), encoding="utf-8")
     return run
+
+
+def _check_metrics(recipe: Recipe, policy: Policy) -> None:
+    """Raise RecipeError for a policy that judges by what is not measured where the recipe's target is learnt."""
+    known = recipe.target.learning.metrics
+    unknown = sorted({policy.metric, *(guard.metric for guard in policy.guards)} - known.keys())
+    if unknown:
+        problem = f"{unknown[0]} is not measured of {recipe.target.known_as}"
+        raise RecipeError(Problem(problem, str(recipe.policy), f"a policy for it names {', '.join(known)}"))
 
 
 def open_run(store: Store, run_id: str) -> ResolvedRun:

@@ -33,7 +33,7 @@ def test_the_gradient_is_nil(classes: int, seed: int, balance: str | None) -> No
     weights = compute_sample_weight(balance, labels)
     weights = weights / weights.sum()
     for found in fit_probes(LabelledVectors(rows.vectors, labels), rows, classes, balance):
-        residuals = (found.probabilities(rows.vectors) - np.eye(classes)[labels]) * weights[:, None]
+        residuals = (found.values(rows.vectors) - np.eye(classes)[labels]) * weights[:, None]
         pull = found.weight * scaler.scale_ / (found.strength * len(labels))
         assert np.abs(residuals.T @ scaled + pull).max() < 2e-6
         assert np.abs(residuals.sum(axis=0)).max() < 2e-6
@@ -51,7 +51,7 @@ def test_scikit_learn_finds_the_same(balance: str | None) -> None:
         theirs = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-10, class_weight=balance)
         theirs.fit(scaler.transform(rows.vectors.astype(np.float64)), labels)
         expected = theirs.predict_proba(scaler.transform(others.vectors.astype(np.float64)))
-        np.testing.assert_allclose(found.probabilities(others.vectors), expected, atol=1e-5)
+        np.testing.assert_allclose(found.values(others.vectors), expected, atol=1e-5)
         assert found.strength == strength
         assert found.validation_loss == pytest.approx(-np.log(expected[np.arange(50), others.labels]).mean(), abs=1e-5)
 
@@ -69,7 +69,7 @@ def test_a_class_that_no_row_is_of_is_ruled_out() -> None:
     """It has a column, and hardly a probability."""
     rows = make_rows(60, 2, seed=0)
     found: Probe = best_probe(fit_probes(rows, rows, 3))
-    assert found.probabilities(rows.vectors)[:, 2].max() < 1e-4
+    assert found.values(rows.vectors)[:, 2].max() < 1e-4
 
 
 def test_what_is_no_optimum_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,18 @@ input: {{text: text, max_tokens: 16}}
 )
 
 
+NUMBER_RECIPE = (
+    RECIPE.replace("text-classification", "text-regression")
+    .replace('{{from: label, classes: ["no", "yes"]}}', "{{from: rating}}")
+    .replace("name: tiny", "name: tiny-number")
+)
+LABELS_RECIPE = (
+    RECIPE.replace("text-classification", "text-multi-label")
+    .replace('{{from: label, classes: ["no", "yes"]}}', '{{from: tags, separator: "|", classes: [good, long, warm]}}')
+    .replace("name: tiny", "name: tiny-labels")
+)
+
+
 IMAGE_RECIPE = (
     """
 name: tiny
@@ -194,6 +206,34 @@ def write_project(folder: Path, checkpoint: Path) -> None:
     (folder / "made.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
     (folder / "policy.yaml").write_text("minimum_rows: 10\n")
     (folder / "recipe.yaml").write_text(RECIPE.format(checkpoint=checkpoint))
+
+
+REVIEWS = [
+    f"the {age} {thing} was {first} and {second}"
+    for age, thing, first, second in product(
+        "long short new old".split(), "film movie".split(), *["good great warm clever dull weak bad boring".split()] * 2
+    )
+]
+
+
+def write_number_project(folder: Path, checkpoint: Path) -> None:
+    """A recipe for the checkpoint, its policy, and 512 reviews whose words add up to their rating, far from 0."""
+    worth = dict(zip("good great warm clever dull weak bad boring".split(), (3, 4, 2, 2, -2, -1, -4, -3), strict=True))
+    lines = [f"{text},{100 + 5 * sum(worth.get(word, 0) for word in text.split())}" for text in REVIEWS]
+    random.Random(3).shuffle(lines)
+    (folder / "made.csv").write_text("text,rating\n" + "\n".join(lines) + "\n")
+    (folder / "policy.yaml").write_text("minimum_rows: 10\nmetric: mae\nbaselines: [majority]\n")
+    (folder / "recipe.yaml").write_text(NUMBER_RECIPE.format(checkpoint=checkpoint))
+
+
+def write_labels_project(folder: Path, checkpoint: Path) -> None:
+    """A recipe for the checkpoint, its policy, and 512 reviews tagged with those of three words that they hold."""
+    tags = ("good", "long", "warm")
+    lines = [f"{text},{'|'.join(tag for tag in tags if tag in text.split())}" for text in REVIEWS]
+    random.Random(3).shuffle(lines)
+    (folder / "made.csv").write_text("text,tags\n" + "\n".join(lines) + "\n")
+    (folder / "policy.yaml").write_text("minimum_rows: 10\nmetric: micro_f1\nbaselines: [majority]\n")
+    (folder / "recipe.yaml").write_text(LABELS_RECIPE.format(checkpoint=checkpoint))
 
 
 def land_reviews(folder: Path, count: int) -> None:

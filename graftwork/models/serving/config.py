@@ -13,6 +13,7 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "serving.json"
 TOKEN_SIDE = 16
+CLASSIFICATION = "classification"  # what earlier folders hold, which don't say
 # What config.json calls the width of the last state, architecture by architecture.
 WIDTHS = ("hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
 
@@ -38,7 +39,11 @@ class PixelConfig:
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """What turns inputs into class probabilities, beside the weights. pixels: None where texts are read."""
+    """What turns inputs into values, beside the weights. pixels: None where texts are read.
+
+    classes: of a model that gives a number, one name for it. target: what it gives, as in OUTPUTS. scale: mean and
+    standard deviation that its numbers are learnt in. separator: between the classes that it tells.
+    """
 
     classes: tuple[str, ...]
     columns: tuple[str, ...]
@@ -47,9 +52,14 @@ class ServingConfig:
     hidden_layers: tuple[int, ...] = ()
     dropout: float = 0.0
     pixels: PixelConfig | None = None
+    target: str = CLASSIFICATION
+    scale: tuple[float, ...] | None = None
+    separator: str | None = None
 
     def write(self, folder: Path) -> None:
         facts = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.target == CLASSIFICATION:
+            del facts["target"]
         text = json.dumps({"format": FORMAT} | facts, indent=1, ensure_ascii=False)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
