@@ -69,7 +69,8 @@ def fit_probes(
 
     scaler = StandardScaler().fit(train.vectors.astype(np.float64))
     scaled = LabelledVectors(scaler.transform(train.vectors.astype(np.float64)), train.labels)
-    weights = compute_sample_weight(class_weight, train.labels)
+    one = np.ones(len(train.labels))
+    weights = one if class_weight is None else compute_sample_weight(class_weight, train.labels)
     weights = weights / weights.sum()
     found = np.zeros(outputs * (scaled.vectors.shape[1] + 1))
     options = {"gtol": TOLERANCE, "ftol": 0.0, "maxiter": MAX_ITERATIONS, "maxfun": np.inf, "maxcor": CORRECTIONS}

@@ -236,6 +236,39 @@ def write_labels_project(folder: Path, checkpoint: Path) -> None:
     (folder / "recipe.yaml").write_text(LABELS_RECIPE.format(checkpoint=checkpoint))
 
 
+def write_image_number_project(folder: Path, checkpoint: Path) -> None:
+    """A recipe for the checkpoint, its policy, and 160 pictures in a table, whose stripes decide their number."""
+    _write_picture_table(folder, "rating", {"no": "-1.5", "yes": "2.5"})
+    (folder / "policy.yaml").write_text("minimum_rows: 10\nmetric: mae\nbaselines: [majority]\n")
+    recipe = IMAGE_RECIPE.replace("image-classification", "image-regression").replace(
+        "path: pictures", "path: made.csv"
+    )
+    label = '{{from: folder, classes: ["no", "yes"]}}'
+    text = recipe.replace(label, "{{from: rating}}").replace("name: tiny", "name: tiny-number")
+    (folder / "recipe.yaml").write_text(text.format(checkpoint=checkpoint))
+
+
+def write_image_labels_project(folder: Path, checkpoint: Path) -> None:
+    """A recipe for the checkpoint, its policy, and 160 pictures in a table, with a column of 0 and 1 for each class."""
+    _write_picture_table(folder, "lying,standing,striped", {"no": "1,0,1", "yes": "0,1,1"})
+    (folder / "policy.yaml").write_text("minimum_rows: 10\nmetric: micro_f1\nbaselines: [majority]\n")
+    recipe = IMAGE_RECIPE.replace("image-classification", "image-multi-label").replace(
+        "path: pictures", "path: made.csv"
+    )
+    label = '{{from: folder, classes: ["no", "yes"]}}'
+    text = recipe.replace(label, "{{from: [lying, standing, striped]}}").replace("name: tiny", "name: tiny-labels")
+    (folder / "recipe.yaml").write_text(text.format(checkpoint=checkpoint))
+
+
+def _write_picture_table(folder: Path, header: str, labels: dict[str, str]) -> None:
+    """Pictures with a table of them, and the same table beside the recipe, to predict."""
+    write_stripes(folder / "pictures", 80)
+    for place in (folder / "pictures", folder):
+        names = sorted(path.relative_to(place).as_posix() for path in (folder / "pictures").rglob("*.png"))
+        lines = [f"{name},{labels[Path(name).parent.name]}\n" for name in names]
+        (place / "made.csv").write_text(f"file,{header}\n" + "".join(lines))
+
+
 def land_reviews(folder: Path, count: int) -> None:
     """Make so many reviews all that has landed, always the same ones first; two of their words tell their label."""
     good, bad = (
@@ -265,7 +298,8 @@ def resolve_run(
     if before is not None:
         replay, seed = recipe.start.replay, recipe.train.seed
         start = Start(warm_start(workspace.store, before, 1, manifest, replay=replay, seed=seed))
-    policy = Policy() if recipe.input.image is None else Policy(baselines=("majority", "frozen-head"))
+    beaten = ("majority", "tfidf") if recipe.input.image is None else ("majority", "frozen-head")
+    policy = Policy(metric=recipe.target.headline, baselines=beaten)
     return plan_run(recipe, manifest, lock, policy, workspace.store, start, workspace.settings.cache_bytes)
 
 
