@@ -240,9 +240,7 @@ def write_image_number_project(folder: Path, checkpoint: Path) -> None:
     """A recipe for the checkpoint, its policy, and 160 pictures in a table, whose stripes decide their number."""
     _write_picture_table(folder, "rating", {"no": "-1.5", "yes": "2.5"})
     (folder / "policy.yaml").write_text("minimum_rows: 10\nmetric: mae\nbaselines: [majority]\n")
-    recipe = IMAGE_RECIPE.replace("image-classification", "image-regression").replace(
-        "path: pictures", "path: made.csv"
-    )
+    recipe = IMAGE_RECIPE.replace("image-classification", "image-regression")
     label = '{{from: folder, classes: ["no", "yes"]}}'
     text = recipe.replace(label, "{{from: rating}}").replace("name: tiny", "name: tiny-number")
     (folder / "recipe.yaml").write_text(text.format(checkpoint=checkpoint))
@@ -252,9 +250,7 @@ def write_image_labels_project(folder: Path, checkpoint: Path) -> None:
     """A recipe for the checkpoint, its policy, and 160 pictures in a table, with a column of 0 and 1 for each class."""
     _write_picture_table(folder, "lying,standing,striped", {"no": "1,0,1", "yes": "0,1,1"})
     (folder / "policy.yaml").write_text("minimum_rows: 10\nmetric: micro_f1\nbaselines: [majority]\n")
-    recipe = IMAGE_RECIPE.replace("image-classification", "image-multi-label").replace(
-        "path: pictures", "path: made.csv"
-    )
+    recipe = IMAGE_RECIPE.replace("image-classification", "image-multi-label")
     label = '{{from: folder, classes: ["no", "yes"]}}'
     text = recipe.replace(label, "{{from: [lying, standing, striped]}}").replace("name: tiny", "name: tiny-labels")
     (folder / "recipe.yaml").write_text(text.format(checkpoint=checkpoint))
