@@ -214,7 +214,7 @@ class LabelSection(Section):
     """
 
     column: Annotated[
-        str | tuple[str, ...], PlainValidator(_label_columns, json_schema_input_type=str | tuple[str, ...])
+        str | tuple[str, ...], BeforeValidator(_label_columns, json_schema_input_type=str | tuple[str, ...])
     ] = Field(alias="from")
     threshold: float | None = Field(default=None, strict=True, description="The second class is above it.")
     map: dict[str, str] | None = Field(default=None, min_length=1, description="Raw text to class.")
