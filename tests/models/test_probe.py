@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
 from graftwork.errors import TrainingError
 from graftwork.models import probe
 from graftwork.models.probe import STRENGTHS, LabelledVectors, Probe, best_probe, fit_probes
+from graftwork.targets.catalog import MULTI_LABEL, REGRESSION
 
 
 def make_rows(rows: int, classes: int, seed: int, width: int = 5) -> LabelledVectors:
@@ -54,6 +55,26 @@ def test_scikit_learn_finds_the_same(balance: str | None) -> None:
         np.testing.assert_allclose(found.values(others.vectors), expected, atol=1e-5)
         assert found.strength == strength
         assert found.validation_loss == pytest.approx(-np.log(expected[np.arange(50), others.labels]).mean(), abs=1e-5)
+
+
+def test_scikit_learn_finds_the_same_of_several_labels_and_of_numbers() -> None:
+    """A logistic regression for each label, whose losses are averaged, and ridge regression, each strength."""
+    rows, others = make_rows(200, 3, seed=0), make_rows(50, 3, seed=1)
+    scaler = StandardScaler().fit(rows.vectors.astype(np.float64))
+    known, new = (scaler.transform(each.vectors.astype(np.float64)) for each in (rows, others))
+    flags = np.column_stack([rows.labels == 0, np.arange(200) % 5 > 2]).astype(float)
+    numbers = known @ np.arange(known.shape[1])[:, None] + np.sin(np.arange(200.0))[:, None]
+    for target, labels in ((MULTI_LABEL, flags), (REGRESSION, numbers)):
+        given = LabelledVectors(rows.vectors, labels)
+        found = fit_probes(given, given, labels.shape[1], fit=target.learning.fit)
+        for strength, solved in zip(STRENGTHS, found, strict=True):
+            if target is REGRESSION:
+                expected = Ridge(alpha=1 / (2 * strength)).fit(known, labels).predict(new).reshape(50, 1)
+            else:
+                models = [LogisticRegression(C=strength / 2, solver="newton-cholesky", tol=1e-10) for _ in range(2)]
+                fitted = [model.fit(known, truth) for model, truth in zip(models, labels.T, strict=True)]
+                expected = np.column_stack([model.predict_proba(new)[:, 1] for model in fitted])
+            np.testing.assert_allclose(solved.values(others.vectors), expected, atol=2e-5)
 
 
 def test_the_validation_rows_choose() -> None:
