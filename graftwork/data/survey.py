@@ -102,6 +102,7 @@ def count_classes(cells: Sequence[str | None], column: str, threshold: float | N
         return sides
     if is_numeric and len(labels) > MOST_NUMBERS:
         hint = f"say where it splits: --threshold {_middle(labels)!r} would put about half of the rows on each side"
+        hint += "; to predict it as it is, write `problem_type: text-regression`, see docs/recipe.md"
         raise RecipeError(Problem(f"the label {column!r} is a measure: {values}", hint=hint))
     if not 1 < len(labels) <= MOST_CLASSES:
         hint = "is it the label? its values: " + shorten(", ".join(sorted(labels)) or "none")
