@@ -15,6 +15,7 @@ from graftwork.data.quarantine import QUARANTINE
 from graftwork.evaluation.metrics import Interval
 from graftwork.phrases import duration, memory, peak_rates, trained_groups
 from graftwork.promotion.history import LedgerEntry
+from graftwork.targets.catalog import CLASSIFICATION, TARGETS, metric_name
 
 if TYPE_CHECKING:
     from flows.summary import RunSummary
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from graftwork.training.stages import Stage
 
 VERDICT_STYLE = {"promote": "bold green", "keep": "bold yellow", "inconclusive": "bold blue"}
+SHOWN = dict.fromkeys(name for target in TARGETS.values() for name in target.shown)  # in their order
 STATE_STYLE = {"good": "green", "note": "yellow", "bad": "bold red"}
-METRICS = ("accuracy", "macro_f1", "log_loss")
 MISSING = "–"
 PIPED_WIDTH = 110
 
@@ -163,9 +164,11 @@ def models_table(versions: "Sequence[ListedVersion]", model: str | None = None) 
         return Text(f"there is no model {model!r}: `graftwork models` lists those that there are")
     if not versions:
         return Text("no model is registered yet: `graftwork run RECIPE` makes one")
-    table = _table("model", "version", "alias", "verdict", *METRICS, "created")
+    measured = {name for listed in versions for name in listed.metrics}
+    shown = [name for name in SHOWN if name in measured] or CLASSIFICATION.shown
+    table = _table("model", "version", "alias", "verdict", *shown, "created")
     for listed in versions:
-        found = (listed.metrics.get(name) for name in METRICS)
+        found = (listed.metrics.get(name) for name in shown)
         table.add_row(
             listed.version.name,
             str(listed.version.version),
@@ -285,7 +288,7 @@ def _data_table(manifest: "DatasetManifest") -> Table:
             *(f"{sum(getattr(c, key) for c in counts):,}" for key in ("read", "kept", "quarantined", "duplicates")),
         )
     total = manifest.counts
-    sides = (f"{sum(rows.values()):,}" for rows in manifest.sides.values())
+    sides = (f"{rows:,}" for rows in manifest.side_rows.values())
     cells = (f"{count:,}" for count in (total.read, total.kept, total.quarantined, total.duplicates))
     table.add_row("all", *cells, *sides, style="bold")
     return table
@@ -309,8 +312,10 @@ def _computed_once(stage: "Stage") -> str:
 
 def _stage_table(summary: "RunSummary") -> Table:
     estimated = summary.estimated
-    beside = ("estimated",) if estimated else ()
-    table = _table("stage", "trained", "epochs", "time", *beside, "memory", *beside, "val. loss", "val. accuracy")
+    beside, score = ("estimated",) if estimated else (), summary.run.plan.target.score
+    table = _table(
+        "stage", "trained", "epochs", "time", *beside, "memory", *beside, "val. loss", f"val. {metric_name(score)}"
+    )
     for stage, result in zip(summary.run.plan.stages, summary.bundle.stages, strict=True):
         best, before = result.best, estimated.get(stage.key)
         costs = [duration(result.seconds), memory(result.peak_bytes)]
@@ -332,9 +337,10 @@ def _metrics_table(summary: "RunSummary") -> Table:
     """The candidate's row, then the references', then the baselines'."""
     evaluation = summary.evaluation
     rivals = {f"{name} ({each.name})": each.metrics for name, each in evaluation.references.items()}
-    table = _table(f"{evaluation.rows:,} holdout rows", *METRICS)
+    shown = TARGETS[evaluation.target].shown
+    table = _table(f"{evaluation.rows:,} holdout rows", *shown)
     for name, metrics in {"candidate": evaluation.metrics, **rivals, **evaluation.baselines}.items():
-        cells = (_interval(metrics[metric]) for metric in METRICS)
+        cells = (_interval(metrics[metric]) for metric in shown)
         table.add_row(name, *cells, style="bold" if name == "candidate" else "")
     return table
 

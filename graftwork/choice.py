@@ -14,7 +14,7 @@ import numpy as np
 from graftwork.checkpoints.lock import CheckpointLock
 from graftwork.checkpoints.retrieve import open_checkpoint, retrieve_candidate, retrieve_checkpoint
 from graftwork.data.manifest import load_rows, validate_data
-from graftwork.errors import CheckpointError
+from graftwork.errors import CheckpointError, Problem, RecipeError
 from graftwork.evaluation.comparison import Comparison, compare
 from graftwork.evaluation.metrics import INTERVAL_LEVEL, Interval, measure
 from graftwork.evaluation.predictions import (
@@ -29,6 +29,7 @@ from graftwork.models.configs import read_model_config
 from graftwork.models.media import read_media, tokens_of
 from graftwork.models.pixels import find_side_problem
 from graftwork.recipe import Recipe
+from graftwork.targets.catalog import CLASSIFICATION
 from graftwork.training.plan import longest_input, pooling_of
 from graftwork.training.precision import resolve_precision
 from graftwork.workspace import Workspace
@@ -100,8 +101,13 @@ def choose(recipe: Recipe, sources: Sequence[str], workspace: Workspace, on_prog
 
     on_progress is told how many rows of how many, over all candidates, have their features. The best is compared with
     each other one at such a level that all the intervals hold together with 95 %.
-    Raises DataError, or CheckpointError if there is no candidate that can be used.
+    Raises RecipeError if it is not of classes, DataError, or CheckpointError if there is no candidate that can be used.
     """
+    if recipe.target is not CLASSIFICATION:
+        problem = f"checkpoints are compared by accuracy, not yet for {recipe.target.known_as}"
+        raise RecipeError(
+            Problem(problem, str(recipe.path), "run the recipe with each: the frozen-head baseline tells")
+        )
     manifest = validate_data(recipe, workspace)
     sides = {side: load_rows(workspace.store, manifest, sides={side}) for side in ("train", "validation")}
     counts = {side: len(rows) for side, rows in sides.items()}
@@ -166,7 +172,7 @@ def _measure(
     train, validation = np.split(frozen.vectors(texts, on_progress), [len(sides["train"])])
     fitted = LabelledVectors(train, labels_of(sides["train"]))
     probe = best_probe(fit_probes(fitted, LabelledVectors(validation, labels_of(sides["validation"])), classes))
-    predictions = frame_predictions(sides["validation"], probe.probabilities(validation))
+    predictions = frame_predictions(sides["validation"], probe.values(validation))
     found = measure(
         labels_of(predictions),
         probabilities_of(predictions),

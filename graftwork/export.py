@@ -25,7 +25,11 @@ FORMAT = "onnx"
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export_version` wrote. difference: the largest of a probability from the model's own, over `rows` texts."""
+    """What `export_version` wrote.
+
+    difference: the largest of a probability from the model's own, over `rows` texts; of a number, in standard
+    deviations.
+    """
 
     model: str
     version: int

@@ -14,7 +14,19 @@ from graftwork.fields import Amount, Count, Duration, Word
 from graftwork.fingerprint import digest
 from graftwork.keys import public_key
 
-MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier"]
+MetricName = Literal[
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "micro_f1",
+    "exact_match",
+    "log_loss",
+    "brier",
+    "mae",
+    "rmse",
+    "r2",
+    "spearman",
+]
 BaselineName = Literal["majority", "tfidf", "frozen-head"]
 
 

@@ -29,6 +29,8 @@ from graftwork.fields import Amount, Count, Duration, LandingUrl, Rate, Share, W
 from graftwork.fingerprint import digest
 from graftwork.policy import BaselineName
 from graftwork.presets import PRESETS, expand_stages
+from graftwork.targets.catalog import MULTI_LABEL, target_of
+from graftwork.targets.target import Target
 
 DIGEST_VERSION = 1
 TFIDF = "tfidf"  # the baseline that is of texts
@@ -70,6 +72,38 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _readable(data: "DataSection", info: ValidationInfo) -> "DataSection":
+    """The data, if its label is one of what is learnt."""
+    if "problem_type" not in info.data:
+        return data
+    label, target = data.label, target_of(info.data["problem_type"])
+    foreign = sorted(label.model_fields_set - {"column"} - target.label_keys)
+    if not isinstance(label.column, str) and target is not MULTI_LABEL:
+        foreign.append("a list of columns")
+    if foreign:
+        raise ValueError(f"label: {foreign[0]} is not for {target.known_as}")
+    if target is MULTI_LABEL and isinstance(label.column, str) and label.separator is None:
+        raise ValueError("label: say which separator stands between classes, or name a column for each class")
+    if not (label.classes or target.is_number or isinstance(label.column, tuple)):
+        raise ValueError("label.classes is missing")
+    if target.is_number and data.conflicts == "quarantine" and "conflicts" in data.model_fields_set:
+        raise ValueError("conflicts: of the numbers of equal texts the mean is taken: leave it out, or say keep")
+    return data
+
+
+def _meaningful(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tuple[StageSection, ...]":
+    """The stages, if they and those of `start` ask for nothing that means nothing where the target is learnt."""
+    if "problem_type" not in info.data:
+        return stages
+    target = target_of(info.data["problem_type"])
+    for stage in (*stages, *(("start" in info.data and info.data["start"].stages) or ())):
+        asked = {*stage.model_dump(exclude_defaults=True), stage.objective, f"keep_epoch: {stage.keep_epoch}"}
+        refused = sorted(asked & target.refused)
+        if refused:
+            raise ValueError(f"{refused[0]} of {stage.name} is not for {target.known_as}")
+    return stages
+
+
 def _as_group(value: Any) -> Any:
     return {"from": value} if isinstance(value, str) else value
 
@@ -89,6 +123,13 @@ def _text_columns(value: Any) -> Any:
     if not (isinstance(names, list | tuple) and len(names) in (1, 2) and all(isinstance(n, str) and n for n in names)):
         raise ValueError("expected a column, or a list of two for pairs of texts")
     return names[0] if len(names) == 1 else tuple(names)
+
+
+def _label_columns(value: Any) -> Any:
+    names = [value] if isinstance(value, str) else value
+    if not (isinstance(names, list | tuple) and names and all(isinstance(name, str) and name for name in names)):
+        raise ValueError("expected a column, or a list of them, one for each class")
+    return value if isinstance(value, str) else _distinct(tuple(names))
 
 
 def _needed_by_adamw(value: Any, info: ValidationInfo) -> Any:
@@ -119,10 +160,10 @@ def _solvable(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tupl
 
 Column = Annotated[str, Field(min_length=1)]
 ProjectPath = Annotated[Path, AfterValidator(_project_path)]
-Target = Annotated[str, AfterValidator(_train_target)]
+TrainTarget = Annotated[str, AfterValidator(_train_target)]
 Targets = Annotated[
-    tuple[Target, ...],
-    BeforeValidator(_as_list, json_schema_input_type=tuple[Target, ...] | Target),
+    tuple[TrainTarget, ...],
+    BeforeValidator(_as_list, json_schema_input_type=tuple[TrainTarget, ...] | TrainTarget),
     AfterValidator(_distinct),
 ]
 
@@ -172,17 +213,28 @@ class SourceSection(Section):
 
 
 class LabelSection(Section):
-    """The class of a row: a column as it is, mapped, or compared with a threshold. `classes` pins the order."""
+    """What is learnt of a row, as `problem_type` says. `classes` pins the order.
 
-    column: Column = Field(alias="from")
+    Its class: a column as it is, mapped, or compared with a threshold. Its classes: a column that lists them with a
+    separator between, mapped or not, or a column of 0 and 1 for each. A number: a column as it is.
+    """
+
+    column: Annotated[
+        str | tuple[str, ...], BeforeValidator(_label_columns, json_schema_input_type=str | tuple[str, ...])
+    ] = Field(alias="from")
     threshold: float | None = Field(default=None, strict=True, description="The second class is above it.")
     map: dict[str, str] | None = Field(default=None, min_length=1, description="Raw text to class.")
-    classes: Annotated[tuple[str, ...], AfterValidator(_distinct)]
+    separator: str | None = Field(default=None, min_length=1, description="Between the classes that a cell lists.")
+    classes: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
 
     @model_validator(mode="after")
     def _check(self) -> "LabelSection":
-        if len(self.classes) < 2:
+        if len(self.classes) == 1 and self.separator is None and isinstance(self.column, str):
             raise ValueError("at least two classes are needed")
+        if not isinstance(self.column, str) and (self.separator or self.map):
+            raise ValueError("several columns hold 0 or 1 each, and take neither separator nor map")
+        if not isinstance(self.column, str) and self.classes and len(self.classes) != len(self.column):
+            raise ValueError(f"{len(self.column)} columns tell as many classes, in their order")
         if self.threshold is not None and self.map is not None:
             raise ValueError("a label has a threshold or a map, not both")
         if self.threshold is not None and len(self.classes) != 2:
@@ -190,6 +242,11 @@ class LabelSection(Section):
         if self.map is not None and set(self.map.values()) != set(self.classes):
             raise ValueError("the map must give each of `classes`, and nothing else")
         return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that tell it."""
+        return (self.column,) if isinstance(self.column, str) else self.column
 
 
 class SplitSection(Section):
@@ -221,7 +278,7 @@ class DataSection(Section):
     label: LabelSection
     contract: ProjectPath | None = None
     conflicts: Literal["quarantine", "keep"] = Field(
-        default="quarantine", description="Equal texts with different labels."
+        default="quarantine", description="Equal texts with different labels; of numbers the mean is taken."
     )
     split: SplitSection = SplitSection()
     quarantine_tolerance: Share = Field(default=0.05, description="Share of the rows that may be set aside.")
@@ -536,14 +593,24 @@ class Recipe(Section):
 
     name: Word = Field(description="The registered model's name.")
     author: Word | None = Field(default=None, description="Who answers for it; a policy may keep them from approving.")
-    problem_type: Literal["text-classification", "image-classification", "audio-classification"]
-    data: DataSection
+    problem_type: Literal[
+        "text-classification",
+        "text-multi-label",
+        "text-regression",
+        "image-classification",
+        "image-multi-label",
+        "image-regression",
+        "audio-classification",
+        "audio-multi-label",
+        "audio-regression",
+    ]
+    data: Annotated[DataSection, AfterValidator(_readable)]
     input: InputSection
     checkpoint: CheckpointSection
     head: HeadSection = HeadSection()
     start: StartSection = Field(default_factory=lambda: StartSection.model_validate({}))
     train: TrainSection = TrainSection()
-    stages: Annotated[Stages, AfterValidator(_solvable)]
+    stages: Annotated[Stages, AfterValidator(_solvable), AfterValidator(_meaningful)]
     evaluation: EvaluationSection = EvaluationSection()
     policy: ProjectPath
     retrain: RetrainSection = RetrainSection()
@@ -552,7 +619,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         read = self.input.modality
-        if self.problem_type != f"{read}-classification":
+        if not self.problem_type.startswith(f"{read}-"):
             raise ValueError(f"problem_type {self.problem_type} does not go with input.{read}")
         _check_modality(self, read)
         holding = [stage.name for stage in (*self.stages, *(self.start.stages or ())) if stage.ewc]
@@ -578,6 +645,23 @@ class Recipe(Section):
     def limit_rows(self) -> int | None:
         """Rows to take in all for a quick try, which never registers or promotes."""
         return self._limit_rows
+
+    @property
+    def target(self) -> Target:
+        """What is learnt of a row."""
+        return target_of(self.problem_type)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in their order; of a number, and of columns without other names, the columns that tell them."""
+        label = self.data.label
+        has_names = self.target.is_number or not isinstance(label.column, str)
+        return label.classes or (label.columns if has_names else ())
+
+    @property
+    def conflicts(self) -> str:
+        """What becomes of equal texts with different labels."""
+        return "mean" if self.target.is_number and self.data.conflicts != "keep" else self.data.conflicts
 
     @property
     def measured(self) -> EvaluationSection:

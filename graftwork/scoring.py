@@ -1,4 +1,4 @@
-"""Batch prediction: every row of a file, with its columns as they were, a label, and a probability for each class.
+"""Batch prediction: every row of a file, with its columns as they were, what the model says, and how sure it is.
 
 The output is data, not a report: a cell that a spreadsheet would run as a formula is written exactly as it came.
 """
@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from graftwork.data.chunks import ROWS, Chunk, TableFile, open_table, read_chunks
 from graftwork.data.contracts import MISSING
@@ -142,7 +144,7 @@ def _column_problems(served: "Predictor", file: TableFile, prefix: str) -> Itera
 
 
 def _new_columns(served: "Predictor", prefix: str) -> list[str]:
-    return [f"{prefix}label", *(f"{prefix}p_{name}" for name in served.classes)]
+    return [f"{prefix}{name}" for name in served.table(np.empty((0, len(served.classes))))]
 
 
 def _check_rows(file: TableFile, served: "Predictor") -> tuple[int, list[str]]:
@@ -209,10 +211,8 @@ def _predicted(
             if on_progress:
                 on_progress(before + rows, total)
 
-        probabilities = served.probabilities(inputs, report)
-        labels = [served.classes[index] for index in probabilities.argmax(axis=1)]
         table = chunk.table
-        for name, values in zip(_new_columns(served, prefix), [labels, *probabilities.T], strict=True):
-            table = table.append_column(name, pyarrow.array(values))
+        for name, values in served.table(served.probabilities(inputs, report)).items():
+            table = table.append_column(f"{prefix}{name}", pyarrow.array(values))
         yield table
         done += table.num_rows

@@ -18,6 +18,7 @@ from graftwork.phrases import duration, memory
 from graftwork.policy import load_policy
 from graftwork.recipe import Recipe
 from graftwork.registry.starts import fetch_start, resolve_start
+from graftwork.targets.catalog import metric_name
 from graftwork.training import launch, plan
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import ResolvedRun, open_run
@@ -79,6 +80,7 @@ class TrainingProgress:
         self.artifact = cast("UUID", create_progress_artifact(progress=0.0, key="training", description="starting"))
         self.stage_started = self.published = self.logged = 0.0
         self.first_step = 0  # of this attempt
+        self.score = "accuracy"  # what stands beside the loss on validation
 
     def __call__(self, event: dict[str, Any]) -> None:
         handle = getattr(self, f"on_{event['event']}")
@@ -126,7 +128,7 @@ class TrainingProgress:
 
     def on_stage(self, event: dict[str, Any]) -> None:
         self.stage_started = self.logged = time.monotonic()
-        self.first_step = 0
+        self.first_step, self.score = 0, metric_name(event["score"])
         log.info("stage %s: %d of %d begins", event["stage"], event["index"] + 1, event["stages"])
 
     def on_step(self, event: dict[str, Any]) -> None:
@@ -143,10 +145,11 @@ class TrainingProgress:
 
     def on_epoch(self, event: dict[str, Any]) -> None:
         log.info(
-            "stage %s: epoch %d in %s, validation loss %.3f, validation accuracy %.3f",
+            "stage %s: epoch %d in %s, validation loss %.3f, validation %s %.3f",
             event["stage"],
             event["epoch"],
             duration(event["seconds"]),
             event["validation_loss"],
+            self.score,
             event["validation_accuracy"],
         )

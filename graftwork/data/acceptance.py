@@ -12,6 +12,7 @@ from graftwork.data.rows import Row
 from graftwork.data.sources import LandedFile, read_file
 from graftwork.data.splits import Memory, Placed, place_rows
 from graftwork.errors import DataError, Problem, shorten
+from graftwork.targets.target import Label, Numbers
 
 Place = tuple[str, str]
 Take = Callable[[LandedFile, str, str], str | BadRow]  # by a row's file, a cell of it, and the cell's column
@@ -105,10 +106,10 @@ def _read(
 def accept_rows(
     rows: Sequence[Row],
     memory: Memory,
-    classes: Sequence[str],
+    tell: Callable[[Label], str],
     by: Sequence[str],
     alike: Callable[[Sequence[Row]], list[tuple[int, int]]],
-    keep_conflicts: bool,
+    conflicts: str,
     holdout: float,
     validation: float,
     seed: int,
@@ -116,17 +117,17 @@ def accept_rows(
 ) -> Acceptance:
     """Each text once and on its side; what contradicts itself or would connect two sides is set aside.
 
-    alike: finds pairs of near duplicates among rows. limit: only that many rows are looked at, those of the smallest
-    content digests, which are as good as random.
+    tell: a label in words. alike: finds pairs of near duplicates among rows. conflicts: as of `distinct_rows`. limit:
+    only that many rows are looked at, those of the smallest content digests, which are as good as random.
     """
     ordered = sorted(rows, key=lambda row: (row.content, row.row_id, row.file, row.line))
     taken, not_taken = ordered[:limit], ordered[len(ordered) if limit is None else limit :]
-    distinct = distinct_rows(taken, memory.row_ids, keep_conflicts)
+    distinct = distinct_rows(taken, memory.row_ids, conflicts)
     pairs = alike(distinct.rows) if "near_duplicate" in by else []
     placed, bridges = place_rows(distinct.rows, pairs, memory, "group" in by, holdout, validation, seed)
     rejected = [_reject(row, "id seen before with another text", row.row_id) for row in distinct.renamed]
     rejected += [
-        _reject(row, "equal texts with different labels", f"{classes[row.label]}: {row.text}")
+        _reject(row, "equal texts with different labels", f"{tell(row.label)}: {row.text}")
         for row in distinct.conflicts
     ]
     for bridge in bridges:
@@ -154,6 +155,13 @@ def check_classes(sides: Mapping[str, Mapping[str, int]]) -> None:
             problems.append(Problem(f"no rows of class {named}", f"side {side!r}", _class_hint(missing, sides)))
     if problems:
         raise DataError(*problems)
+
+
+def check_numbers(numbers: Mapping[str, Numbers]) -> None:
+    """Refuse labels that are one number on the training side, by side what is known of them."""
+    if "train" in numbers and numbers["train"].std == 0:
+        found = f"every row is labelled {numbers['train'].mean:g}"
+        raise DataError(Problem(found, "side 'train'", "there is nothing to learn: check `label:` and what landed"))
 
 
 def _class_hint(missing: Sequence[str], sides: Mapping[str, Mapping[str, int]]) -> str:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftwork.data.labels import NOT_A_NUMBER
 from graftwork.data.quarantine import BadRow, Cells
 from graftwork.documents import read_document
 from graftwork.errors import Problem, RecipeError
+from graftwork.targets.labels import NOT_A_NUMBER
 
 if TYPE_CHECKING:
     import pandas

@@ -10,13 +10,15 @@ words, 0.95 in 15 to 19, 0.35 in 10 to 14; at 0.6 it is 0.98 in 7 to 9 words. Sh
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from graftwork.data.rows import Row
+from graftwork.targets.target import Label
 
 # A word; in scripts written without spaces (Thai, Lao, Burmese, Khmer, kana, Han) a single character.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -43,24 +45,25 @@ class Distinct(NamedTuple):
     renamed: list[Row]
 
 
-def distinct_rows(rows: Iterable[Row], known: Mapping[str, str], keep_conflicts: bool) -> Distinct:
+def distinct_rows(rows: Iterable[Row], known: Mapping[str, str], conflicts: str) -> Distinct:
     """Each text once, and each id once.
 
     known: row id by content of the rows that were kept before; they stay the ones that are kept. An id that comes back
     with another text is `renamed`, its later rows are set aside. Equal texts with different labels are `conflicts`,
-    all of them, unless they are kept.
+    all of them (`quarantine`), unless they are kept (`keep`), or one is kept with the mean of their numbers (`mean`).
     """
     ordered = sorted(
         rows, key=lambda row: (known.get(row.content) != row.row_id, row.source, row.row_id, row.file, row.line)
     )
     ordered, renamed = _one_text_per_id(ordered)
-    labels: dict[str, set[int]] = {}
+    ordered = _averaged(ordered) if conflicts == "mean" else ordered
+    labels: dict[str, set[Label]] = {}
     for row in ordered:
         labels.setdefault(row.content, set()).add(row.label)
-    first: dict[tuple[str, int], Row] = {}
+    first: dict[tuple[str, Label], Row] = {}
     result = Distinct([], [], [], renamed)
     for row in ordered:
-        if len(labels[row.content]) > 1 and not keep_conflicts:
+        if len(labels[row.content]) > 1 and conflicts != "keep":
             result.conflicts.append(row)
         elif (row.content, row.label) in first:
             result.duplicates.append(Duplicate(row, first[row.content, row.label]))
@@ -72,13 +75,23 @@ def distinct_rows(rows: Iterable[Row], known: Mapping[str, str], keep_conflicts:
 
 def _one_text_per_id(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     """Rows whose id is new or comes with the content and label it had, and the others."""
-    seen: dict[str, tuple[str, int]] = {}
+    seen: dict[str, tuple[str, Label]] = {}
     same: list[Row] = []
     other: list[Row] = []
     for row in rows:
         fact = (row.content, row.label)
         (same if seen.setdefault(row.row_id, fact) == fact else other).append(row)
     return same, other
+
+
+def _averaged(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the mean of the numbers that their text has: what several people gave it, say."""
+    numbers: dict[str, list[Any]] = {}
+    for row in rows:
+        numbers.setdefault(row.content, []).append(row.label)
+    # An equal number for each is left to the bit.
+    means = {each: math.fsum(found) / len(found) for each, found in numbers.items() if len(set(found)) > 1}
+    return [row._replace(label=means.get(row.content, row.label)) for row in rows]
 
 
 def near_duplicates(texts: Sequence[str], threshold: float) -> list[tuple[int, int]]:

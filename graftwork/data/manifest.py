@@ -6,7 +6,7 @@ imports neither pandas nor pandera. Not here: how a manifest is made (validation
 
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +22,8 @@ from graftwork.errors import DataError, Problem, raise_if
 from graftwork.fingerprint import digest, from_json, without_defaults
 from graftwork.recipe import Recipe
 from graftwork.storage import Store, make_folder, whole_file
+from graftwork.targets.catalog import CLASSIFICATION
+from graftwork.targets.target import Numbers
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ class SourceFile:
 class DatasetManifest:
     """Accepted data. parent: digest of the manifest whose sides it inherits. sides: rows of each class on each side.
 
+    classes: of a target without, one name for its number. Where a row may be of several, `rows` tells the rows of each
+    side. numbers: what is known of a side's numbers, where labels are such. target: what is learnt, as in TARGETS.
     media: store keys of what holds the pictures or sounds that rows refer to.
     """
 
@@ -72,11 +76,19 @@ class DatasetManifest:
     classes: tuple[str, ...]
     sides: dict[str, dict[str, int]]
     media: tuple[str, ...] = ()
+    target: str = CLASSIFICATION.name
+    rows: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, Numbers] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """What names it everywhere."""
         return digest(without_defaults(DatasetManifest, vars(self)))
+
+    @property
+    def side_rows(self) -> dict[str, int]:
+        """Rows of each side."""
+        return self.rows or {side: sum(by_class.values()) for side, by_class in self.sides.items()}
 
     @property
     def key(self) -> str:
@@ -123,7 +135,8 @@ def load_rows(
     """The rows on these sides, sorted by row_id.
 
     Columns: row_id, source, group (missing where the source has none), text, text_b (missing unless texts are pairs),
-    label (index in `manifest.classes`), side, unit, file, line; where `text` names files, media (what holds them).
+    label (index in `manifest.classes`, or as the target stores it), side, unit, file, line; where `text` names files,
+    media (what holds them).
     """
     from pyarrow import parquet
 
@@ -177,8 +190,10 @@ def _list_files(recipe: Recipe, mirrors: Path) -> list[LandedFile]:
 def _input_digest(recipe: Recipe, contract: Contract | None, files: Sequence[LandedFile]) -> str:
     """Digest of all that decides the rows and their sides, apart from the parent."""
     left_out: dict[str, Any] = {"contract": True, "quarantine_tolerance": True, "sources": {"__all__": {"path", "url"}}}
+    target = {} if recipe.target is CLASSIFICATION else {"target": recipe.target.name}
     return digest(
-        {
+        target
+        | {
             "version": VALIDATION_VERSION,
             "data": recipe.told_data(left_out),
             "text": recipe.input.text or recipe.input.columns[0],

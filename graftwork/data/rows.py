@@ -2,12 +2,13 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from graftwork.data.contracts import MISSING
 from graftwork.data.decoding import MAX_CELL
 from graftwork.data.quarantine import BadRow
+from graftwork.targets.target import Label, Read, Unread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +17,7 @@ DIGEST_BYTES = 16
 
 
 class Row(NamedTuple):
-    """A row that can be trained on. group: None where the source has none. label: index of its class.
+    """A row that can be trained on. group: None where the source has none. label: as its target stores it.
 
     content: digest of the text (both texts of a pair) as far as two writings of it count as the same.
     """
@@ -28,7 +29,7 @@ class Row(NamedTuple):
     group: str | None
     text: str
     text_b: str | None
-    label: int
+    label: Label
     content: str
 
 
@@ -38,26 +39,28 @@ def make_row(
     line: int,
     cells: Mapping[str, str | None],
     texts: tuple[str, ...],
-    label: str,
-    read_label: Callable[[str], int | str],
+    labels: tuple[str, ...],
+    read_label: Read,
     id_column: str | None = None,
     group: str | None = None,
     group_before: str | None = None,
+    may_be_empty: bool = False,
 ) -> Row | BadRow:
     """The row in these cells, or why it is none; its id and its group are headed by the source's name.
 
-    label, id_column, group: names of columns. Without an id column a row is named by its file and line.
-    group_before: the group is what stands before it.
+    labels, id_column, group: names of columns. Without an id column a row is named by its file and line.
+    group_before: the group is what stands before it. may_be_empty: an empty cell is a label, too.
     """
+    needed = {id_column, group} | (set() if may_be_empty else {*labels})
     for column, cell in cells.items():
         if len(cell or "") > MAX_CELL:
             return BadRow(column, f"longer than {MAX_CELL} characters", "")
-        if column in (label, id_column, group) and not (cell or "").strip():
+        if column in needed and not (cell or "").strip():
             return BadRow(column, MISSING, "")
-    raw = cells[label] or ""
-    index = read_label(raw)
-    if isinstance(index, str):
-        return BadRow(label, index, raw)
+    raw = [cells[column] or "" for column in labels]
+    label = read_label(raw)
+    if isinstance(label, Unread):
+        return BadRow(labels[label.place], label.reason, raw[label.place])
     pair = [cells[text] or "" for text in texts]
     return Row(
         row_id=f"{source}/{file}:{line}" if id_column is None else f"{source}/{cells[id_column]}",
@@ -67,7 +70,7 @@ def make_row(
         group=None if group is None else f"{source}/{_before(cells[group] or '', group_before)}",
         text=pair[0],
         text_b=pair[1] if len(pair) > 1 else None,
-        label=index,
+        label=label,
         content=content_digest(*pair),
     )
 

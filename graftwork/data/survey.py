@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graftwork.data.chunks import TableFile, open_table, read_chunks
-from graftwork.data.labels import label_reader
 from graftwork.errors import DataError, Problem, RecipeError, raise_if, shorten
+from graftwork.targets.labels import read_class
+from graftwork.targets.target import LabelRule
 
 LOOKED_AT_ROWS = 100_000
 MOST_CLASSES = 50
@@ -125,6 +126,7 @@ def count_classes(cells: Sequence[str | None], column: str, threshold: float | N
         return sides
     if is_numeric and len(labels) > MOST_NUMBERS:
         hint = f"say where it splits: --threshold {_middle(labels)!r} would put about half of the rows on each side"
+        hint += "; to predict it as it is, write `problem_type: text-regression`, see docs/recipe.md"
         raise RecipeError(Problem(f"the label {column!r} is a measure: {values}", hint=hint))
     if not 1 < len(labels) <= MOST_CLASSES:
         hint = "is it the label? its values: " + shorten(", ".join(sorted(labels)) or "none")
@@ -180,10 +182,10 @@ def _tokens(texts: Sequence[str | None]) -> int:
 
 
 def _split(labels: Mapping[str, int], threshold: float) -> dict[str, int]:
-    read = label_reader(THRESHOLD_CLASSES, threshold)
+    read = read_class(LabelRule(THRESHOLD_CLASSES, threshold=threshold))
     rows = dict.fromkeys(THRESHOLD_CLASSES, 0)
     for raw, count in labels.items():
-        index = read(raw)
+        index = read([raw])
         if isinstance(index, int):
             rows[THRESHOLD_CLASSES[index]] += count
     return rows

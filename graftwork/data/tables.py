@@ -22,9 +22,11 @@ ROWS = pyarrow.schema(
 MEMORY = pyarrow.schema([(name, pyarrow.string()) for name in ("content", "row_id", "group", "side")])
 
 
-def write_rows(path: Path, placed: Sequence[Placed]) -> None:
-    """Write accepted rows in the order given."""
-    _write(path, [{**item.row._asdict(), "side": item.side, "unit": item.unit} for item in placed], ROWS)
+def write_rows(path: Path, placed: Sequence[Placed], label: str = "int64") -> None:
+    """Write accepted rows in the order given. label: type of theirs."""
+    column = pyarrow.field("label", pyarrow.type_for_alias(label))
+    schema = ROWS.set(ROWS.get_field_index("label"), column)
+    _write(path, [{**item.row._asdict(), "side": item.side, "unit": item.unit} for item in placed], schema)
 
 
 def rows_digest(placed: Iterable[Placed]) -> str:

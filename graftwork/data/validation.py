@@ -5,9 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from graftwork.data.acceptance import Acceptance, ReadRows, accept_rows, check_classes, read_source
+from graftwork.data.acceptance import Acceptance, ReadRows, accept_rows, check_classes, check_numbers, read_source
 from graftwork.data.contracts import Contract
-from graftwork.data.labels import label_reader
 from graftwork.data.leakage import near_duplicates
 from graftwork.data.manifest import DatasetManifest, RowCounts, SourceFile, find_excess, quarantine_report
 from graftwork.data.media import MediaReader, open_packs, publish_pack
@@ -20,6 +19,9 @@ from graftwork.errors import DataError, raise_if
 from graftwork.fingerprint import to_json
 from graftwork.recipe import Recipe
 from graftwork.storage import Store, make_folder, whole_file
+from graftwork.targets.catalog import MULTI_LABEL, TARGETS
+from graftwork.targets.labels import describe_numbers
+from graftwork.targets.target import LabelRule, Numbers, Target
 from graftwork.workspace import Workspace
 
 
@@ -51,12 +53,16 @@ def make_manifest(
         parent=parent.digest if parent else None,
         sources=sources,
         counts=_total([source.counts for source in sources]),
-        classes=recipe.data.label.classes,
-        sides=_count_sides(accepted.placed, recipe.data.label.classes),
+        classes=recipe.classes,
+        sides=_count_sides(accepted.placed, recipe.classes, recipe.target),
         media=parent.media if parent else (),
+        target=recipe.target.name,
+        rows=_count_rows(accepted.placed) if recipe.target is MULTI_LABEL else {},
+        numbers=_describe_sides(accepted.placed) if recipe.target.is_number else {},
     )
     _refuse_excess(manifest, accepted, recipe.data.quarantine_tolerance, workspace)
     check_classes(manifest.sides)
+    check_numbers(manifest.numbers)
     if media is not None:
         manifest = dataclasses.replace(manifest, media=_keep_media(manifest, accepted, media, workspace.store))
         media.tell_conversions()
@@ -69,7 +75,8 @@ def _read_sources(
 ) -> ReadRows:
     label = recipe.data.label
     texts = recipe.input.columns
-    read_label = label_reader(label.classes, label.threshold, label.map)
+    rule = LabelRule(recipe.classes, label.threshold, label.map, label.separator)
+    read_label = recipe.target.reader(rule)
     read = ReadRows()
     for source in recipe.data.sources:
         group, before = (source.group.column, source.group.before) if source.group else (None, None)
@@ -77,17 +84,18 @@ def _read_sources(
         read_source(
             read,
             [file for file in files if file.source == source.name],
-            columns=tuple(dict.fromkeys([*texts, label.column, *names, *(contract.columns if contract else ())])),
+            columns=tuple(dict.fromkeys([*texts, *label.columns, *names, *(contract.columns if contract else ())])),
             texts=texts,
             names=names,
             build=partial(
                 make_row,
                 texts=texts,
-                label=label.column,
+                labels=label.columns,
                 read_label=read_label,
                 id_column=source.id,
                 group=group,
                 group_before=before,
+                may_be_empty=label.separator is not None,
             ),
             contract=contract,
             take=None if media is None else media.take,
@@ -126,10 +134,10 @@ def _accept(
     return accept_rows(
         read.rows,
         memory,
-        classes=recipe.data.label.classes,
+        tell=lambda label: recipe.target.tell(label, recipe.classes),
         by=split.by,
         alike=alike,
-        keep_conflicts=recipe.data.conflicts == "keep",
+        conflicts=recipe.conflicts,
         holdout=split.holdout,
         validation=split.validation,
         seed=split.seed,
@@ -159,9 +167,22 @@ def _total(counts: Sequence[RowCounts]) -> RowCounts:
     return RowCounts(**{name: sum(getattr(count, name) for count in counts) for name in names})
 
 
-def _count_sides(placed: Sequence[Placed], classes: Sequence[str]) -> dict[str, dict[str, int]]:
-    rows = Counter((item.side, item.row.label) for item in placed)
-    return {side: {name: rows[side, label] for label, name in enumerate(classes)} for side in SIDES}
+def _count_sides(placed: Sequence[Placed], classes: Sequence[str], target: Target) -> dict[str, dict[str, int]]:
+    rows = Counter((item.side, index) for item in placed for index in target.members(item.row.label))
+    return {side: {name: rows[side, index] for index, name in enumerate(classes)} for side in SIDES}
+
+
+def _count_rows(placed: Sequence[Placed]) -> dict[str, int]:
+    rows = Counter(item.side for item in placed)
+    return {side: rows[side] for side in SIDES}
+
+
+def _describe_sides(placed: Sequence[Placed]) -> dict[str, Numbers]:
+    numbers: dict[str, list[float]] = {side: [] for side in SIDES}
+    for item in placed:
+        assert isinstance(item.row.label, float)
+        numbers[item.side].append(item.row.label)
+    return {side: found for side, labels in numbers.items() if (found := describe_numbers(labels)) is not None}
 
 
 def _refuse_excess(manifest: DatasetManifest, accepted: Acceptance, tolerance: float, workspace: Workspace) -> None:
@@ -180,7 +201,7 @@ def _publish(manifest: DatasetManifest, accepted: Acceptance, memory: Memory, st
         for item in sorted(accepted.duplicates, key=lambda item: (item.row.source, item.row.file, item.row.line))
     ]
     with store.writing(manifest.key) as folder:
-        write_rows(folder / "rows.parquet", accepted.placed)
+        write_rows(folder / "rows.parquet", accepted.placed, TARGETS[manifest.target].storage)
         write_memory(folder / "memory.parquet", memory, accepted.placed)
         write_quarantine(folder / QUARANTINE, accepted.rejected)
         write_report(folder / "duplicates.csv", ["row_id", "duplicate_of", "source", "file", "line"], duplicates)

@@ -12,11 +12,12 @@ import numpy as np
 from graftwork.data.leakage import TOKEN
 from graftwork.data.manifest import DatasetManifest, load_rows
 from graftwork.errors import CheckpointError, Problem
-from graftwork.evaluation.metrics import METRICS
-from graftwork.evaluation.predictions import inputs_of, predict_rows, rows_digest
+from graftwork.evaluation.predictions import inputs_of, labels_of, predict_rows, rows_digest
 from graftwork.fingerprint import without_defaults
 from graftwork.models.serving.config import PixelConfig, SoundConfig
 from graftwork.storage import Store
+from graftwork.targets.catalog import TARGETS
+from graftwork.targets.target import Target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,20 +84,16 @@ def predict_baseline(
 
     def fit_and_predict(_: object) -> np.ndarray:
         on_progress(0, len(judged))
+        target, outputs = TARGETS[manifest.target], len(manifest.classes)
+        known = [labels_of(rows, target) for rows in (train, validation)]
         if name == "majority":
-            return majority(train, judged, len(manifest.classes))
+            return np.tile(target.learning.prior(known[0], outputs), (len(judged), 1))
         parts = [train, validation, judged]
         if name == "frozen-head":
-            return _probe(encoder.load(store, cache_bytes), parts, len(manifest.classes), on_progress)
-        return _regress(_tfidf(parts), train["label"].to_numpy(), validation["label"].to_numpy(), len(manifest.classes))
+            return _probe(encoder.load(store, cache_bytes), parts, known, target, outputs, on_progress)
+        return _regress(_tfidf(parts), known, target, outputs)
 
     return predict_rows(store, model, judged, fit_and_predict)
-
-
-def majority(train: "pd.DataFrame", judged: "pd.DataFrame", classes: int) -> np.ndarray:
-    """The classes' shares among the training rows, for every row."""
-    shares = np.bincount(train["label"], minlength=classes) / len(train)
-    return np.tile(shares, (len(judged), 1))
 
 
 def _tfidf(parts: "list[pd.DataFrame]") -> list[Any]:
@@ -112,39 +109,33 @@ def _tfidf(parts: "list[pd.DataFrame]") -> list[Any]:
 
 
 def _probe(
-    model: "FrozenModel", parts: "list[pd.DataFrame]", classes: int, on_progress: Callable[[int, int], None]
+    model: "FrozenModel",
+    parts: "list[pd.DataFrame]",
+    known: list[np.ndarray],
+    target: Target,
+    outputs: int,
+    on_progress: Callable[[int, int], None],
 ) -> np.ndarray:
-    """(rows, classes) for the third part: a probe of the checkpoint, fitted on the first, chosen on the second."""
+    """(rows, outputs) for the third part: a probe of the checkpoint, fitted on the first, chosen on the second."""
     from graftwork.models.probe import LabelledVectors, best_probe, fit_probes
 
     vectors = model.vectors([text for rows in parts for text in inputs_of(rows)], on_progress)
     train, validation, judged = np.split(vectors, np.cumsum([len(rows) for rows in parts[:-1]]))
-    fitted = LabelledVectors(train, parts[0]["label"].to_numpy())
-    chosen = LabelledVectors(validation, parts[1]["label"].to_numpy())
-    return best_probe(fit_probes(fitted, chosen, classes)).probabilities(judged)
+    # So that the strengths mean the same in whatever unit numbers are.
+    mean, std = (known[0].mean(), known[0].std()) if target.is_number else (0, 1)
+    fitted, chosen = (
+        LabelledVectors(part, (labels - mean) / std if target.is_number else labels)
+        for part, labels in zip((train, validation), known, strict=True)
+    )
+    return best_probe(fit_probes(fitted, chosen, outputs, fit=target.learning.fit)).values(judged) * std + mean
 
 
-def _regress(parts: list[Any], labels: np.ndarray, validation_labels: np.ndarray, classes: int) -> np.ndarray:
-    """Logistic regression on the first part; (rows, classes) for the third, by what does best on the second."""
+def _regress(parts: list[Any], known: list[np.ndarray], target: Target, outputs: int) -> np.ndarray:
+    """A linear model of the first part; (rows, outputs) for the third, by what does best on the second."""
     train, validation, judged = parts
-    models = [_fit(train, labels, strength) for strength in STRENGTHS]
-    best = min(models, key=lambda model: _loss(validation_labels, _probabilities(model, validation, classes)))
-    return _probabilities(best, judged, classes)
-
-
-def _loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    metric = METRICS["log_loss"]
-    return float(metric.value(metric.columns(labels, probabilities).sum(axis=0)))
-
-
-def _fit(features: Any, labels: np.ndarray, strength: float) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=strength, max_iter=2000).fit(features, labels)
-
-
-def _probabilities(model: Any, features: Any, classes: int) -> np.ndarray:
-    """A column for each class, also for one that the model never saw."""
-    probabilities = np.zeros((features.shape[0], classes))
-    probabilities[:, model.classes_] = model.predict_proba(features)
-    return probabilities
+    models = [target.learning.regress(train, known[0], strength, outputs) for strength in STRENGTHS]
+    metric = target.learning.metrics[target.learning.loss]
+    best = min(
+        models, key=lambda predict: float(metric.value(metric.columns(known[1], predict(validation)).sum(axis=0)))
+    )
+    return best(judged)

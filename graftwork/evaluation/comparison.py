@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graftwork.evaluation.metrics import METRICS, Interval, resample
+from graftwork.evaluation.metrics import Interval, resample
 from graftwork.evaluation.predictions import group_codes, labels_of, probabilities_of
+from graftwork.targets.catalog import CLASSIFICATION
+from graftwork.targets.learning import Metric
+from graftwork.targets.target import Target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,8 +20,8 @@ class Comparison:
     """A candidate against a reference, and the threshold that its difference has to clear.
 
     difference: by how much the candidate is better (for a loss: by how much it is lower); each bound holds by itself
-    with confidence `level`. mid_p: for accuracy, McNemar's one-sided mid-p value of 'not better'. is_known: on the rows
-    alone that the reference's data had.
+    with confidence `level`. mid_p: for a metric that counts rows which are right, McNemar's one-sided mid-p value of
+    'not better'. is_known: on the rows alone that the reference's data had.
     """
 
     reference: str
@@ -64,6 +67,7 @@ def compare(
     samples: int,
     seed: int = 0,
     is_known: bool = False,
+    target: Target = CLASSIFICATION,
 ) -> Comparison:
     """The candidate's predictions against those of the reference called `name`, by paired bootstrap of groups.
 
@@ -75,13 +79,14 @@ def compare(
     reference, candidate = (frame.sort_values("row_id", ignore_index=True) for frame in (reference, candidate))
     if not reference[truth].equals(candidate[truth]):
         raise ValueError(f"the candidate and {name} were not predicted on the same rows")
-    labels, groups = labels_of(candidate), group_codes(candidate)
+    labels, groups, measured = labels_of(candidate, target), group_codes(candidate), target.learning.metrics[metric]
     both = [probabilities_of(reference), probabilities_of(candidate)]
-    columns = [METRICS[metric].columns(labels, probabilities) for probabilities in both]
+    columns = [measured.columns(labels, values) for values in both]
     sums = np.hstack(columns)
-    gains = _gain(metric, resample(sums, groups, samples, seed))
+    gains = _gain(measured, resample(sums, groups, samples, seed))
     low, high = np.quantile(gains, [1 - level, level])
-    values = [float(METRICS[metric].value(part.sum(axis=0))) for part in columns]
+    values = [float(measured.value(part.sum(axis=0))) for part in columns]
+    count = measured.is_right
     return Comparison(
         reference=name,
         metric=metric,
@@ -91,18 +96,18 @@ def compare(
         groups=len(np.unique(groups)),
         reference_value=values[0],
         candidate_value=values[1],
-        difference=Interval(float(_gain(metric, sums.sum(axis=0))), float(low), float(high)),
+        difference=Interval(float(_gain(measured, sums.sum(axis=0))), float(low), float(high)),
         standard_error=float(gains.std(ddof=1)),
-        mid_p=mcnemar_mid_p(*(p.argmax(axis=1) == labels for p in both)) if metric == "accuracy" else None,
+        mid_p=None if count is None else mcnemar_mid_p(*(count(labels, each) for each in both)),
         is_known=is_known,
     )
 
 
-def _gain(metric: str, sums: np.ndarray) -> np.ndarray:
+def _gain(metric: Metric, sums: np.ndarray) -> np.ndarray:
     """By how much the right half of the sums is better than the left."""
     reference, candidate = np.split(sums, 2, axis=-1)
-    difference = METRICS[metric].value(candidate) - METRICS[metric].value(reference)
-    return -difference if METRICS[metric].is_loss else difference
+    difference = metric.value(candidate) - metric.value(reference)
+    return -difference if metric.is_loss else difference
 
 
 def mcnemar_mid_p(is_reference_right: np.ndarray, is_candidate_right: np.ndarray) -> float:

@@ -25,10 +25,12 @@ from graftwork.evaluation.predictions import (
     probabilities_of,
 )
 from graftwork.faults import fault
-from graftwork.fingerprint import digest, from_json, to_json
+from graftwork.fingerprint import digest, from_json, to_json, without_defaults
 from graftwork.models.serving.config import Input
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
+from graftwork.targets.catalog import CLASSIFICATION, TARGETS
+from graftwork.targets.target import Target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +85,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Slice:
-    """The candidate's accuracy on the rows with one value of a column."""
+    """The candidate's accuracy, or the target's headline in its place, on the rows with one value of a column."""
 
     column: str
     value: str
@@ -120,7 +122,8 @@ class Evaluation:
 
     bundle, recipe, manifest: digests. excluded_rows: holdout rows that a contender was trained on, or shares a group
     with. confusion: true class by predicted class. predictions: store keys, by `candidate`, reference and baseline.
-    memory: by reference, of those whose data the holdout has grown since.
+    memory: by reference, of those whose data the holdout has grown since; of classes alone. target: what was learnt, as
+    in TARGETS; of numbers there are no classes, of several classes a row no confusion.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -139,11 +142,12 @@ class Evaluation:
     slices: tuple[Slice, ...]
     predictions: dict[str, str]
     memory: dict[str, Memory] = field(default_factory=dict)
+    target: str = CLASSIFICATION.name
 
     @property
     def digest(self) -> str:
         """Changes with every figure."""
-        return digest({name: value for name, value in vars(self).items() if name != "memory" or value})
+        return digest(without_defaults(Evaluation, vars(self)))
 
 
 def evaluate(
@@ -195,11 +199,12 @@ def evaluate(
     for name in baselines:
         told = partial(_tell, on_progress, name)
         keys[name] = predict_baseline(store, name, manifest, rows, encoder, cache_bytes, told)
+    target = TARGETS[manifest.target]
     measured = partial(_remember, store, rows, candidate, keys, samples)
-    memory = {name: measured(name, each) for name, each in older.items()}
-    metrics = {name: _measure(open_predictions(store, key), samples) for name, key in keys.items()}
+    memory = {name: measured(name, each) for name, each in older.items()} if target is CLASSIFICATION else {}
+    metrics = {name: _measure(open_predictions(store, key), samples, target) for name, key in keys.items()}
     judged = open_predictions(store, keys[CANDIDATE])
-    classes, confusion = describe_classes(labels_of(judged), probabilities_of(judged), manifest.classes)
+    classes, confusion = describe_classes(labels_of(judged, target), probabilities_of(judged), manifest.classes, target)
     evaluation = Evaluation(
         bundle=candidate.bundle,
         recipe=candidate.recipe,
@@ -215,9 +220,10 @@ def evaluate(
         references={
             name: Reference(each.version, each.bundle, each.recipe, metrics[name]) for name, each in references.items()
         },
-        slices=tuple(found for column in slices for found in _slice(judged, rows[column], samples)),
+        slices=tuple(found for column in slices for found in _slice(judged, rows[column], samples, target)),
         predictions=keys,
         memory={name: each for name, each in memory.items() if each.new is not None},
+        target=manifest.target,
     )
     fault("evaluation.before_publish")
     with store.writing(key) as folder:
@@ -256,21 +262,26 @@ def _predict(
     on_progress: Callable[[int, int], None],
 ) -> str:
     """The key of a contender's predictions; its model is opened only if the store has none."""
+    target = TARGETS[manifest.target]
 
     def open_and_predict(inputs: Sequence[Input]) -> np.ndarray:
         model = contender.open_model()
+        where = name if contender.version is None else f"{name}, version {contender.version}"
+        if model.target != manifest.target:
+            problem = f"it was made for {TARGETS[model.target].known_as}, the data is for {target.known_as}"
+            raise RegistryError(Problem(problem, where, "a recipe for something else needs a name of its own"))
         if model.classes != manifest.classes:
             found, expected = ", ".join(model.classes), ", ".join(manifest.classes)
             hint = "a recipe with other classes needs a name of its own"
-            where = name if contender.version is None else f"{name}, version {contender.version}"
             raise RegistryError(Problem(f"it predicts the classes {found}; the data has {expected}", where, hint))
         return model.probabilities(inputs, lambda done: on_progress(done, len(inputs)))
 
     return predict_rows(store, {"bundle": contender.bundle}, rows, open_and_predict)
 
 
-def _measure(predictions: "pd.DataFrame", samples: int) -> dict[str, Interval]:
-    return measure(labels_of(predictions), probabilities_of(predictions), group_codes(predictions), samples, SEED)
+def _measure(predictions: "pd.DataFrame", samples: int, target: Target) -> dict[str, Interval]:
+    facts = labels_of(predictions, target), probabilities_of(predictions), group_codes(predictions)
+    return measure(*facts, samples, SEED, target)
 
 
 def _remember(
@@ -293,7 +304,7 @@ def _remember(
         if not is_in.any():
             return None
         ours, theirs = (whole[role][is_in] for role in whole)
-        accuracies = (_accuracy(frame, samples) for frame in (ours, theirs))
+        accuracies = (_headline(frame, samples, CLASSIFICATION) for frame in (ours, theirs))
         return Part(len(ours), len(np.unique(group_codes(ours))), *accuracies)
 
     def keep(role: str, contender: Contender) -> str:
@@ -305,12 +316,13 @@ def _remember(
     return Memory(part(is_known.to_numpy()), part(~is_known.to_numpy()), kept)
 
 
-def _slice(predictions: "pd.DataFrame", values: "pd.Series", samples: int) -> Iterator[Slice]:
+def _slice(predictions: "pd.DataFrame", values: "pd.Series", samples: int, target: Target) -> Iterator[Slice]:
     """The predictions by the value that each row has in a column; rows without one are left out."""
     for value, part in predictions.groupby(values, sort=True):
-        yield Slice(str(values.name), str(value), len(part), _accuracy(part, samples))
+        yield Slice(str(values.name), str(value), len(part), _headline(part, samples, target))
 
 
-def _accuracy(predictions: "pd.DataFrame", samples: int) -> Interval:
-    labels, groups = labels_of(predictions), group_codes(predictions)
-    return estimate("accuracy", labels, probabilities_of(predictions), groups, samples, SEED)
+def _headline(predictions: "pd.DataFrame", samples: int, target: Target) -> Interval:
+    """The metric that such models are told apart by at a glance."""
+    facts = labels_of(predictions, target), probabilities_of(predictions), group_codes(predictions)
+    return estimate(target.headline, *facts, samples, SEED, target)

@@ -1,20 +1,17 @@
-"""Metrics of a classifier, each a function of sums over rows, so that a bootstrap of groups is one matrix product.
-
-Labels are class indices, probabilities are (rows, classes). Definitions are scikit-learn's (a test compares them);
-Brier scores are halved, so that they lie between 0 and 1 for any number of classes.
+"""A target's metrics with their intervals. Each is a function of sums over rows, so that a bootstrap of groups is one
+matrix product. Which metrics there are is the target's business (`graftwork.targets`).
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from graftwork.targets.catalog import CLASSIFICATION
+from graftwork.targets.learning import Sums
+from graftwork.targets.target import Target
+
 INTERVAL_LEVEL = 0.95
 BLOCK_CELLS = 1 << 22  # draws held in memory at a time
-# Models give float32 probabilities; a class they rule out altogether may not make the mean loss infinite.
-SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
-
-Sums = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -37,92 +34,33 @@ class ClassMetrics:
     support: int
 
 
-@dataclass(frozen=True)
-class Metric:
-    """columns: what each row adds to the sums, (rows, any). value: the metric of such sums, over leading axes."""
-
-    columns: Callable[[np.ndarray, np.ndarray], Sums]
-    value: Callable[[Sums], np.ndarray]
-    is_loss: bool = False
-
-
-def _outcomes(labels: np.ndarray, probabilities: np.ndarray) -> Sums:
-    """Per row and class: is it both, is it predicted, is it true."""
-    actual = _one_hot(labels, probabilities.shape[1])
-    predicted = _one_hot(probabilities.argmax(axis=1), probabilities.shape[1])
-    return np.hstack([actual * predicted, predicted, actual])
-
-
-def _log_losses(labels: np.ndarray, probabilities: np.ndarray) -> Sums:
-    clipped = np.clip(probabilities, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    of_truth = np.take_along_axis(clipped / clipped.sum(axis=1, keepdims=True), labels[:, None], axis=1)
-    return np.hstack([np.ones_like(of_truth), -np.log(of_truth)])
-
-
-def _brier_scores(labels: np.ndarray, probabilities: np.ndarray) -> Sums:
-    squares = (probabilities - _one_hot(labels, probabilities.shape[1])) ** 2
-    return np.column_stack([np.ones(len(labels)), squares.sum(axis=1) / 2])
-
-
-def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    return np.eye(classes)[labels]
-
-
-def _split(sums: Sums) -> Iterator[np.ndarray]:
-    """Right, predicted and actual rows of each class."""
-    return iter(np.split(sums, 3, axis=-1))
-
-
-def _accuracy(sums: Sums) -> np.ndarray:
-    right, _, actual = _split(sums)
-    return right.sum(axis=-1) / actual.sum(axis=-1)
-
-
-def _balanced_accuracy(sums: Sums) -> np.ndarray:
-    right, _, actual = _split(sums)
-    return _mean_where(right, actual, actual > 0)
-
-
-def _macro_f1(sums: Sums) -> np.ndarray:
-    right, predicted, actual = _split(sums)
-    return _mean_where(2 * right, predicted + actual, predicted + actual > 0)
-
-
-def _mean_where(numerator: np.ndarray, denominator: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
-    """The mean ratio over the classes that count: one that is absent from a resample says nothing."""
-    ratios = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=is_counted)
-    return ratios.sum(axis=-1) / is_counted.sum(axis=-1)
-
-
-def _mean(sums: Sums) -> np.ndarray:
-    return sums[..., 1] / sums[..., 0]
-
-
-METRICS = {
-    "accuracy": Metric(_outcomes, _accuracy),
-    "balanced_accuracy": Metric(_outcomes, _balanced_accuracy),
-    "macro_f1": Metric(_outcomes, _macro_f1),
-    "log_loss": Metric(_log_losses, _mean, is_loss=True),
-    "brier": Metric(_brier_scores, _mean, is_loss=True),
-}
-
-
 def measure(
-    labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, samples: int, seed: int
+    labels: np.ndarray,
+    values: np.ndarray,
+    groups: np.ndarray,
+    samples: int,
+    seed: int,
+    target: Target = CLASSIFICATION,
 ) -> dict[str, Interval]:
-    """Every metric with its 95 % interval.
+    """Every metric of the target with its 95 % interval.
 
     groups: an integer per row; rows of one group are drawn together.
     """
-    return {name: estimate(name, labels, probabilities, groups, samples, seed) for name in METRICS}
+    return {name: estimate(name, labels, values, groups, samples, seed, target) for name in target.learning.metrics}
 
 
 def estimate(
-    name: str, labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, samples: int, seed: int
+    name: str,
+    labels: np.ndarray,
+    values: np.ndarray,
+    groups: np.ndarray,
+    samples: int,
+    seed: int,
+    target: Target = CLASSIFICATION,
 ) -> Interval:
     """One metric with its 95 % percentile interval."""
-    metric = METRICS[name]
-    columns = metric.columns(labels, probabilities)
+    metric = target.learning.metrics[name]
+    columns = metric.columns(labels, values)
     tail = (1 - INTERVAL_LEVEL) / 2
     low, high = np.quantile(metric.value(resample(columns, groups, samples, seed)), [tail, 1 - tail])
     return Interval(float(metric.value(columns.sum(axis=0))), float(low), float(high))
@@ -147,16 +85,23 @@ def resample(columns: Sums, groups: np.ndarray, samples: int, seed: int) -> Sums
 
 
 def describe_classes(
-    labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
+    labels: np.ndarray, values: np.ndarray, classes: tuple[str, ...], target: Target = CLASSIFICATION
 ) -> tuple[tuple[ClassMetrics, ...], tuple[tuple[int, ...], ...]]:
-    """Precision, recall, F1 and support of each class, and the confusion matrix (true class by predicted class)."""
+    """Precision, recall, F1 and support of each class, and the confusion matrix (true class by predicted class).
+
+    Of numbers neither, and of classes that a row may have several of no matrix.
+    """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-    predicted, indices = probabilities.argmax(axis=1), range(len(classes))
+    if target.learning.decide is None:
+        return (), ()
+    predicted, indices = target.learning.decide(values), range(len(classes))
     table = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
     details = tuple(
         ClassMetrics(name, float(precision), float(recall), float(f1), int(support))
         for name, precision, recall, f1, support in zip(classes, *table, strict=True)
     )
+    if predicted.ndim > 1:
+        return details, ()
     matrix = confusion_matrix(labels, predicted, labels=indices)
     return details, tuple(tuple(int(count) for count in row) for row in matrix)

@@ -1,7 +1,7 @@
 """Predictions: one stored row for each row a model judged, so that any two models can be compared later."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from graftwork.errors import DataError, Problem
 from graftwork.fingerprint import digest
 from graftwork.models.serving.config import Input
 from graftwork.storage import Store
+from graftwork.targets.catalog import CLASSIFICATION
+from graftwork.targets.target import Target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +24,8 @@ KEPT = ["row_id", "label", "group", "source"]
 class Predictor(Protocol):
     """A model that judges texts, pairs of texts, pictures or sounds.
 
-    columns: what it reads of a row. modality: text, image or audio. classes: in the order of its probabilities.
+    columns: what it reads of a row. modality: text, image or audio. classes: in the order of its probabilities. target:
+    what it gives, as in TARGETS.
     """
 
     @property
@@ -32,10 +35,17 @@ class Predictor(Protocol):
     def classes(self) -> tuple[str, ...]: ...
 
     @property
+    def target(self) -> str: ...
+
+    @property
     def modality(self) -> str: ...
 
     def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """(inputs, classes). on_progress is told how many inputs are done."""
+        """(inputs, classes), or (inputs, 1) numbers. on_progress is told how many inputs are done."""
+        ...
+
+    def table(self, values: np.ndarray) -> dict[str, Any]:
+        """What `probabilities` gave, as columns of a table by name."""
         ...
 
 
@@ -89,9 +99,9 @@ def inputs_of(rows: "pd.DataFrame") -> list[Input]:
     return [(first, second) if is_pair else first for first, second, is_pair in pairs]
 
 
-def labels_of(predictions: "pd.DataFrame") -> np.ndarray:
-    """(rows,) indices of the true classes."""
-    return predictions["label"].to_numpy(dtype=np.int64)
+def labels_of(predictions: "pd.DataFrame", target: Target = CLASSIFICATION) -> np.ndarray:
+    """The true labels as an array: (rows,) indices of classes, or (rows, outputs)."""
+    return target.learning.as_array(predictions["label"])
 
 
 def probabilities_of(predictions: "pd.DataFrame") -> np.ndarray:

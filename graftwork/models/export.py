@@ -1,4 +1,4 @@
-"""A served model as an ONNX graph, for runtimes without torch: token ids or pixels in, probabilities out.
+"""A served model as an ONNX graph, for runtimes without torch: token ids or pixels in, probabilities or numbers out.
 
 It takes any batch and any length. The graph is compared with the model it was made from before anybody is given it.
 onnx and onnxruntime are imported when they are needed: `pip install 'graftwork[export]'`.
@@ -16,6 +16,7 @@ from graftwork.errors import GraftworkError, Problem, RecipeError, RegistryError
 from graftwork.models.serving.config import Input, ServingConfig
 from graftwork.models.serving.inference import BATCH_TOKENS, inference_batches
 from graftwork.models.serving.model import ServingModel
+from graftwork.models.serving.outputs import values_of
 
 GRAPH = "model.onnx"
 NAMES = {
@@ -23,27 +24,28 @@ NAMES = {
     "image": ("pixel_values",),
     "audio": ("input_values", "attention_mask"),
 }
-OUTPUT = "probabilities"
-# Of a probability. Kernels of another runtime round otherwise; what goes wrong in an export is off by far more.
+PROBABILITIES, NUMBERS = "probabilities", "numbers"
+# Of a probability, or of a number in standard deviations. Kernels of another runtime round otherwise; what goes wrong
+# in an export is off by far more.
 TOLERANCE = 1e-4
 EAGER = ("t5",)  # with torch's attention it can't be traced
 ONE_FILE_BYTES = 1 << 30  # a graph of 2 GiB can't be written; larger weights lie beside it
 SAMPLE = (2, 8)  # rows and tokens that the graph is traced with
 
 
-class Probabilities(nn.Module):
-    """A classifier with the softmax that turns its logits into probabilities."""
+class Values(nn.Module):
+    """A model with what turns its head's outputs into probabilities, or into numbers in the label's own unit."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, served: ServingModel) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.config = served.model, served.config
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        return torch.softmax(self.model(inputs, mask), dim=-1)
+        return values_of(self.model(inputs, mask), self.config)
 
 
 def export_onnx(served: ServingModel, inputs: Sequence[Input], path: Path) -> float:
-    """Write the graph of a model that lies on the CPU; the largest difference of a probability from the model's own.
+    """Write the graph of a model that lies on the CPU; the largest difference of a value from the model's own.
 
     inputs: that both are given. Raises RecipeError where the exporter is not installed, RegistryError if it fails,
     or if the graph gives something else.
@@ -63,7 +65,7 @@ def export_onnx(served: ServingModel, inputs: Sequence[Input], path: Path) -> fl
     except Exception as error:
         problem = f"{served.model.body.config.model_type} can't be exported: {type(error).__name__}"
         raise RegistryError(Problem(problem, str(path))) from error
-    difference = float(abs(found - expected).max())
+    difference = float(abs(found - expected).max()) / (served.config.scale or (0, 1))[1]
     if not difference <= TOLERANCE:
         problem = f"the graph differs by {difference:.2g} from the model, {TOLERANCE:g} is tolerated"
         raise RegistryError(Problem(problem, str(path)))
@@ -78,11 +80,11 @@ def _trace(served: ServingModel, path: Path) -> None:
     given, lengths = _sample_of(served.config)
     axes = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim("length", **lengths)} if len(given) > 1 else {})
     torch.onnx.export(
-        Probabilities(served.model).eval(),
+        Values(served).eval(),
         given,
         path,
         input_names=NAMES[served.modality][: len(given)],
-        output_names=[OUTPUT],
+        output_names=[_output(served)],
         dynamic_shapes=(axes,) * len(given),
         dynamo=True,
         external_data=size > ONE_FILE_BYTES,
@@ -124,5 +126,9 @@ def _run(session: Any, served: ServingModel, inputs: Sequence[Input]) -> np.ndar
     for part, (length, indices) in [(0, each) for each in singles] + [(1, each) for each in batches]:
         tensors = served.encoder.pad([rows[row] for row in indices], length)
         given = {name: tensor.numpy() for name, tensor in zip(known, tensors, strict=False)}
-        (found[part, indices],) = session.run([OUTPUT], given)
+        (found[part, indices],) = session.run([_output(served)], given)
     return found.reshape(-1, len(served.classes))
+
+
+def _output(served: ServingModel) -> str:
+    return PROBABILITIES if served.config.scale is None else NUMBERS

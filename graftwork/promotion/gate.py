@@ -18,6 +18,7 @@ from graftwork.policy import Policy
 from graftwork.promotion.reasons import explain
 from graftwork.promotion.statistics import level_of_look, rows_needed, samples_for
 from graftwork.storage import Store
+from graftwork.targets.catalog import TARGETS
 
 VERDICT_VERSION = 1  # raised by hand when a rule changes its meaning
 RECORD = "verdict.json"
@@ -179,6 +180,7 @@ def _compare_all(
             level=level,
             samples=samples_for(level, SAMPLES),
             is_known=memory is not None,
+            target=TARGETS[evaluation.target],
         )
 
 

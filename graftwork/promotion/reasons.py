@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from graftwork.evaluation.comparison import Comparison
-from graftwork.evaluation.metrics import METRICS
 from graftwork.promotion.statistics import half_width
+from graftwork.targets.catalog import metric_name, metric_of
 
 
 def explain(compared: Sequence[Comparison], outcome: str, missing_rows: int | None) -> str:
@@ -37,7 +37,7 @@ def _decisive(compared: Sequence[Comparison], outcome: str) -> Comparison:
 
 
 def _figures(shown: Comparison) -> str:
-    metric = shown.metric.replace("_", " ")
+    metric = metric_name(shown.metric)
     metric = metric[0].upper() + metric[1:]
     rows = f"{shown.rows} rows" if shown.groups == shown.rows else f"{shown.rows} rows in {shown.groups} groups"
     if shown.is_known:
@@ -74,6 +74,5 @@ def _name(shown: Comparison) -> str:
 
 
 def _amount(metric: str, value: float, sign: str = "+") -> str:
-    """A difference in points of a hundred; of log loss, which has no hundred, as it is."""
-    unbounded = METRICS[metric].is_loss
-    return f"{value:{sign}.3f}" if unbounded else f"{100 * value:{sign}.1f} points"
+    """A difference in points of a hundred; of log loss and others that have no hundred, as it is."""
+    return f"{100 * value:{sign}.1f} points" if metric_of(metric).is_share else f"{value:{sign}.3f}"

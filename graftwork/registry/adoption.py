@@ -43,10 +43,10 @@ def adopt(workspace: Workspace, recipe: Recipe, reference: str, reason: str, act
     """Make a registered version that others made the first champion of the recipe's model.
 
     reference: NAME@ALIAS or NAME/VERSION of any pyfunc that reads the recipe's text columns and gives a column
-    p_<class> for each of its classes; it is tried on a few rows before anything is changed. It then is a version of
-    the recipe's model, too, if it is not one already. Repeated, this does what is left.
-    Raises RecipeError if the recipe's rows are no texts, PromotionRefused if there is another champion, RegistryError
-    if the version is ours or not such a model.
+    p_<class> for each of its classes, or `prediction` where numbers are learnt; it is tried on a few rows before
+    anything is changed. It then is a version of the recipe's model, too, if it is not one already. Repeated, this does
+    what is left. Raises RecipeError if the recipe's rows are no texts, PromotionRefused if there is another champion,
+    RegistryError if the version is ours or not such a model.
     """
     check_reason(reference, reason)
     if recipe.input.text is None:
@@ -55,7 +55,7 @@ def adopt(workspace: Workspace, recipe: Recipe, reference: str, reason: str, act
     manifest, ledger = validate_data(recipe, workspace), Ledger.of(workspace)
     with reach_mlflow(workspace.settings) as client:
         origin = _find(client, reference)
-        adopted = Adopted(f"{origin.name}/{origin.version}", recipe.input.columns, manifest.classes)
+        adopted = Adopted(f"{origin.name}/{origin.version}", recipe.input.columns, manifest.classes, manifest.target)
         version = adopted_version(client, recipe.name, adopted.origin)
         _refuse_another(ledger, recipe.name, version)
         if version is None:

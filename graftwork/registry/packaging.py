@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.outputs import OUTPUTS
 from graftwork.training.bundle import BUNDLE_RECORD, MODEL, ServingBundle
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 SERVING_MODEL = Path(__file__).with_name("serving_model.py")
 REQUIRED = ("mlflow", "numpy", "pandas", "safetensors", "torch", "transformers")
 READERS = {"text": (), "image": ("pillow",), "audio": ("soundfile", "soxr")}
-EXAMPLE = "Write the text to classify here."
+EXAMPLE = "Write the text here."
 
 
 def save_model(stored: Path, bundle: ServingBundle, folder: Path, mlflow_run: str, model_id: str) -> None:
@@ -24,16 +25,16 @@ def save_model(stored: Path, bundle: ServingBundle, folder: Path, mlflow_run: st
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    modality = ServingConfig.read(stored / MODEL).modality
+    config = ServingConfig.read(stored / MODEL)
     model = Model(run_id=mlflow_run, model_id=model_id, model_uuid=model_id)
     mlflow.pyfunc.save_model(
         path=str(folder),
         mlflow_model=model,
         python_model=str(SERVING_MODEL),
         artifacts={"bundle": str((stored / MODEL).resolve())},
-        signature=_signature(bundle, modality),
-        input_example=_example(bundle.columns) if modality == "text" else None,
-        pip_requirements=requirements(modality),
+        signature=_signature(config),
+        input_example=_example(bundle.columns) if config.modality == "text" else None,
+        pip_requirements=requirements(config.modality),
     )
     shutil.copyfile(stored / BUNDLE_RECORD, folder / BUNDLE_RECORD)
     # MLflow notes where it copied from; that is a path of this machine and nobody else's business.
@@ -49,13 +50,15 @@ def requirements(modality: str = "text") -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
-def _signature(bundle: ServingBundle, modality: str) -> "ModelSignature":
+def _signature(config: ServingConfig) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    inputs = Schema([ColSpec("string" if modality == "text" else "binary", column) for column in bundle.columns])
-    outputs = [ColSpec("string", "label"), *(ColSpec("double", f"p_{name}") for name in bundle.classes)]
-    return ModelSignature(inputs, Schema(outputs))
+    inputs = [ColSpec("string" if config.modality == "text" else "binary", column) for column in config.columns]
+    told = OUTPUTS[config.target].names(config.classes)
+    texts = {"label", "labels"}
+    outputs = [ColSpec("string" if place == 0 and name in texts else "double", name) for place, name in enumerate(told)]
+    return ModelSignature(Schema(inputs), Schema(outputs))
 
 
 def _example(columns: Sequence[str]) -> "pd.DataFrame":

@@ -18,7 +18,8 @@ import numpy as np
 
 from graftwork.errors import Problem, RegistryError, shorten
 from graftwork.evaluation.predictions import Predictor
-from graftwork.models.serving.config import Input
+from graftwork.models.serving.config import CLASSIFICATION, Input
+from graftwork.models.serving.outputs import OUTPUTS, tell
 from graftwork.phrases import duration
 from graftwork.registry.versions import Adopted, ModelVersion, fetch_bundle
 from graftwork.training.precision import resolve_precision
@@ -36,7 +37,7 @@ class AdoptedModel:
     """A pyfunc model that others made. folder: of its files. python: an interpreter that has MLflow and what it needs.
 
     limit_s: seconds that its process may take for AT_ONCE rows, or fewer. It gives a table with a column p_<class> for
-    each class, as ours do.
+    each class, or a column `prediction` of numbers, as ours do. target: which of them, as in OUTPUTS.
     """
 
     name: str
@@ -46,6 +47,7 @@ class AdoptedModel:
     classes: tuple[str, ...]
     limit_s: float
     modality: str = "text"
+    target: str = CLASSIFICATION
 
     def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """(inputs, classes), by one process for all of them. Raises RegistryError if it fails or gives other things."""
@@ -87,8 +89,9 @@ class AdoptedModel:
             raise RegistryError(Problem(f"{self.python} could not run it: {said}", self.name, hint))
 
     def _read(self, found: Any, rows: int) -> np.ndarray:
-        """Its answer as an array. Raises RegistryError if that is not a row of probabilities for each text."""
-        names = [f"p_{name}" for name in self.classes]
+        """Its answer as an array. Raises RegistryError if that is not probabilities, or a number, for each text."""
+        is_number = self.target == "regression"
+        names = OUTPUTS[self.target].names(self.classes)[0 if is_number else 1 :]
         if not isinstance(found, list) or len(found) != rows or not all(isinstance(row, dict) for row in found):
             raise RegistryError(Problem(f"it does not give a row for each of {rows} texts", self.name))
         missing = [name for name in names if name not in found[0]]
@@ -99,11 +102,24 @@ class AdoptedModel:
             probabilities = np.array([[row[name] for name in names] for row in found], dtype=np.float64)
         except (KeyError, TypeError, ValueError):
             probabilities = np.full((rows, len(names)), np.nan)
-        is_sound = (probabilities >= 0).all(axis=1) & (abs(probabilities.sum(axis=1) - 1) < TOLERANCE)
+        is_sound, what, hint = self._judge(probabilities)
         if not is_sound.all():
-            problem = f"what it gives for {int((~is_sound).sum()):,} of {rows:,} rows are no probabilities"
-            raise RegistryError(Problem(problem, self.name, "those of a row are not negative, and have the sum 1"))
+            problem = f"what it gives for {int((~is_sound).sum()):,} of {rows:,} rows are no {what}"
+            raise RegistryError(Problem(problem, self.name, hint))
         return probabilities
+
+    def _judge(self, values: np.ndarray) -> tuple[Any, str, str]:
+        """Which rows are what they ought to be, what that is, and how it is known."""
+        if self.target == "regression":
+            return np.isfinite(values).all(axis=1), "numbers", "they are finite"
+        if self.target == "multi-label":
+            return ((values >= 0) & (values <= 1)).all(axis=1), "probabilities", "each is between 0 and 1"
+        is_sound = (values >= 0).all(axis=1) & (abs(values.sum(axis=1) - 1) < TOLERANCE)
+        return is_sound, "probabilities", "those of a row are not negative, and have the sum 1"
+
+    def table(self, values: np.ndarray) -> dict[str, Any]:
+        """What `probabilities` gave, as columns by name."""
+        return tell(self.target, self.classes, values, None)
 
 
 def _run_to_its_end(
@@ -134,7 +150,8 @@ def adopted_model(workspace: Workspace, adopted: Adopted, folder: Path) -> Adopt
     if python.parent != Path():  # a bare name is looked for in PATH; a link stays one, or it would lead out of its venv
         python = python.absolute()
     limit_s = workspace.settings.adopted_seconds
-    return AdoptedModel(adopted.origin, folder, python, adopted.columns, adopted.classes, limit_s)
+    facts = (adopted.columns, adopted.classes, limit_s)
+    return AdoptedModel(adopted.origin, folder, python, *facts, target=adopted.target)
 
 
 def open_version(workspace: Workspace, version: ModelVersion, precision: str = "float32") -> Predictor:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from graftwork.claims import claim, settle
 from graftwork.errors import Problem, RegistryError, ServiceUnavailable
 from graftwork.faults import fault
+from graftwork.models.serving.config import ServingConfig
 from graftwork.registry.client import experiment_of, reach_mlflow
 from graftwork.registry.packaging import save_model
 from graftwork.registry.tracking import MANIFEST, log_evaluation
 from graftwork.registry.versions import BUNDLE, BUNDLE_KEY, ModelVersion, first_version
-from graftwork.training.bundle import ServingBundle
+from graftwork.training.bundle import MODEL, ServingBundle
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -112,21 +113,26 @@ def _log_model(workspace: Workspace, client: "MlflowClient", mlflow_run: str, bu
     model = next((model for model in found if model.status == LoggedModelStatus.READY), None)
     if model is not None:
         return model
+    stored = workspace.store.open(bundle.key)
+    if stored is None:
+        raise RegistryError(Problem("the bundle is not in the store any more", bundle.key, "run the recipe again"))
     if found:
         model = found[0]
     else:
         tags = {BUNDLE: bundle.digest, BUNDLE_KEY: bundle.key}
-        model = client.create_logged_model(experiment, bundle.name, mlflow_run, tags, model_type="text-classification")
+        model = client.create_logged_model(experiment, bundle.name, mlflow_run, tags, model_type=_problem_type(stored))
         client.log_outputs(mlflow_run, [LoggedModelOutput(model.model_id, step=0)])
         fault("registry.after_create_logged_model")
-    stored = workspace.store.open(bundle.key)
-    if stored is None:
-        raise RegistryError(Problem("the bundle is not in the store any more", bundle.key, "run the recipe again"))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         save_model(stored, bundle, folder, mlflow_run=mlflow_run, model_id=model.model_id)
         client.log_model_artifacts(model.model_id, str(folder))
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def _problem_type(stored: Path) -> str:
+    config = ServingConfig.read(stored / MODEL)
+    return f"{'text' if config.pixels is None else 'image'}-{config.target}"
 
 
 def _create_version(

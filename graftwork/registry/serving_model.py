@@ -1,4 +1,4 @@
-"""The face that a registered model shows to MLflow: inputs in, a table with a label and a probability per class out.
+"""The face that a registered model shows to MLflow: inputs in, a table of what it says of each out.
 
 This file travels with the model (MLflow's models-from-code) and runs where Graftwork is not installed, so it imports
 nothing of it: the model itself is the bundle's own `serving`.
@@ -36,14 +36,17 @@ class BundleModel(mlflow.pyfunc.PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> pd.DataFrame:
-        """One row per input row, in order: label, p_<class> for each class.
+        """One row per input row, in order: label, or labels, and p_<class> for each class; or prediction, a number.
 
         model_input: a DataFrame with the model's columns, or a list of texts, pairs of texts, or encoded files.
         """
         rows = rows_of(model_input, self.model.columns)
-        probabilities = self.model.probabilities(rows).reshape(len(rows), len(self.model.classes))
-        table = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in self.model.classes])
-        table.insert(0, "label", [self.model.classes[index] for index in probabilities.argmax(axis=1)])
+        values = self.model.probabilities(rows).reshape(len(rows), len(self.model.classes))
+        if hasattr(self.model, "table"):
+            return pd.DataFrame(self.model.table(values))
+        # The code of an earlier bundle tells one class, and leaves that to us.
+        table = pd.DataFrame(values, columns=[f"p_{name}" for name in self.model.classes])
+        table.insert(0, "label", [self.model.classes[index] for index in values.argmax(axis=1)])
         return table
 
 

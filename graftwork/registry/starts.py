@@ -150,6 +150,7 @@ def _facts_of(workspace: Workspace, version: ModelVersion, bundle: ServingBundle
         "columns": bundle.columns,
         "pooling": config.pooling,
         "hidden_layers": config.hidden_layers,
+        "target": config.target,
     }
 
 

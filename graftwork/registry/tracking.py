@@ -55,7 +55,7 @@ def log_training(workspace: Workspace, run_id: str, plan: "TrainingPlan", stages
         # By place: a stage that was reused may have had another name in the recipe that it was trained for.
         for stage, result in zip(plan.stages, stages, strict=False):
             tags = {"mlflow.parentRunId": parent} | stage_tags(result, estimated.get(stage.key))
-            _log_stage(client, experiment, run_id, tags, stage, result)
+            _log_stage(client, experiment, run_id, tags, stage, result, plan.target.score)
         return parent
 
 
@@ -164,17 +164,18 @@ def _log_stage(
     tags: Mapping[str, str],
     stage: "Stage",
     result: "StageResult",
+    score: str,
 ) -> None:
     found = find_run(client, experiment, run_id, stage.name)
     if found is not None and found.info.status == "FINISHED":
         return
     child = _open_run(client, experiment, run_id, stage.name, f"stage {stage.name}", tags)
-    log_once(client, child, stage_metrics(result), stage_params(stage))
+    log_once(client, child, stage_metrics(result, score), stage_params(stage))
     client.set_terminated(child)
 
 
-def stage_metrics(result: "StageResult") -> list["Metric"]:
-    """The learning curves of a stage; a step is one optimiser step of it."""
+def stage_metrics(result: "StageResult", score: str = "accuracy") -> list["Metric"]:
+    """The learning curves of a stage; a step is one optimiser step of it. score: what stands beside the loss."""
     from mlflow.entities import Metric
 
     now = _now_ms()
@@ -182,9 +183,9 @@ def stage_metrics(result: "StageResult") -> list["Metric"]:
         (f"train/{name}", getattr(step, name), step.step) for step in result.steps for name in ("loss", "rate_scale")
     ]
     points += [
-        (f"validation/{name.removeprefix('validation_')}", getattr(epoch, name), epoch.step)
+        (f"validation/{name}", value, epoch.step)
         for epoch in result.epochs
-        for name in ("validation_loss", "validation_accuracy")
+        for name, value in (("loss", epoch.validation_loss), (score, epoch.validation_accuracy))
     ]
     return [Metric(key, float(value), now, step) for key, value, step in points]
 

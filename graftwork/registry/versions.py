@@ -16,6 +16,7 @@ from graftwork.errors import Problem, RegistryError
 from graftwork.fingerprint import folder_digest, from_json, to_json
 from graftwork.registry.client import all_pages, reach_mlflow
 from graftwork.registry.tracking import holdout_metrics
+from graftwork.targets.catalog import CLASSIFICATION
 from graftwork.training.bundle import BUNDLE_RECORD, FETCHED, MODEL, ServingBundle, find_model
 from graftwork.workspace import Workspace
 
@@ -31,12 +32,16 @@ META = "registered_model_meta"  # a file that MLflow adds to what it downloads: 
 
 @dataclass(frozen=True)
 class Adopted:
-    """Of a version that others made, where it comes from, NAME/VERSION, which columns it reads, and its classes."""
+    """Of a version that others made, where it comes from, NAME/VERSION, which columns it reads, and its classes.
+
+    target: what it gives, as in TARGETS.
+    """
 
     SCHEMA: ClassVar[int] = 1
     origin: str
     columns: tuple[str, ...]
     classes: tuple[str, ...]
+    target: str = CLASSIFICATION.name
 
 
 @dataclass(frozen=True)

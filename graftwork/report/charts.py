@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from graftwork.evaluation.comparison import Comparison
 from graftwork.evaluation.metrics import Interval
+from graftwork.targets.catalog import metric_name
 from graftwork.training.bundle import StageResult
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 WIDTH_IN, DPI = 8.0, 144
 ROW_IN = 0.42
-NAMES = {"macro_f1": "macro F1", "brier": "Brier score"}
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def standing(metrics: Sequence[tuple[str, Interval]], metric: str, palette: Pale
     return _png(figure)
 
 
-def learning_curves(stages: Sequence[StageResult], palette: Palette) -> bytes:
-    """Losses and validation accuracy over the optimiser steps of all stages, one after the other."""
+def learning_curves(stages: Sequence[StageResult], palette: Palette, score: str = "accuracy") -> bytes:
+    """Losses and the score on validation over the optimiser steps of all stages, one after the other."""
     figure = _figure(3.2, palette)
     losses, accuracies = figure.subplots(1, 2)
     start = 0
@@ -79,17 +79,12 @@ def learning_curves(stages: Sequence[StageResult], palette: Palette) -> bytes:
         start = end
     losses.set_ylabel("loss")
     losses.legend(frameon=False, labelcolor=palette.text, loc="upper right", fontsize=8.5)
-    accuracies.set_ylabel("validation accuracy (ring: kept)")
+    accuracies.set_ylabel(f"validation {metric_name(score)} (ring: kept)")
     for axes in (losses, accuracies):
         axes.set_xlim(0, start * 1.02)
         axes.set_xlabel("optimiser step")
         _dress(axes, palette)
     return _png(figure)
-
-
-def metric_name(metric: str) -> str:
-    """A metric as a person writes it."""
-    return NAMES.get(metric, metric.replace("_", " "))
 
 
 def _name_stage(axes: "Axes", name: str, start: int, palette: Palette, *, is_first: bool) -> None:

@@ -46,6 +46,8 @@ def _write(facts: ReportFacts, folder: Path) -> None:
 
     (folder / PAGE).write_text(page.render(facts), encoding="utf-8")
     (folder / "model_card.md").write_text(model_card.render(facts), encoding="utf-8")
-    (folder / "learning_curves.png").write_bytes(charts.learning_curves(facts.bundle.stages, charts.LIGHT))
+    (folder / "learning_curves.png").write_bytes(
+        charts.learning_curves(facts.bundle.stages, charts.LIGHT, facts.run.plan.target.score)
+    )
     for name, record in (("verdict", facts.verdict), ("evaluation", facts.evaluation), ("data", facts.run.manifest)):
         (folder / f"{name}.json").write_text(to_json(record), encoding="utf-8")

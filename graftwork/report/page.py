@@ -14,6 +14,7 @@ from graftwork.phrases import duration, peak_rates, trained_groups
 from graftwork.report import charts
 from graftwork.report.charts import DARK, LIGHT, Palette
 from graftwork.report.facts import ReportFacts
+from graftwork.targets.catalog import metric_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -49,6 +50,7 @@ def render(facts: ReportFacts) -> str:
             curves=_curves(facts),
             commands=commands(facts),
             lineage=lineage(facts),
+            losses=losses(facts),
         )
     )
 
@@ -65,7 +67,7 @@ def environment() -> "Environment":
         lstrip_blocks=True,
     )
     templates.filters |= {
-        "metric": charts.metric_name,
+        "metric": metric_name,
         "duration": duration,
         "percent": percent,
         "points": points,
@@ -95,6 +97,11 @@ def contenders(facts: ReportFacts) -> list[tuple[str, dict[str, Interval]]]:
         for version, names in roles.items()
     ]
     return [("candidate", facts.evaluation.metrics), *registered, *facts.evaluation.baselines.items()]
+
+
+def losses(facts: ReportFacts) -> list[str]:
+    """The metrics of which less is better, in words."""
+    return [metric_name(name) for name, metric in facts.run.plan.target.learning.metrics.items() if metric.is_loss]
 
 
 def commands(facts: ReportFacts) -> list[tuple[str, str]]:
@@ -142,7 +149,7 @@ def _forest(facts: ReportFacts) -> Picture | None:
     if not compared:
         return None
     words = [
-        f"{each.against}, {charts.metric_name(each.metric)}: {each.difference.value:+.4f}, "
+        f"{each.against}, {metric_name(each.metric)}: {each.difference.value:+.4f}, "
         f"between {each.difference.low:+.4f} and {each.difference.high:+.4f}, threshold {each.threshold:+.4f}"
         for each in compared
     ]
@@ -154,14 +161,16 @@ def _standing(facts: ReportFacts) -> Picture:
     metric = facts.run.policy.metric
     shown = [(name, metrics[metric]) for name, metrics in contenders(facts) if metric in metrics]
     words = [f"{name} {each.value:.4f} ({each.low:.4f} to {each.high:.4f})" for name, each in shown]
-    text = f"{charts.metric_name(metric)} on the holdout: " + "; ".join(words)
+    text = f"{metric_name(metric)} on the holdout: " + "; ".join(words)
     return _picture(lambda palette: charts.standing(shown, metric, palette), text)
 
 
 def _curves(facts: ReportFacts) -> Picture:
-    words = [f"stage {s.stage}: validation accuracy {s.best.validation_accuracy:.4f}" for s in facts.bundle.stages]
-    text = "Training and validation loss and validation accuracy by optimiser step. " + "; ".join(words)
-    return _picture(lambda palette: charts.learning_curves(facts.bundle.stages, palette), text)
+    stages, score = facts.bundle.stages, facts.run.plan.target.score
+    told = f"validation {metric_name(score)}"
+    words = [f"stage {s.stage}: {told} {s.best.validation_accuracy:.4f}" for s in stages]
+    text = f"Training and validation loss and {told} by optimiser step. " + "; ".join(words)
+    return _picture(lambda palette: charts.learning_curves(stages, palette, score), text)
 
 
 def _picture(draw: Callable[[Palette], bytes], text: str) -> Picture:

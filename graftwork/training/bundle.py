@@ -36,7 +36,10 @@ TOKENIZER_AND_CONFIG = (
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch gave: mean training loss, loss and accuracy on the validation rows, seconds it took."""
+    """What one epoch gave: mean training loss, loss and accuracy on the validation rows, seconds it took.
+
+    validation_accuracy: where classes are not told apart, the score that the target has instead.
+    """
 
     epoch: int
     step: int

@@ -16,7 +16,7 @@ from graftwork.fingerprint import digest, file_digest
 from graftwork.models.text import environment_facts
 from graftwork.training.plan import TrainingPlan
 
-CODE = ("training", "models", "data/batches.py")
+CODE = ("training", "models", "targets", "data/batches.py")
 
 
 class ResumeRefused(TrainingError):

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -40,6 +41,7 @@ from graftwork.models.serving.model import Encoder, load, make_encoder
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
+from graftwork.targets.catalog import CLASSIFICATION
 from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, row_generator
 from graftwork.training.bundle import (
     ADAPTER,
@@ -57,6 +59,7 @@ from graftwork.training.bundle import (
 from graftwork.training.contract import contract_of
 from graftwork.training.dropout import quicken_dropout
 from graftwork.training.embedding import quicken_embeddings
+from graftwork.training.head import rescale_head
 from graftwork.training.lease import hold
 from graftwork.training.loop import (
     Examples,
@@ -125,7 +128,9 @@ def run_stages(
             cache = PrefixCache(store, settings.cache_bytes, arithmetic_of(model, run.plan.precision))
             training = Training(run, open_rows(run, store, checkpoint), model, cache, replicas)
         for index, stage in enumerate(remaining, start=len(results)):
-            report({"event": "stage", "stage": stage.name, "index": index, "stages": len(run.plan.stages)})
+            score = run.plan.target.score if stage.hiding is None else "accuracy"
+            place = {"index": index, "stages": len(run.plan.stages)}
+            report({"event": "stage", "stage": stage.name, "score": score} | place)
             keeper.begin(index, stage.name)
             reset_peak(pick_device())
             adapters = attach(run, index, model)
@@ -163,6 +168,9 @@ def serving_config(plan: TrainingPlan) -> ServingConfig:
         dropout=plan.dropout,
         pixels=plan.pixels,
         sound=plan.sound,
+        target=plan.target.name,
+        scale=plan.scale,
+        separator=plan.separator,
     )
 
 
@@ -229,7 +237,16 @@ class Training:
         if stage.distil is not None:
             train = replace(train, taught=self._ask_teacher(stage.distil, stage.name, context))
         known = self.rows.known if stage.ewc else None
-        data = StageData(train, self.rows.validation, _forward(self.model, stage), known=known)
+        learning = self.run.plan.target.learning
+        data = StageData(
+            train,
+            self.rows.validation,
+            _forward(self.model, stage),
+            criterion=learning.criterion,
+            measure=learning.measure,
+            fit=learning.fit,
+            known=known,
+        )
         data = _cut_data(self.model, stage, data, self.cache, encoder, context) if stage.is_cut else data
         return data if stage.temperature is None else _compared(data, stage.temperature)
 
@@ -253,10 +270,10 @@ def open_rows(run: ResolvedRun, store: Store, checkpoint: Path) -> RunRows:
     """The rows of both sides, as the checkpoint reads them."""
     encoder = make_encoder(checkpoint, serving_config(run.plan))
     sides = [_rows_to_see(run, store, side) for side in ("train", "validation")]
-    train, validation = (_examples(rows, encoder) for rows in sides)
+    train, validation = (_examples(rows, encoder, run.plan) for rows in sides)
     warm, known = run.plan.start.warm, None
     if warm is not None and any(stage.ewc for stage in run.plan.stages):
-        known = _examples(rows_to_hold(store, run.manifest, warm.manifest, run.plan.seed), encoder)
+        known = _examples(rows_to_hold(store, run.manifest, warm.manifest, run.plan.seed), encoder, run.plan)
     train_inputs, validation_inputs = map(inputs_of, sides)
     return RunRows(encoder, train, validation, train_inputs, validation_inputs, known)
 
@@ -279,7 +296,9 @@ def load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: list
     if results:
         model.load_state_dict(load_file(store.root / results[-1].key / WEIGHTS), strict=True)
     elif plan.start.warm is not None:
-        model.load_state_dict(load_file(_open_start(plan.start.warm, store) / WEIGHTS), strict=True)
+        folder = _open_start(plan.start.warm, store)
+        model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+        rescale_head(model.head, ServingConfig.read(folder).scale, plan.scale)
     quicken_dropout(model, pick_device())
     quicken_embeddings(model, pick_device())
     return model.to(pick_device())
@@ -301,9 +320,17 @@ def _rows_to_see(run: ResolvedRun, store: Store, side: str) -> "pandas.DataFrame
     return rows_since(store, run.manifest, warm.manifest, side, warm.replay, run.plan.seed).rows
 
 
-def _examples(rows: "pandas.DataFrame", encoder: Encoder) -> Examples:
+def _examples(rows: "pandas.DataFrame", encoder: Encoder, plan: TrainingPlan) -> Examples:
     ids = encoder.encode(inputs_of(rows))
-    return Examples(ids, rows["label"].to_numpy("int64", copy=True), encoder, [len(row) for row in ids])
+    return Examples(ids, _labels(rows, plan), encoder, [len(row) for row in ids])
+
+
+def _labels(rows: "pandas.DataFrame", plan: TrainingPlan) -> np.ndarray:
+    """Class indices, int64; or what each output is to give, float32, numbers in the plan's scale."""
+    if plan.target is CLASSIFICATION:
+        return rows["label"].to_numpy("int64", copy=True)
+    mean, std = plan.scale or (0.0, 1.0)
+    return ((plan.target.learning.as_array(rows["label"]) - mean) / std).astype(np.float32)
 
 
 def _augmentations(stage: Stage, texts: list[Any], encoder: Any) -> tuple[Augmentation, ...]:
@@ -408,7 +435,8 @@ def _cut_data(
     def computed(examples: Examples) -> Examples:
         return replace(examples, rows=list(islice(rows, len(examples.rows))), encoder=padder)
 
-    return StageData(
+    return replace(
+        data,
         train=computed(data.train),
         validation=computed(data.validation),
         forward=forward,

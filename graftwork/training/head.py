@@ -1,4 +1,4 @@
-"""The head that a stage begins with."""
+"""The head that a stage, or a run, begins with."""
 
 from collections.abc import Sequence
 
@@ -22,3 +22,12 @@ def start_head(head: nn.Sequential, start: str | float, seed: Sequence[int]) -> 
         with torch.no_grad():
             for parameter in head[-1].parameters():
                 parameter *= start
+
+
+def rescale_head(head: nn.Sequential, before: Sequence[float] | None, now: Sequence[float] | None) -> None:
+    """Let a head that gives numbers in one scale, (mean, standard deviation), give the same numbers in another."""
+    if before is None or now is None:
+        return
+    with torch.no_grad():
+        head[-1].weight *= before[1] / now[1]
+        head[-1].bias.copy_((head[-1].bias * before[1] + before[0] - now[0]) / now[1])

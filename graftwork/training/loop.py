@@ -16,6 +16,8 @@ from graftwork.fingerprint import seed_of
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.serving.classifier import Classifier
 from graftwork.models.serving.inference import autocast, infer
+from graftwork.targets.catalog import CLASSIFICATION
+from graftwork.targets.learning import Fit
 from graftwork.training.adversary import EmbeddingAttack, add_plain_gradient
 from graftwork.training.augmentation import Augmentation, row_generator
 from graftwork.training.averaging import WeightAverage
@@ -55,11 +57,11 @@ class Padder(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows with their labels, (rows,) int64, and what pads them: token ids, or what a frozen part makes of them.
+    """Rows with their labels and what pads them: token ids, or what a frozen part makes of them.
 
-    lengths: tokens of each row, which decide what it is batched with, whatever stands for it. augmentations: done to
-    each row of a batch, one after the other. taught: what a teacher makes of each row as it is, (rows, classes that it
-    knows) logits.
+    labels: (rows,) int64 class indices, or (rows, outputs) float32. lengths: tokens of each row, which decide what it
+    is batched with, whatever stands for it. augmentations: done to each row of a batch, one after the other. taught:
+    what a teacher makes of each row as it is, (rows, classes that it knows) logits.
     """
 
     rows: Sequence[Any]
@@ -101,26 +103,22 @@ class Keeper(Protocol):
     def restore(self, loop: "StageLoop") -> None: ...
 
 
-def measure_classes(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean log-loss and accuracy of (rows, classes) logits, for (rows,) labels."""
-    loss = nn.functional.cross_entropy(logits, labels).item()
-    return loss, (logits.argmax(1) == labels).double().mean().item()
-
-
 @dataclass(frozen=True)
 class StageData:
     """What a stage computes on, and by what: token ids by the whole model, or activations by a part.
 
     criterion: of what forward gives for a batch, and its labels, the mean loss; None for the stage's own of classes.
-    measure: of what it gives for all validation rows, and their labels, the loss and the accuracy. known: rows that the
-    model knew before this run, where the stage asks what its weights are worth to them.
+    measure: of what it gives for all validation rows, and their labels, the loss and the accuracy, or what of the
+    target stands for it. fit: what a head is solved for. known: rows that the model knew before this run, where the
+    stage asks what its weights are worth to them.
     """
 
     train: Examples
     validation: Examples
     forward: Callable[[Tensor, Tensor], Tensor]
     criterion: Callable[[Tensor, Labels], Tensor] | None = None
-    measure: Callable[[Tensor, Tensor], tuple[float, float]] = measure_classes
+    measure: Callable[[Tensor, Tensor], tuple[float, float]] = CLASSIFICATION.learning.measure
+    fit: Fit = CLASSIFICATION.learning.fit
     known: Examples | None = None
 
 

@@ -40,6 +40,8 @@ from graftwork.policy import Policy
 from graftwork.recipe import NOUNS, TFIDF, EvaluationSection, Recipe, StageSection
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
+from graftwork.targets.catalog import target_of
+from graftwork.targets.target import Target
 from graftwork.training.precision import resolve_precision
 from graftwork.training.stages import (
     OBJECTIVE,
@@ -61,8 +63,8 @@ from graftwork.training.start import FROM_CHECKPOINT, Start
 STAGE_VERSION = 3
 BUNDLE_VERSION = 3
 RUN_RECORD = "run.json"
-# What plans, and their stages, say in later versions alone.
-MEDIA, ADDED = ("pixels", "sound"), ("autoregression", "ewc", "distil")
+# What plans, and their stages, say in later versions alone: no part of what names those that don't.
+ADDED, ADDED_TO_STAGES = ("pixels", "sound", "scale", "separator"), ("autoregression", "ewc", "distil")
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
 
@@ -73,6 +75,7 @@ class TrainingPlan:
 
     manifest, checkpoint: digests of the records. rows: rows of each side. groups: all depth groups, shallowest first.
     start: which weights the first stage starts from. pixels, sound: how pictures or recordings are read, else None.
+    scale: mean and standard deviation that numbers are learnt in. separator: between classes that are told together.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -97,6 +100,13 @@ class TrainingPlan:
     start: Start = FROM_CHECKPOINT
     pixels: PixelConfig | None = None
     sound: SoundConfig | None = None
+    scale: tuple[float, ...] | None = None
+    separator: str | None = None
+
+    @property
+    def target(self) -> Target:
+        """What is learnt of a row."""
+        return target_of(self.problem_type)
 
     @property
     def parameters(self) -> int:
@@ -137,6 +147,7 @@ def model_facts(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock)
         "columns": recipe.input.columns,
         "pooling": pooling_of(recipe, lock),
         "hidden_layers": recipe.head.layers,
+        "target": recipe.target.name,
     }
 
 
@@ -178,6 +189,7 @@ def plan_training(
     width = width_of(family, config, shapes)
     head = head_parameters(width, recipe.head.layers, len(manifest.classes), facts["pooling"])
     groups = depth_groups(family, shapes, head)
+    del facts["target"]  # the manifest is of it
     shared: dict[str, Any] = facts | {
         "manifest": manifest.digest,
         "max_tokens": max_tokens,
@@ -187,8 +199,9 @@ def plan_training(
         "precision": resolve_precision(recipe.train.precision),
     }
     shared |= media
+    shared |= _target_facts(recipe, manifest)
     before = digest({"version": STAGE_VERSION} | shared | ({"start": start.warm.facts} if start.warm else {}))
-    rows = {side: sum(by_class.values()) for side, by_class in manifest.sides.items()}
+    rows = manifest.side_rows
     vector = width * (2 if shared["precision"] == "bfloat16" else 4)
     room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens, vector)
     table = next((shape for name, shape in shapes.items() if family.table and name.endswith(family.table)), (0, 0))
@@ -220,6 +233,15 @@ def plan_training(
         bundle_key=f"bundle/{digest({'version': BUNDLE_VERSION, 'last': stages[-1].key})}",
         **shared,
     )
+
+
+def _target_facts(recipe: Recipe, manifest: DatasetManifest) -> dict[str, Any]:
+    """What a plan says beside its classes, of targets other than one class."""
+    if recipe.target.is_number:
+        numbers = manifest.numbers["train"]
+        return {"scale": (numbers.mean, numbers.std)}
+    separator = recipe.data.label.separator
+    return {} if separator is None else {"separator": separator}
 
 
 @dataclass(frozen=True)
@@ -380,6 +402,7 @@ def plan_run(
     if recipe.input.modality != "text" and TFIDF in policy.baselines:
         hint = "a policy for pictures or sounds names others: see policies/images.yaml"
         raise RecipeError(Problem(f"baseline {TFIDF} is for texts", str(recipe.policy), hint))
+    _check_metrics(recipe, policy)
     plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start, cache_bytes)
     facts = {
         "plan": _named_by(plan),
@@ -406,13 +429,24 @@ def plan_run(
 
 def _named_by(plan: TrainingPlan) -> dict[str, Any]:
     """What names a run of its plan: what a later version added counts only where it is used, so that older ids stay."""
-    facts = {name: value for name, value in vars(plan).items() if name not in MEDIA or value is not None}
-    facts["stages"] = [_used(stage, *ADDED) for stage in plan.stages]
+    facts = {name: value for name, value in vars(plan).items() if name not in ADDED or value is not None}
+    facts["stages"] = [_used(stage, *ADDED_TO_STAGES) for stage in plan.stages]
     return facts | {"start": _used(plan.start, "teachers")}
 
 
 def _used(record: Stage | Start, *added: str) -> dict[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in added or value}
+
+
+def _check_metrics(recipe: Recipe, policy: Policy) -> None:
+    """Raise RecipeError for a policy that judges by what is not measured where the recipe's target is learnt."""
+    known = recipe.target.learning.metrics
+    wanted = {policy.metric, *(guard.metric for guard in policy.guards)}
+    wanted |= set() if policy.forgetting is None else {"accuracy"}
+    unknown = sorted(wanted - known.keys())
+    if unknown:
+        problem = f"{unknown[0]} is not measured of {recipe.target.known_as}"
+        raise RecipeError(Problem(problem, str(recipe.policy), f"a policy for it names {', '.join(known)}"))
 
 
 def open_run(store: Store, run_id: str) -> ResolvedRun:

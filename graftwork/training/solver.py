@@ -27,7 +27,8 @@ def solve_stage(
     started = time.monotonic()
     balance = "balanced" if stage.class_weights == "balanced" else None
     probes: list[Probe] = []
-    for probe in fit_probes(_vectors(data.train), _vectors(data.validation), len(model.head[-1].bias), balance):
+    outputs = len(model.head[-1].bias)
+    for probe in fit_probes(_vectors(data.train), _vectors(data.validation), outputs, balance, data.fit):
         probes.append(probe)
         event = {"event": "step", "stage": stage.name, "step": len(probes), "steps": len(STRENGTHS)}
         context.report(event | {"loss": probe.loss, "memory": peak_bytes(context.device)})

@@ -105,18 +105,18 @@ def test_writings_of_one_text_are_exact_duplicates():
 def test_conflicts_and_returning_ids_are_set_aside():
     """Equal texts with different labels go all of them; an id with another text goes when it comes later."""
     rows = [row("1", "same", 0), row("2", "Same", 1), row("3", "first"), row("3", "second", line=2), row("4", "First")]
-    found = distinct_rows(rows, known={}, keep_conflicts=False)
+    found = distinct_rows(rows, known={}, conflicts="quarantine")
     assert [r.row_id for r in found.conflicts] == ["1", "2"]
     assert [r.text for r in found.renamed] == ["second"]
     assert [(d.row.row_id, d.kept.row_id) for d in found.duplicates] == [("4", "3")]
-    assert [r.row_id for r in distinct_rows(rows, {}, keep_conflicts=True).rows] == ["1", "2", "3"]
+    assert [r.row_id for r in distinct_rows(rows, {}, conflicts="keep").rows] == ["1", "2", "3"]
 
 
 def test_the_row_that_was_kept_before_stays_the_one():
     """A copy that lands later under a smaller id does not take the place of the known row."""
     rows = [row("b", "text"), row("a", "text")]
-    assert distinct_rows(rows, {content_digest("text"): "b"}, keep_conflicts=False).rows == [rows[0]]
-    assert distinct_rows(rows, {}, keep_conflicts=False).rows == [rows[1]]
+    assert distinct_rows(rows, {content_digest("text"): "b"}, conflicts="quarantine").rows == [rows[0]]
+    assert distinct_rows(rows, {}, conflicts="quarantine").rows == [rows[1]]
 
 
 edges = st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)).filter(lambda pair: pair[0] < pair[1]), max_size=25)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftwork.evaluation.comparison import Comparison, compare, mcnemar_mid_p
-from graftwork.evaluation.metrics import METRICS
+from graftwork.targets.catalog import CLASSIFICATION
 
 LABELS = st.lists(st.integers(0, 2), min_size=40, max_size=60)
 
@@ -30,7 +30,7 @@ def against(reference: pd.DataFrame, candidate: pd.DataFrame, metric: str = "acc
     return compare(reference, candidate, name="champion", metric=metric, **settings)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", CLASSIFICATION.learning.metrics)
 @given(seed=st.integers(0, 2**32), level=st.sampled_from([0.9, 0.975]), grouped=st.booleans())
 @settings(deadline=None, max_examples=15)
 def test_swapping_the_two_negates_the_interval(metric: str, seed: int, level: float, grouped: bool) -> None:
@@ -43,7 +43,7 @@ def test_swapping_the_two_negates_the_interval(metric: str, seed: int, level: fl
     assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low), abs=1e-12)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", CLASSIFICATION.learning.metrics)
 @given(seed=st.integers(0, 2**32))
 @settings(deadline=None, max_examples=15)
 def test_equal_predictions_are_never_better(metric: str, seed: int) -> None:

@@ -6,7 +6,10 @@ import sklearn.metrics as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graftwork.evaluation.metrics import METRICS, describe_classes, estimate, measure, resample
+from graftwork.evaluation.metrics import describe_classes, estimate, measure, resample
+from graftwork.targets.catalog import CLASSIFICATION
+
+METRICS = CLASSIFICATION.learning.metrics
 
 ORACLES = {
     "accuracy": lambda y, p: oracle.accuracy_score(y, p.argmax(1)),

@@ -44,11 +44,11 @@ def test_a_graph_that_gives_something_else_is_refused(
     """It says by how much."""
     served = serve(tiny_checkpoint, tmp_path)
 
-    class Wrong(export.Probabilities):
+    class Wrong(export.Values):
         def forward(self, inputs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
             return super().forward(inputs, mask).flip(-1)
 
-    monkeypatch.setattr(export, "Probabilities", Wrong)
+    monkeypatch.setattr(export, "Values", Wrong)
     assert not np.allclose(served.probabilities(TEXTS)[:, 0], 0.5, atol=1e-3)
     with pytest.raises(RegistryError, match="differs by"):
         export_onnx(served, TEXTS, tmp_path / "model.onnx")

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
 from graftwork.errors import TrainingError
 from graftwork.models import probe
 from graftwork.models.probe import STRENGTHS, LabelledVectors, Probe, best_probe, fit_probes
+from graftwork.targets.catalog import MULTI_LABEL, REGRESSION
 
 
 def make_rows(rows: int, classes: int, seed: int, width: int = 5) -> LabelledVectors:
@@ -33,7 +34,7 @@ def test_the_gradient_is_nil(classes: int, seed: int, balance: str | None) -> No
     weights = compute_sample_weight(balance, labels)
     weights = weights / weights.sum()
     for found in fit_probes(LabelledVectors(rows.vectors, labels), rows, classes, balance):
-        residuals = (found.probabilities(rows.vectors) - np.eye(classes)[labels]) * weights[:, None]
+        residuals = (found.values(rows.vectors) - np.eye(classes)[labels]) * weights[:, None]
         pull = found.weight * scaler.scale_ / (found.strength * len(labels))
         assert np.abs(residuals.T @ scaled + pull).max() < 2e-6
         assert np.abs(residuals.sum(axis=0)).max() < 2e-6
@@ -51,9 +52,29 @@ def test_scikit_learn_finds_the_same(balance: str | None) -> None:
         theirs = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-10, class_weight=balance)
         theirs.fit(scaler.transform(rows.vectors.astype(np.float64)), labels)
         expected = theirs.predict_proba(scaler.transform(others.vectors.astype(np.float64)))
-        np.testing.assert_allclose(found.probabilities(others.vectors), expected, atol=1e-5)
+        np.testing.assert_allclose(found.values(others.vectors), expected, atol=1e-5)
         assert found.strength == strength
         assert found.validation_loss == pytest.approx(-np.log(expected[np.arange(50), others.labels]).mean(), abs=1e-5)
+
+
+def test_scikit_learn_finds_the_same_of_several_labels_and_of_numbers() -> None:
+    """A logistic regression for each label, whose losses are averaged, and ridge regression, each strength."""
+    rows, others = make_rows(200, 3, seed=0), make_rows(50, 3, seed=1)
+    scaler = StandardScaler().fit(rows.vectors.astype(np.float64))
+    known, new = (scaler.transform(each.vectors.astype(np.float64)) for each in (rows, others))
+    flags = np.column_stack([rows.labels == 0, np.arange(200) % 5 > 2]).astype(float)
+    numbers = known @ np.arange(known.shape[1])[:, None] + np.sin(np.arange(200.0))[:, None]
+    for target, labels in ((MULTI_LABEL, flags), (REGRESSION, numbers)):
+        given = LabelledVectors(rows.vectors, labels)
+        found = fit_probes(given, given, labels.shape[1], fit=target.learning.fit)
+        for strength, solved in zip(STRENGTHS, found, strict=True):
+            if target is REGRESSION:
+                expected = Ridge(alpha=1 / (2 * strength)).fit(known, labels).predict(new).reshape(50, 1)
+            else:
+                models = [LogisticRegression(C=strength / 2, solver="newton-cholesky", tol=1e-10) for _ in range(2)]
+                fitted = [model.fit(known, truth) for model, truth in zip(models, labels.T, strict=True)]
+                expected = np.column_stack([model.predict_proba(new)[:, 1] for model in fitted])
+            np.testing.assert_allclose(solved.values(others.vectors), expected, atol=2e-5)
 
 
 def test_the_validation_rows_choose() -> None:
@@ -69,7 +90,7 @@ def test_a_class_that_no_row_is_of_is_ruled_out() -> None:
     """It has a column, and hardly a probability."""
     rows = make_rows(60, 2, seed=0)
     found: Probe = best_probe(fit_probes(rows, rows, 3))
-    assert found.probabilities(rows.vectors)[:, 2].max() < 1e-4
+    assert found.values(rows.vectors)[:, 2].max() < 1e-4
 
 
 def test_what_is_no_optimum_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,10 @@ class Project:
         """The manifest of what is there now."""
         return validate_data(self.recipe(limit_rows), self.workspace)
 
+    def validate_as(self, problem_type: str) -> DatasetManifest:
+        """The manifest of what is there now, for something else to be learnt."""
+        return validate_data(self.recipe(problem_type=problem_type), self.workspace)
+
     def rows(self, manifest: DatasetManifest) -> dict[str, dict[str, Any]]:
         """The accepted rows by row id."""
         return load_rows(self.workspace.store, manifest).set_index("row_id").to_dict("index")

@@ -136,6 +136,18 @@ input: {{text: text, max_tokens: 16}}
 )
 
 
+NUMBER_RECIPE = (
+    RECIPE.replace("text-classification", "text-regression")
+    .replace('{{from: label, classes: ["no", "yes"]}}', "{{from: rating}}")
+    .replace("name: tiny", "name: tiny-number")
+)
+LABELS_RECIPE = (
+    RECIPE.replace("text-classification", "text-multi-label")
+    .replace('{{from: label, classes: ["no", "yes"]}}', '{{from: tags, separator: "|", classes: [good, long, warm]}}')
+    .replace("name: tiny", "name: tiny-labels")
+)
+
+
 IMAGE_RECIPE = (
     """
 name: tiny
@@ -265,6 +277,63 @@ def write_project(folder: Path, checkpoint: Path) -> None:
     (folder / "recipe.yaml").write_text(RECIPE.format(checkpoint=checkpoint))
 
 
+REVIEWS = [
+    f"the {age} {thing} was {first} and {second}"
+    for age, thing, first, second in product(
+        "long short new old".split(), "film movie".split(), *["good great warm clever dull weak bad boring".split()] * 2
+    )
+]
+
+
+def write_number_project(folder: Path, checkpoint: Path) -> None:
+    """A recipe for the checkpoint, its policy, and 512 reviews whose words add up to their rating, far from 0."""
+    worth = dict(zip("good great warm clever dull weak bad boring".split(), (3, 4, 2, 2, -2, -1, -4, -3), strict=True))
+    lines = [f"{text},{100 + 5 * sum(worth.get(word, 0) for word in text.split())}" for text in REVIEWS]
+    random.Random(3).shuffle(lines)
+    (folder / "made.csv").write_text("text,rating\n" + "\n".join(lines) + "\n")
+    (folder / "policy.yaml").write_text("minimum_rows: 10\nmetric: mae\nbaselines: [majority]\n")
+    (folder / "recipe.yaml").write_text(NUMBER_RECIPE.format(checkpoint=checkpoint))
+
+
+def write_labels_project(folder: Path, checkpoint: Path) -> None:
+    """A recipe for the checkpoint, its policy, and 512 reviews tagged with those of three words that they hold."""
+    tags = ("good", "long", "warm")
+    lines = [f"{text},{'|'.join(tag for tag in tags if tag in text.split())}" for text in REVIEWS]
+    random.Random(3).shuffle(lines)
+    (folder / "made.csv").write_text("text,tags\n" + "\n".join(lines) + "\n")
+    (folder / "policy.yaml").write_text("minimum_rows: 10\nmetric: micro_f1\nbaselines: [majority]\n")
+    (folder / "recipe.yaml").write_text(LABELS_RECIPE.format(checkpoint=checkpoint))
+
+
+def write_image_number_project(folder: Path, checkpoint: Path) -> None:
+    """A recipe for the checkpoint, its policy, and 160 pictures in a table, whose stripes decide their number."""
+    _write_picture_table(folder, "rating", {"no": "-1.5", "yes": "2.5"})
+    (folder / "policy.yaml").write_text("minimum_rows: 10\nmetric: mae\nbaselines: [majority]\n")
+    recipe = IMAGE_RECIPE.replace("image-classification", "image-regression")
+    label = '{{from: folder, classes: ["no", "yes"]}}'
+    text = recipe.replace(label, "{{from: rating}}").replace("name: tiny", "name: tiny-number")
+    (folder / "recipe.yaml").write_text(text.format(checkpoint=checkpoint))
+
+
+def write_image_labels_project(folder: Path, checkpoint: Path) -> None:
+    """A recipe for the checkpoint, its policy, and 160 pictures in a table, with a column of 0 and 1 for each class."""
+    _write_picture_table(folder, "lying,standing,striped", {"no": "1,0,1", "yes": "0,1,1"})
+    (folder / "policy.yaml").write_text("minimum_rows: 10\nmetric: micro_f1\nbaselines: [majority]\n")
+    recipe = IMAGE_RECIPE.replace("image-classification", "image-multi-label")
+    label = '{{from: folder, classes: ["no", "yes"]}}'
+    text = recipe.replace(label, "{{from: [lying, standing, striped]}}").replace("name: tiny", "name: tiny-labels")
+    (folder / "recipe.yaml").write_text(text.format(checkpoint=checkpoint))
+
+
+def _write_picture_table(folder: Path, header: str, labels: dict[str, str]) -> None:
+    """Pictures with a table of them, and the same table beside the recipe, to predict."""
+    write_stripes(folder / "pictures", 80)
+    for place in (folder / "pictures", folder):
+        names = sorted(path.relative_to(place).as_posix() for path in (folder / "pictures").rglob("*.png"))
+        lines = [f"{name},{labels[Path(name).parent.name]}\n" for name in names]
+        (place / "made.csv").write_text(f"file,{header}\n" + "".join(lines))
+
+
 def write_audio_project(folder: Path, checkpoint: Path) -> None:
     """A recipe for the checkpoint, its policy, and 160 tones, of which those that fall are `no`, and others `yes`."""
     write_tones(folder / "sounds", 80)
@@ -339,7 +408,8 @@ def resolve_run(
         replay, seed = recipe.start.replay, recipe.train.seed
         start = Start(warm_start(workspace.store, before, 1, manifest, replay=replay, seed=seed))
     start = replace(start, teachers=teachers)
-    policy = Policy() if recipe.input.modality == "text" else Policy(baselines=("majority", "frozen-head"))
+    beaten = ("majority", "tfidf") if recipe.input.modality == "text" else ("majority", "frozen-head")
+    policy = Policy(metric=recipe.target.headline, baselines=beaten)
     return plan_run(recipe, manifest, lock, policy, workspace.store, start, workspace.settings.cache_bytes)
 
 

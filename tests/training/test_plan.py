@@ -12,7 +12,7 @@ from tiny import resolve_run, write_family_project, write_project
 from graftwork.errors import RecipeError, TrainingError
 from graftwork.fingerprint import digest
 from graftwork.models.catalog import FAMILIES, DepthGroup
-from graftwork.training.plan import ResolvedRun, _check_length, longest_input, open_run
+from graftwork.training.plan import ADDED, ADDED_TO_STAGES, ResolvedRun, _check_length, longest_input, open_run
 from graftwork.training.stages import Averaging, trained_groups
 from graftwork.workspace import Workspace
 
@@ -249,11 +249,10 @@ def test_how_many_tokens_can_be_read(architecture: str, config: dict[str, int], 
 
 
 def test_a_run_of_texts_is_named_by_what_it_always_was(resolve: Callable[..., ResolvedRun]) -> None:
-    """What only plans of pictures say is no part of it, so that an upgrade finds the run again."""
+    """What only plans of pictures, numbers and several labels say is no part of it: an upgrade finds the run again."""
     run = resolve()
-    plan = {name: value for name, value in vars(run.plan).items() if name not in ("pixels", "sound")}
-    later = ("autoregression", "ewc", "distil")
-    plan["stages"] = [{n: v for n, v in vars(stage).items() if n not in later} for stage in plan["stages"]]
+    plan = {name: value for name, value in vars(run.plan).items() if name not in ADDED}
+    plan["stages"] = [{n: v for n, v in vars(stage).items() if n not in ADDED_TO_STAGES} for stage in plan["stages"]]
     plan["start"] = {"warm": None, "reason": ""}
     facts = {"plan": plan, "manifest": run.manifest.digest, "lock": run.lock, "policy": run.policy.digest}
     assert run.run_id == digest(facts | {"evaluation": run.evaluation.model_dump(mode="json")})[:16]

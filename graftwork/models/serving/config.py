@@ -22,6 +22,7 @@ TOWERS = {
     ("clip", "text"): ("text_config", "clip_text_model"),
     ("siglip", "image"): ("vision_config", "siglip_vision_model"),
 }
+CLASSIFICATION = "classification"  # what earlier folders hold, which don't say
 # What config.json calls the width of the last state, architecture by architecture.
 WIDTHS = ("projection_dim", "hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
 
@@ -86,7 +87,11 @@ MediaConfig = PixelConfig | SoundConfig
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """What turns inputs into class probabilities, beside the weights. pixels, sound: None where the other is read."""
+    """What turns inputs into values, beside the weights. pixels, sound: None where the other is read.
+
+    classes: of a model that gives a number, one name for it. target: what it gives, as in OUTPUTS. scale: mean and
+    standard deviation that its numbers are learnt in. separator: between the classes that it tells.
+    """
 
     classes: tuple[str, ...]
     columns: tuple[str, ...]
@@ -96,6 +101,9 @@ class ServingConfig:
     dropout: float = 0.0
     pixels: PixelConfig | None = None
     sound: SoundConfig | None = None
+    target: str = CLASSIFICATION
+    scale: tuple[float, ...] | None = None
+    separator: str | None = None
 
     @property
     def modality(self) -> str:
@@ -104,6 +112,8 @@ class ServingConfig:
 
     def write(self, folder: Path) -> None:
         facts = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.target == CLASSIFICATION:
+            del facts["target"]
         text = json.dumps({"format": FORMAT} | facts, indent=1, ensure_ascii=False)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from .classifier import Classifier, make_body
 from .config import WEIGHTS, Input, ServingConfig
 from .inference import autocast, infer, pick_device
+from .outputs import tell, values_of
 from .text import TextEncoder
 
 
@@ -46,7 +47,7 @@ def make_encoder(folder: Path, config: ServingConfig) -> Encoder:
 
 @dataclass(frozen=True)
 class ServingModel:
-    """A loaded bundle: inputs in, probabilities out. precision: the dtype that layers multiply in."""
+    """A loaded bundle: inputs in, values out. precision: the dtype that layers multiply in."""
 
     model: Classifier
     encoder: Encoder
@@ -59,6 +60,11 @@ class ServingModel:
         return self.config.classes
 
     @property
+    def target(self) -> str:
+        """What its values are, as in OUTPUTS."""
+        return self.config.target
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The input columns: one of texts, pictures or sounds, or two of pairs of texts."""
         return self.config.columns
@@ -69,12 +75,16 @@ class ServingModel:
         return self.config.modality
 
     def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """(inputs, classes) float64 probabilities; on_progress is told how many rows are done."""
+        """(inputs, classes) float64 probabilities, or (inputs, 1) numbers; on_progress is told how many are done."""
         with autocast(self.device, self.precision):
             logits = infer(
                 self.model, self.model.forward, self.encoder, self.encoder.encode(inputs), on_progress=on_progress
             )
-        return torch.softmax(logits.double(), dim=-1).numpy()
+        return values_of(logits.double(), self.config).numpy()
+
+    def table(self, values: np.ndarray) -> dict[str, Any]:
+        """Columns by name for what `probabilities` gave: what is told, and the probability of each class."""
+        return tell(self.target, self.classes, values, self.config.separator)
 
     def features(self, inputs: Sequence[Input]) -> np.ndarray:
         """(inputs, hidden) float32 pooled states of the body."""

@@ -1,0 +1,91 @@
+"""Every kind of learning problem, by the name that a recipe's `problem_type` ends with."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from graftwork.targets.labels import (
+    classes_in,
+    read_class,
+    read_labels,
+    read_number,
+    tell_class,
+    tell_classes,
+    tell_number,
+)
+from graftwork.targets.target import Target
+
+if TYPE_CHECKING:
+    from graftwork.targets.learning import Metric
+
+# Rows of a class weigh more, or are brought together, only where a row has one; teachers and what is held tell one, too.
+OF_ONE_CLASS = frozenset({"class_weights", "label_smoothing", "contrastive", "keep_epoch: accuracy", "distil", "ewc"})
+
+CLASSIFICATION = Target(
+    name="classification",
+    known_as="classification",
+    module="classification",
+    storage="int64",
+    label_keys=frozenset({"classes", "threshold", "map"}),
+    refused=frozenset(),
+    reader=read_class,
+    members=lambda label: [label],
+    tell=tell_class,
+    score="accuracy",
+    headline="accuracy",
+    shown=("accuracy", "macro_f1", "log_loss"),
+)
+MULTI_LABEL = Target(
+    name="multi-label",
+    known_as="multi-label classification",
+    module="multi_label",
+    storage="string",
+    label_keys=frozenset({"classes", "map", "separator"}),
+    refused=OF_ONE_CLASS,
+    reader=read_labels,
+    members=classes_in,
+    tell=tell_classes,
+    score="micro_f1",
+    headline="micro_f1",
+    shown=("micro_f1", "macro_f1", "exact_match", "log_loss"),
+)
+REGRESSION = Target(
+    name="regression",
+    known_as="regression",
+    module="regression",
+    storage="double",
+    label_keys=frozenset(),
+    refused=OF_ONE_CLASS,
+    reader=read_number,
+    members=lambda _: [0],
+    tell=tell_number,
+    score="r2",
+    headline="mae",
+    shown=("mae", "rmse", "r2", "spearman"),
+    is_number=True,
+)
+TARGETS: Mapping[str, Target] = {each.name: each for each in (CLASSIFICATION, MULTI_LABEL, REGRESSION)}
+NAMES = {
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "brier": "Brier score",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "spearman": "Spearman's ρ",
+}
+
+
+def target_of(problem_type: str) -> Target:
+    """What is learnt, of `text-regression`, `image-classification` and so on."""
+    return TARGETS[problem_type.partition("-")[2]]
+
+
+def metric_of(name: str) -> "Metric":
+    """The metric of that name: of one, it is a loss, or a share, whatever is learnt."""
+    measured = (target.learning.metrics for target in TARGETS.values())
+    return next(metrics[name] for metrics in measured if name in metrics)
+
+
+def metric_name(name: str) -> str:
+    """A metric as a person writes it."""
+    return NAMES.get(name, name.replace("_", " "))
