@@ -17,7 +17,7 @@ from graftwork.targets.target import Target
 if TYPE_CHECKING:
     from graftwork.targets.learning import Metric
 
-# Rows of a class weigh more, or are brought together, only where a row has one; teachers and what is held tell one, too.
+# Rows of a class weigh more, or are brought together, only where a row has one; teachers tell one, too.
 OF_ONE_CLASS = frozenset({"class_weights", "label_smoothing", "contrastive", "keep_epoch: accuracy", "distil", "ewc"})
 
 CLASSIFICATION = Target(

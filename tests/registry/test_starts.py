@@ -280,7 +280,7 @@ def test_a_teacher_is_looked_up_once_and_fetched(landed: Retraining) -> None:
             "data.label={from: label, map: {'no': a, 'yes': b}, classes: [a, b]}",
             "tiny/1: as a teacher it tells no, yes",
         ),
-        ("input.text=label", "tiny/1: as a teacher it reads text; the data has label"),
+        ("input.text=[text, label]", "tiny/1: as a teacher it reads text; the data has text, label"),
     ],
 )
 def test_who_can_not_teach_is_refused(landed: Retraining, change: str, message: str) -> None:

@@ -255,8 +255,8 @@ def test_a_picture_that_changes_meanwhile_is_told_by_its_row(
         else:
             last.write_bytes(b"torn" if change == "damaged" else (last.parent / "000.png").read_bytes())
 
-    told = "the picture can't be read: No such file" if change == "gone" else "it changed while it was read"
-    with pytest.raises(DataError, match=rf"data\.csv:41: the picture 039\.png: {told}"):
+    told = "it can't be read: No such file" if change == "gone" else "it changed while it was read"
+    with pytest.raises(DataError, match=rf"data\.csv:41: 039\.png: {told}"):
         score_rows(served, open_table(data), output, on_progress=meddle, at_once=7)
     assert output.read_text() == "old"
     assert set(tmp_path.iterdir()) == before
