@@ -47,9 +47,9 @@ LIKENESS = {"image": 0.95, "audio": 0.88}  # of the bits that tell what a pictur
 ROOT_MARKS = (".graftwork", "pyproject.toml", ".git")
 TEACHER = r"^(champion|[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9._-]+|/[1-9][0-9]*))$"
 # What a stage may say that is solved to its optimum.
-SOLVED_KEYS = {"name", "train", "solver", "class_weights"}
+SOLVED_KEYS = {"name", "train", "solver", "strength", "class_weights"}
 # What says something of the head that tells labels, or of what it learns from.
-OF_HEAD = {"solver", "head_start", "class_weights", "label_smoothing", "augment", "ewc", "distil"}
+OF_HEAD = {"solver", "strength", "head_start", "class_weights", "label_smoothing", "augment", "ewc", "distil"}
 
 
 def _project_path(path: Path, info: ValidationInfo) -> Path:
@@ -416,6 +416,10 @@ class StageSection(Section):
     solver: Literal["adamw", "lbfgs"] = Field(
         default="adamw", description="lbfgs: a head by itself, solved to its optimum."
     )
+    strength: Rate | None = Field(
+        default=None,
+        description="Of solver lbfgs, the inverse of the L2 regularisation; by default the best of six on validation.",
+    )
     epochs: Annotated[Count | None, AfterValidator(_needed_by_adamw)] = Field(default=None, validate_default=True)
     learning_rate: Annotated[Rate | None, AfterValidator(_needed_by_adamw)] = Field(default=None, validate_default=True)
     head_start: Annotated[
@@ -495,6 +499,8 @@ class StageSection(Section):
         if self.head_start != "keep" and self.ewc:
             raise ValueError("ewc holds the head, too, where it was left, and head_start asks for another")
         if self.solver == "adamw":
+            if self.strength is not None:
+                raise ValueError("strength is for solver: lbfgs")
             return self
         if self.train != ("head",):
             raise ValueError("solver lbfgs is for a stage that trains just the head (train: head)")

@@ -4,7 +4,7 @@ Features are standardised within, so that one grid of strengths suits every enco
 out is an ordinary linear layer. Method: linear probes (Alain and Bengio 2016), by L-BFGS (Liu and Nocedal 1989).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +34,8 @@ class LabelledVectors:
 class Probe:
     """A linear layer: weight, (outputs, width), and bias, (outputs,), float64, for vectors as they came.
 
-    strength: of STRENGTHS. loss, validation_loss: mean loss on the rows it was fitted to, weighted as it was then, and
-    on the validation rows. iterations: that L-BFGS took. fit: what it was solved for.
+    strength: as those of STRENGTHS. loss, validation_loss: mean loss on the rows it was fitted to, weighted as it was
+    then, and on the validation rows. iterations: that L-BFGS took. fit: what it was solved for.
     """
 
     weight: np.ndarray
@@ -57,8 +57,9 @@ def fit_probes(
     outputs: int,
     class_weight: str | None = None,
     fit: Fit = CLASSIFICATION.learning.fit,
+    strengths: Sequence[float] = STRENGTHS,
 ) -> Iterator[Probe]:
-    """The optimum for each of STRENGTHS, the most regularised first, each sought from where the last was found.
+    """The optimum for each strength, the most regularised first, each sought from where the last was found.
 
     class_weight: `balanced` for rows of all classes to weigh the same in all, where labels are class indices. Raises
     TrainingError if an optimum is not reached.
@@ -74,7 +75,7 @@ def fit_probes(
     weights = weights / weights.sum()
     found = np.zeros(outputs * (scaled.vectors.shape[1] + 1))
     options = {"gtol": TOLERANCE, "ftol": 0.0, "maxiter": MAX_ITERATIONS, "maxfun": np.inf, "maxcor": CORRECTIONS}
-    for strength in STRENGTHS:
+    for strength in strengths:
         objective = _objective(scaled, weights, outputs, fit, penalty=1 / (strength * len(train.labels)))
         result = minimize(objective, found, jac=True, method="L-BFGS-B", options=options)
         if np.abs(result.jac).max() > TOLERANCE:

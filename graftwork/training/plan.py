@@ -64,7 +64,7 @@ STAGE_VERSION = 3
 BUNDLE_VERSION = 3
 RUN_RECORD = "run.json"
 # What plans, and their stages, say in later versions alone: no part of what names those that don't.
-ADDED, ADDED_TO_STAGES = ("pixels", "sound", "scale", "separator"), ("autoregression", "ewc", "distil")
+ADDED, ADDED_TO_STAGES = ("pixels", "sound", "scale", "separator"), ("autoregression", "ewc", "distil", "strength")
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
 
@@ -307,6 +307,7 @@ def _resolve_stages(
         facts: dict[str, Any] = {
             "rates": peak_rates(section, trained, deepest=groups[-1].depth),
             "solver": section.solver,
+            "strength": section.strength,
             "epochs": section.epochs or 1,
             "head_start": section.head_start,
             "schedule": section.schedule,

@@ -26,11 +26,12 @@ def solve_stage(
     """
     started = time.monotonic()
     balance = "balanced" if stage.class_weights == "balanced" else None
+    strengths = STRENGTHS if stage.strength is None else (stage.strength,)
+    vectors, outputs = (_vectors(data.train), _vectors(data.validation)), len(model.head[-1].bias)
     probes: list[Probe] = []
-    outputs = len(model.head[-1].bias)
-    for probe in fit_probes(_vectors(data.train), _vectors(data.validation), outputs, balance, data.fit):
+    for probe in fit_probes(*vectors, outputs, balance, data.fit, strengths):
         probes.append(probe)
-        event = {"event": "step", "stage": stage.name, "step": len(probes), "steps": len(STRENGTHS)}
+        event = {"event": "step", "stage": stage.name, "step": len(probes), "steps": len(strengths)}
         context.report(event | {"loss": probe.loss, "memory": peak_bytes(context.device)})
         if context.should_stop():
             raise Paused(f"stopped while stage {stage.name!r} was solved: run again to solve it")

@@ -80,6 +80,7 @@ class Stage:
     augmentation of the training rows. accumulate: batches of an optimiser step. average: of the weights over steps.
     l2_sp: strength of the pull to the weights that the stage began with. is_pooled: what is computed once for each row
     is its one pooled vector. solver: `adamw`, or `lbfgs` for the optimum of a head, where rates are 0 and epochs is 1.
+    strength: of the solver's regularisation, inverse; None for the best on validation.
     head_start: `keep`, `fresh`, or what the logits of the head that it finds are scaled by. kept_bytes: what computing
     the frozen part once would take in the store, if every text were as long as may be; without a cut it was too much.
     body_dropout: whether the encoder drops out, as its checkpoint says, where it is trained.
@@ -111,6 +112,7 @@ class Stage:
     l2_sp: float = 0.0
     is_pooled: bool = False
     solver: str = "adamw"
+    strength: float | None = None
     head_start: str | float = "keep"
     kept_bytes: int = 0
     keep_epoch: str = "log-loss"

@@ -97,6 +97,7 @@ def test_the_example_loads_from_a_clean_clone():
             "11:5",
             "lbfgs finds the optimum and takes no epochs, learning_rate",
         ),
+        ("epochs: 1", "epochs: 1, strength: 1.0", "11:5", "strength is for solver: lbfgs"),
         ("epochs: 1", "epochs: 1, head_start: 2.0", "11:41", "expected keep, fresh, or a factor between 0 and 1"),
         ("train: all", "train: [top:1], head_start: fresh", "11:5", "head_start is for a stage that trains the head"),
     ],

@@ -3,16 +3,22 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from graftwork.data.manifest import load_rows
 from graftwork.errors import Paused
+from graftwork.evaluation.predictions import inputs_of
 from graftwork.fingerprint import file_digest
 from graftwork.models import probe
 from graftwork.models.serving.config import WEIGHTS
-from graftwork.training.bundle import ServingBundle
+from graftwork.models.serving.model import load
+from graftwork.training.bundle import MODEL, ServingBundle
 from graftwork.training.engine import run_stages
 from graftwork.training.head import start_head
 from graftwork.training.plan import ResolvedRun
@@ -102,3 +108,18 @@ def test_a_fresh_head_is_the_stage_s_own() -> None:
         drawn.append(head[1].weight.detach())
     assert torch.equal(drawn[0], drawn[1])
     assert not any(torch.equal(drawn[0], other) for other in drawn[2:])
+
+
+def test_a_named_strength_leaves_nothing_to_choose(resolve: Resolve, workspace: Workspace) -> None:
+    """Scikit-learn's optimum at that strength, on standardised vectors; validation is measured and decides nothing."""
+    events: list[dict[str, Any]] = []
+    run = resolve("stages=[{name: probe, train: head, solver: lbfgs, strength: 0.5}]")
+    bundle = train(run, workspace, events)
+    assert [event["steps"] for event in events if event["event"] == "step"] == [1]
+    served = load(workspace.store.root / bundle.key / MODEL)
+    rows = load_rows(workspace.store, run.manifest, sides=("train",))
+    vectors = StandardScaler().fit_transform(served.features(inputs_of(rows)))
+    # It has one vector of weights for two classes, whose square is twice that of two opposite ones of half its length.
+    oracle = LogisticRegression(C=1.0, solver="newton-cholesky", tol=1e-10).fit(vectors, rows["label"])
+    found = served.probabilities(inputs_of(rows))
+    np.testing.assert_allclose(found, oracle.predict_proba(vectors), atol=1e-4)
