@@ -47,7 +47,11 @@ def accuracy_difference(ours: "Sequence[pd.DataFrame]", peers: "Sequence[pd.Data
     gains = np.stack(
         [_is_right(our, ours[0]) - _is_right(peer, ours[0]) for our, peer in zip(ours, peers, strict=True)]
     )
-    codes = np.unique(group_codes(ours[0]), return_inverse=True)[1]
+    return mean_gain(gains, np.unique(group_codes(ours[0]), return_inverse=True)[1], seed)
+
+
+def mean_gain(gains: np.ndarray, codes: np.ndarray, seed: int = 0) -> Interval:
+    """The mean of gains, (seeds, rows), with its interval as above; codes: (rows,) the group of each row, from 0 on."""
     sizes = np.bincount(codes)
     by_group = np.stack([np.bincount(codes, weights=gain) for gain in gains])  # (seeds, groups)
     rng = np.random.default_rng(seed)

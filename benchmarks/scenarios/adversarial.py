@@ -1,0 +1,78 @@
+"""Training against an adversary on 1,000 movie reviews: what it gains where rows are changed, and what it costs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.scenarios.project import Project, draw, reviews
+from benchmarks.scenarios.trials import Arm, Found, Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from graftwork.models.serving.model import ServingModel
+
+ROWS, VALIDATED, JUDGED = 1000, 200, 400
+STAGE = (
+    "{name: full, train: all, epochs: 2, learning_rate: 1e-4, head_multiplier: 10, layer_decay: 0.9, keep_epoch: last}"
+)
+SPLIT = ("data.split.holdout=0.2", "data.split.validation=0.05")
+ATTACKS = {"FGM 0.5": (0.5, 1), "PGD 0.5": (0.5, 5), "PGD 1.0": (1.0, 5)}  # epsilon, steps
+SWAPPED = 0.3  # of the longer words, two letters
+
+
+@cache
+def movies(side: str) -> "pd.DataFrame":
+    """All of them on a side."""
+    rows = reviews(SPLIT)
+    return rows[(rows["source"] == "movies") & (rows["side"] == side)]
+
+
+@cache
+def judged_rows() -> "pd.DataFrame":
+    """The holdout rows that every arm is judged on."""
+    return movies("holdout").sample(n=JUDGED, random_state=0)
+
+
+def train(seed: int, folder: Path, adversary: str | None) -> Found:
+    """All layers on rows that are drawn anew for each seed."""
+    import pandas as pd
+
+    rows = [draw(movies("train"), ROWS, seed), draw(movies("validation"), VALIDATED, seed), judged_rows()]
+    project = Project(folder / "project", pd.concat(rows), SPLIT)
+    against = () if adversary is None else (f"stages.0.adversary={adversary}",)
+    trained = project.train("train.batch_tokens=800", f"train.seed={seed}", f"stages=[{STAGE}]", *against)
+    found = project.judge(trained, judged_rows())
+    return replace(found, right={**found.right, **attacked(project.load(trained), judged_rows())})
+
+
+def attacked(served: "ServingModel", rows: "pd.DataFrame") -> Mapping[str, np.ndarray]:
+    """Whether the model has these rows right, under each attack and with letters swapped."""
+    from graftwork.evaluation.predictions import inputs_of
+    from graftwork.evaluation.robustness import attack_probabilities, swap_letters
+
+    texts, labels = inputs_of(rows), rows["label"].to_numpy("int64", copy=True)
+    found = {
+        name: attack_probabilities(served, texts, labels, epsilon, steps) for name, (epsilon, steps) in ATTACKS.items()
+    }
+    found["letters swapped"] = served.probabilities([swap_letters(text, SWAPPED, seed=0) for text in texts])
+    return {name: probabilities.argmax(axis=1) == labels for name, probabilities in found.items()}
+
+
+def _arm(adversary: str | None) -> Arm:
+    facts = [SPLIT, ROWS, VALIDATED, JUDGED, STAGE, adversary, ATTACKS, SWAPPED]
+    return Arm(lambda seed, folder: train(seed, folder, adversary), facts)
+
+
+ADVERSARIAL = Scenario(
+    {
+        "as they are": _arm(None),
+        "`{epsilon: 1.0, steps: 1}`": _arm("{epsilon: 1.0, steps: 1}"),
+        "`{epsilon: 1.0, steps: 3}`": _arm("{epsilon: 1.0, steps: 3}"),
+    },
+    seeds=3,
+)
