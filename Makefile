@@ -6,7 +6,8 @@ RECIPE := recipes/review-sentiment.yaml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-new-data test check unit e2e test-install torture soak simulate bench bench-gpu clean
+.PHONY: help install demo demo-new-data test check unit e2e test-install torture soak simulate bench bench-gpu bench-scenarios \
+    clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -66,6 +67,17 @@ bench: install ## measure what is missing, each figure beside its peer's, into b
 
 bench-gpu: install ## the same on a GPU: BERT-base's shape, bfloat16
 	$(BIN)/python -m benchmarks --only gpu
+
+# What is installed lies in the first environment; the second adds SetFit to it, which the first must not have.
+$(VENV)-setfit/installed: $(VENV)/installed
+	$(BIN)/python -m venv $(VENV)-setfit
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > $$($(VENV)-setfit/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/graftwork.pth
+	$(VENV)-setfit/bin/pip install --quiet --no-deps setfit==1.2.0 evaluate==0.4.6
+	touch $@
+
+bench-scenarios: install $(VENV)-setfit/installed ## what few-shot training, adaptation and adversaries gain: hours at first
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scenarios few-shot adaptation adversarial
 
 clean: ## remove what demo runs left here
 	rm -rf .graftwork landing

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PER_CLASS, JUDGED = 8, 2000
 SPLIT = ("data.split.holdout=0.2", "data.split.validation=0.05")
-SETFIT = ROOT / ".venv-setfit/bin/python"  # `make setfit` makes it
+SETFIT = ROOT / ".venv-setfit/bin/python"  # `make bench-scenarios` makes it
 HEAD = "{name: head, train: head, solver: lbfgs, strength: 0.01}"
 PAIRS = (
     "{name: pairs, objective: contrastive, train: all, epochs: 20, learning_rate: 5e-5, layer_decay: 0.9, "

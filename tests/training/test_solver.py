@@ -120,6 +120,6 @@ def test_a_named_strength_leaves_nothing_to_choose(resolve: Resolve, workspace: 
     rows = load_rows(workspace.store, run.manifest, sides=("train",))
     vectors = StandardScaler().fit_transform(served.features(inputs_of(rows)))
     # It has one vector of weights for two classes, whose square is twice that of two opposite ones of half its length.
-    oracle = LogisticRegression(C=1.0, solver="newton-cholesky", tol=1e-10).fit(vectors, rows["label"])
+    oracle = LogisticRegression(C=1.0, solver="newton-cholesky", tol=1e-7).fit(vectors, rows["label"])
     found = served.probabilities(inputs_of(rows))
     np.testing.assert_allclose(found, oracle.predict_proba(vectors), atol=1e-4)
