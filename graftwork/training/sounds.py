@@ -45,7 +45,7 @@ class SoundChange:
         else:
             values, heard = samples, len(samples)
         if self.mask:
-            values = values.copy()
+            values = np.array(values)
             blank = self.sound.mean if self.sound.kind == SPECTROGRAM else 0
             values[_gap(heard, self.mask * gaps[0], gaps[1])] = blank
             if self.sound.kind == SPECTROGRAM:

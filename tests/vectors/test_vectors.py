@@ -219,7 +219,7 @@ def test_a_solved_head_is_the_best_of_the_frozen_means(tmp_path: Path) -> None:
     sides = [load_rows(workspace.store, run.manifest, sides=(side,)) for side in ("train", "validation", "holdout")]
     means = [np.array([table[ids].mean(axis=0) for ids in encoder.encode(inputs_of(rows))]) for rows in sides]
     train, validation = (LabelledVectors(v, labels_of(rows)) for v, rows in zip(means[:2], sides[:2], strict=True))
-    expected = best_probe(fit_probes(train, validation, 2)).probabilities(means[2])
+    expected = best_probe(fit_probes(train, validation, 2)).values(means[2])
     served = load(workspace.store.root / bundle.key / MODEL)
     np.testing.assert_allclose(served.probabilities(inputs_of(sides[2])), expected, atol=1e-4)
     after = load_file(workspace.store.root / bundle.stages[0].key / WEIGHTS)["body.embeddings.weight"]
