@@ -30,7 +30,7 @@ class SoundChange:
         samples = fit_sound(bytes(row.data), self.sound)
         share = self.noise * level
         if self.shift:
-            samples = move(samples, round(self.shift * (2 * moved - 1) * len(samples)))
+            samples = shifted(samples, round(self.shift * (2 * moved - 1) * len(samples)))
         if share:
             strength = share * float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
             samples = samples + np.float32(strength) * generator.standard_normal(len(samples), dtype=np.float32)
@@ -53,7 +53,7 @@ class SoundChange:
         return values
 
 
-def move(samples: np.ndarray, by: int) -> np.ndarray:
+def shifted(samples: np.ndarray, by: int) -> np.ndarray:
     """The samples `by` places later, or earlier where it is negative; what enters is silence."""
     moved = np.zeros_like(samples)
     if by >= 0:

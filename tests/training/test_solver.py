@@ -15,7 +15,6 @@ from graftwork.data.manifest import load_rows
 from graftwork.errors import Paused
 from graftwork.evaluation.predictions import inputs_of
 from graftwork.fingerprint import file_digest
-from graftwork.models import probe
 from graftwork.models.serving.config import WEIGHTS
 from graftwork.models.serving.model import load
 from graftwork.training.bundle import MODEL, ServingBundle
@@ -38,13 +37,10 @@ def head_after(bundle: ServingBundle, workspace: Workspace, stage: int) -> list[
     return [weights[name] for name in HEAD]
 
 
-def test_no_trained_head_beats_a_solved_one(
-    resolve: Resolve, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_trained_head_beats_a_solved_one(resolve: Resolve, workspace: Workspace) -> None:
     """Without regularisation its loss is the lowest there is; one epoch is told, and the body stays as it was."""
-    monkeypatch.setattr(probe, "STRENGTHS", (1e6,))
     events: list[dict[str, Any]] = []
-    run = resolve(f"stages=[{SOLVED}]")
+    run = resolve(f"stages=[{SOLVED[:-1]}, strength: 1000000.0}}]")
     solved = train(run, workspace, events)
     trained = train(resolve("stages=[{name: head, train: head, epochs: 40, learning_rate: 1e-2}]"), workspace)
     (result,) = solved.stages

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from graftwork.models.serving.config import SPECTROGRAM, SoundConfig
 from graftwork.models.serving.sounds import SoundEncoder, SoundRow, log_mel
 from graftwork.training.augmentation import row_generator
-from graftwork.training.sounds import SoundChange, move
+from graftwork.training.sounds import SoundChange, shifted
 
 RATE = 16_000
 WAVEFORM = SoundConfig(RATE, RATE)
@@ -95,7 +95,7 @@ def test_shifts_move_as_far_as_they_may(samples: np.ndarray) -> None:
 @given(st.integers(-50, 50))
 def test_what_is_moved_there_and_back_lacks_its_edge(by: int) -> None:
     samples = np.arange(1, 51, dtype=np.float32)
-    back = move(move(samples, by), -by)
+    back = shifted(shifted(samples, by), -by)
     assert len(back) == 50 and np.count_nonzero(back) == 50 - abs(by)
     assert (back[back > 0] == samples[back > 0]).all()
 
