@@ -221,7 +221,7 @@ def _preprocessor(architecture: str) -> dict[str, Any]:
         config = CONFIGS[architecture]
         sizes = {name: config[name] for name in ("num_mel_bins", "max_length")}
         return sizes | {
-            "sampling_rate": RATE,
+            "sampling_rate": 16_000,
             "feature_extractor_type": "ASTFeatureExtractor",
             "mean": -4.0,
             "std": 4.0,
