@@ -66,11 +66,11 @@ def test_a_picture_that_changes_meanwhile_is_no_fault_of_the_graph(
     opened = open_named("image", tmp_path / "project/made.csv", "pictures/no/000.png", "made.csv:2")
     assert isinstance(opened, NamedFile)
 
-    class Meddling(export.Probabilities):
-        def __init__(self, model: torch.nn.Module) -> None:
-            super().__init__(model)
+    class Meddling(export.Values):
+        def __init__(self, served: ServingModel) -> None:
+            super().__init__(served)
             opened.path.unlink(missing_ok=True)
 
-    monkeypatch.setattr(export, "Probabilities", Meddling)
+    monkeypatch.setattr(export, "Values", Meddling)
     with pytest.raises(DataError, match=r"made\.csv:2: 000\.png: it can't be read"):
         export_onnx(load(tmp_path, "cpu"), [opened], tmp_path / "model.onnx")

@@ -94,6 +94,14 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Trained(folder, workspace, run, run_stages(run, workspace, lambda _: None, lambda: False))
 
 
+@pytest.fixture(scope="module")
+def version(trained: Trained) -> ModelVersion:
+    """The model, registered."""
+    workspace, bundle, run = trained.workspace, trained.bundle, trained.run
+    mlflow_run = log_training(workspace, run.run_id, run.plan, bundle.stages)
+    return register_model(workspace, mlflow_run, bundle, run.manifest, trained.evaluate(), trained.judge())
+
+
 def test_what_is_learnt_beats_what_reads_nothing(trained: Trained) -> None:
     """Judged by its own metric, the model is promoted over the training rows' mean, or their labels' shares."""
     verdict = trained.judge()
@@ -106,13 +114,11 @@ def test_what_is_learnt_beats_what_reads_nothing(trained: Trained) -> None:
     assert all(each.keys() == evaluation.metrics.keys() for each in evaluation.baselines.values())
 
 
-def test_registered_predicted_and_exported_it_gives_the_same(trained: Trained) -> None:
-    """MLflow, with its signature enforced, the batch prediction, and the graph give what the bundle gives."""
+def test_registered_and_predicting_it_gives_the_same(trained: Trained, version: ModelVersion) -> None:
+    """MLflow, with its signature enforced, and the batch prediction give what the bundle gives."""
     import mlflow
 
     workspace, bundle, run = trained.workspace, trained.bundle, trained.run
-    mlflow_run = log_training(workspace, run.run_id, run.plan, bundle.stages)
-    version = register_model(workspace, mlflow_run, bundle, run.manifest, trained.evaluate(), trained.judge())
     (column,) = bundle.columns
     inputs = pd.read_csv(trained.folder / "made.csv")[column].tolist()
     if column == "file":
@@ -160,11 +166,13 @@ def expect_report(trained: Trained, version: ModelVersion) -> None:
 
 
 @pytest.mark.e2e
-def test_its_graph_gives_the_same(trained: Trained) -> None:
+def test_its_graph_gives_the_same(trained: Trained, version: ModelVersion) -> None:
     """What comes out of ONNX is as a bundle tells it: ratings in their own unit, independent probabilities."""
-    trained.judge()
     exported = export_version(
-        trained.workspace, f"{trained.bundle.name}/1", trained.folder / "made.csv", trained.folder / "exported"
+        trained.workspace,
+        f"{trained.bundle.name}/{version.version}",
+        trained.folder / "made.csv",
+        trained.folder / "exported",
     )
     assert exported.difference < 1e-4
     assert (exported.folder / CONFIG).exists()
