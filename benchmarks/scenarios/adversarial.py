@@ -1,4 +1,8 @@
-"""Training against an adversary on 1,000 movie reviews: what it gains where rows are changed, and what it costs."""
+"""Training against an adversary on 800 movie reviews: what it gains where rows are changed, and what it costs.
+
+A token of this checkpoint has an embedding of length 1.07, a row one of about 5.5. At 0.5, tried on rows of the training
+side, nothing was learnt, and at 0.05 no effect was to be seen.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,12 +20,12 @@ if TYPE_CHECKING:
 
     from graftwork.models.serving.model import ServingModel
 
-ROWS, VALIDATED, JUDGED = 1000, 200, 400
+ROWS, VALIDATED, JUDGED = 800, 100, 500
 STAGE = (
     "{name: full, train: all, epochs: 2, learning_rate: 1e-4, head_multiplier: 10, layer_decay: 0.9, keep_epoch: last}"
 )
 SPLIT = ("data.split.holdout=0.2", "data.split.validation=0.05")
-ATTACKS = {"FGM 0.5": (0.5, 1), "PGD 0.5": (0.5, 5), "PGD 1.0": (1.0, 5)}  # epsilon, steps
+ATTACKS = {"FGM 0.05": (0.05, 1), "PGD 0.05": (0.05, 5), "PGD 0.1": (0.1, 5)}  # epsilon, steps
 SWAPPED = 0.3  # of the longer words, two letters
 
 
@@ -71,8 +75,8 @@ def _arm(adversary: str | None) -> Arm:
 ADVERSARIAL = Scenario(
     {
         "as they are": _arm(None),
-        "`{epsilon: 1.0, steps: 1}`": _arm("{epsilon: 1.0, steps: 1}"),
-        "`{epsilon: 1.0, steps: 3}`": _arm("{epsilon: 1.0, steps: 3}"),
+        "`{epsilon: 0.2, steps: 1}`": _arm("{epsilon: 0.2, steps: 1}"),
+        "`{epsilon: 0.2, steps: 3}`": _arm("{epsilon: 0.2, steps: 3}"),
     },
     seeds=3,
 )

@@ -48,7 +48,7 @@ class Project:
 
         folder.mkdir(exist_ok=True)
         for name in ("recipes", "contracts", "policies"):
-            shutil.copytree(ROOT / name, folder / name)
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.lock.json"))
         (folder / HOME_NAME).mkdir()  # the mark of a project's root
         self.folder, self.split = folder, tuple(split)
         self.workspace: Workspace = Workspace.open(Settings(home=folder / HOME_NAME))
