@@ -1,7 +1,7 @@
 """Training against an adversary on 800 movie reviews: what it gains where rows are changed, and what it costs.
 
-A token of this checkpoint has an embedding of length 1.07, a row one of about 5.5. At 0.5, tried on rows of the training
-side, nothing was learnt, and at 0.05 no effect was to be seen.
+A token of this checkpoint has an embedding of length 1.07, a row one of about 5.5. At an epsilon of 0.5, tried on rows
+of the training side, nothing was learnt; at 0.05 no effect was to be seen.
 """
 
 from collections.abc import Mapping
