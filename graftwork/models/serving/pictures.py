@@ -7,7 +7,6 @@ whose middle was overwritten decodes to a picture with grey or torn blocks; no d
 the file would.
 """
 
-import codecs
 import io
 import threading
 import warnings
@@ -15,6 +14,8 @@ from types import TracebackType
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
+
+from .unusable import COMMON, SNIFFED_BYTES, Unusable, fold, is_text, shown
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 2
@@ -33,17 +34,8 @@ MAGIC = {
     b"MM\0*": "TIFF",
 }
 # What arrives in the place of images. The keys are compared with the lower-case start of the file.
-LOOKS = {
-    b"<!doctype html": "HTML",
-    b"<html": "HTML",
+LOOKS = COMMON | {
     b"<svg": "SVG",
-    b"<?xml": "XML",
-    b"version https://git-lfs": "a pointer of Git LFS (git lfs pull brings the file)",
-    b"%pdf-": "PDF",
-    b"\x1f\x8b": "gzip",
-    b"pk\x03\x04": "zip",
-    b"rar!": "RAR",
-    b"7z\xbc\xaf": "7z",
     b"8bps": "a Photoshop file",
     b"\0\0\x01\0": "an icon",
     b"\0\0\0\x0cjp  ": "JPEG 2000",
@@ -53,7 +45,6 @@ LOOKS = {
 }
 # Of the family of containers that begin with a box "ftyp", by the brand that follows.
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
-SNIFFED_BYTES, SHOWN_BYTES = 1000, 80
 
 GREY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 # What a step of 2 or 4 bits is worth in 8.
@@ -74,13 +65,8 @@ TURNS = {
 }
 
 
-class UnusableImage(ValueError):
-    """Why the bytes can't be trained on; the reason is one of few and can be counted, the value says more."""
-
-    def __init__(self, reason: str, value: str = "") -> None:
-        super().__init__(f"{reason}: {value}" if value else reason)
-        self.reason = reason
-        self.value = value
+class UnusableImage(Unusable):
+    """Why the bytes can't be trained on as a picture."""
 
 
 class _Quiet:
@@ -157,13 +143,13 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         look = _look(data)
         if look is None:
             raise _damaged(next(name for magic, name in MAGIC.items() if data.startswith(magic)), error) from error
-        raise UnusableImage(f"{look}, {EXPECTED}", data[:SHOWN_BYTES].decode("utf-8", "backslashreplace")) from error
+        raise UnusableImage(f"{look}, {EXPECTED}", shown(data)) from error
 
 
 def _look(data: bytes) -> str | None:
     """What the bytes look like; None for an image of a format that is read here."""
     start = data[:SNIFFED_BYTES]
-    folded = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    folded = fold(start)
     for key, look in LOOKS.items():
         if folded.startswith(key):
             return look
@@ -173,17 +159,9 @@ def _look(data: bytes) -> str | None:
         return "sound or a film"
     if not any(start):
         return "zero bytes"
-    if _is_text(start):
+    if is_text(start):
         return "text"
     return None if start.startswith(tuple(MAGIC)) else "no known format"
-
-
-def _is_text(start: bytes) -> bool:
-    try:
-        text, _ = codecs.utf_8_decode(start, "strict", len(start) < SNIFFED_BYTES)
-    except UnicodeDecodeError:
-        return False
-    return all(character.isprintable() or character.isspace() for character in text)
 
 
 def _damaged(name: str, error: Exception) -> UnusableImage:

@@ -6,23 +6,15 @@ itself. A byte changed within the samples of a WAV or a frame of an MP3 is found
 would tell.
 """
 
-import codecs
 import struct
 import zlib
 from collections.abc import Iterator
 
+from .unusable import COMMON, SNIFFED_BYTES, Unusable, fold, is_text, shown
+
 EXPECTED = "expected sound: WAV, FLAC, Ogg (Vorbis or Opus) or MP3"
 # What arrives in the place of sound. The keys are compared with the lower-case start of the file.
-LOOKS = {
-    b"<!doctype html": "HTML",
-    b"<html": "HTML",
-    b"<?xml": "XML",
-    b"version https://git-lfs": "a pointer of Git LFS (git lfs pull brings the file)",
-    b"%pdf-": "PDF",
-    b"\x1f\x8b": "gzip",
-    b"pk\x03\x04": "zip",
-    b"rar!": "RAR",
-    b"7z\xbc\xaf": "7z",
+LOOKS = COMMON | {
     b"\xff\xd8\xff": "a picture (JPEG)",
     b"\x89png": "a picture (PNG)",
     b"gif8": "a picture (GIF)",
@@ -55,7 +47,6 @@ CONTENTS = {
 }
 # Of the family of containers that begin with a box "ftyp", by the brand that follows.
 BRANDS = {b"M4A ": "M4A", b"M4B ": "M4A", b"avif": "a picture (AVIF)", b"heic": "a picture (HEIC)"}
-SNIFFED_BYTES, SHOWN_BYTES = 1000, 80
 
 MAX_CHUNKS = 1000
 PCM, FLOAT, A_LAW, MU_LAW, EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
@@ -80,13 +71,8 @@ MONO = 3
 TAIL_TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3")
 
 
-class UnusableSound(ValueError):
-    """Why the bytes can't be trained on; the reason is one of few and can be counted, the value says more."""
-
-    def __init__(self, reason: str, value: str = "") -> None:
-        super().__init__(f"{reason}: {value}" if value else reason)
-        self.reason = reason
-        self.value = value
+class UnusableSound(Unusable):
+    """Why the bytes can't be trained on as a recording."""
 
 
 def check_file(data: bytes) -> str:
@@ -96,7 +82,7 @@ def check_file(data: bytes) -> str:
     kind = _kind(data)
     if kind is None:
         look = _look(data[:SNIFFED_BYTES])
-        raise UnusableSound(f"{look}, {EXPECTED}", data[:SHOWN_BYTES].decode("utf-8", "backslashreplace"))
+        raise UnusableSound(f"{look}, {EXPECTED}", shown(data))
     try:
         {"WAV": _check_wav, "FLAC": _check_flac, "OGG": _check_ogg, "MP3": _check_mp3}[kind](data)
     except (struct.error, IndexError) as error:
@@ -126,7 +112,7 @@ def _kind(data: bytes) -> str | None:
 
 def _look(start: bytes) -> str:
     """What the start of a file looks like that is no sound of a format read here."""
-    folded = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    folded = fold(start)
     for key, look in LOOKS.items():
         if folded.startswith(key):
             return look
@@ -136,15 +122,7 @@ def _look(start: bytes) -> str:
         return CONTENTS[start[:4], start[8:12]]
     if not any(start):
         return "zero bytes"
-    return "text" if _is_text(start) else "no known format"
-
-
-def _is_text(start: bytes) -> bool:
-    try:
-        text, _ = codecs.utf_8_decode(start, "strict", len(start) < SNIFFED_BYTES)
-    except UnicodeDecodeError:
-        return False
-    return all(character.isprintable() or character.isspace() for character in text)
+    return "text" if is_text(start) else "no known format"
 
 
 def _check_wav(data: bytes) -> None:
