@@ -3,7 +3,7 @@
 import json
 import random
 from dataclasses import replace
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -245,10 +245,15 @@ def write_served(checkpoint: Path, folder: Path, config: ServingConfig) -> None:
 def write_image_project(folder: Path, checkpoint: Path) -> None:
     """A recipe for the checkpoint, its policy, and 160 pictures of stripes, whose direction decides their label."""
     write_stripes(folder / "pictures", 80)
-    names = sorted(path.relative_to(folder).as_posix() for path in (folder / "pictures").rglob("*.png"))
+    _write_files_project(folder, "pictures", IMAGE_RECIPE.format(checkpoint=checkpoint))
+
+
+def _write_files_project(folder: Path, source: str, recipe: str) -> None:
+    """The recipe, a policy, and a table of the source's files to predict, beside it."""
+    names = sorted(path.relative_to(folder).as_posix() for path in (folder / source).rglob("*.*"))
     (folder / "made.csv").write_text("file,label\n" + "".join(f"{name},{Path(name).parent.name}\n" for name in names))
     (folder / "policy.yaml").write_text("minimum_rows: 10\nbaselines: [majority, frozen-head]\n")
-    (folder / "recipe.yaml").write_text(IMAGE_RECIPE.format(checkpoint=checkpoint))
+    (folder / "recipe.yaml").write_text(recipe)
 
 
 def write_stripes(folder: Path, count: int, first: int = 0) -> None:
@@ -337,15 +342,11 @@ def _write_picture_table(folder: Path, header: str, labels: dict[str, str]) -> N
 def write_audio_project(folder: Path, checkpoint: Path) -> None:
     """A recipe for the checkpoint, its policy, and 160 tones, of which those that fall are `no`, and others `yes`."""
     write_tones(folder / "sounds", 80)
-    names = sorted(path.relative_to(folder).as_posix() for path in (folder / "sounds").rglob("*.wav"))
-    (folder / "made.csv").write_text("file,label\n" + "".join(f"{name},{Path(name).parent.name}\n" for name in names))
-    (folder / "policy.yaml").write_text("minimum_rows: 10\nbaselines: [majority, frozen-head]\n")
-    (folder / "recipe.yaml").write_text(AUDIO_RECIPE.format(checkpoint=checkpoint))
+    _write_files_project(folder, "sounds", AUDIO_RECIPE.format(checkpoint=checkpoint))
 
 
 def write_tones(folder: Path, count: int, first: int = 0) -> None:
     """So many WAV files of 0.3 to 0.5 s in each of the folders `no` (falling tones) and `yes` (rising ones)."""
-    import numpy as np
     import soundfile
 
     for label in ("no", "yes"):
@@ -411,6 +412,14 @@ def resolve_run(
     beaten = ("majority", "tfidf") if recipe.input.modality == "text" else ("majority", "frozen-head")
     policy = Policy(metric=recipe.target.headline, baselines=beaten)
     return plan_run(recipe, manifest, lock, policy, workspace.store, start, workspace.settings.cache_bytes)
+
+
+def train_until(run: ResolvedRun, workspace: Workspace, stop_after: int | None = None) -> ServingBundle:
+    """Train until it has asked `stop_after` times whether to stop."""
+    from graftwork.training.engine import run_stages
+
+    asked = count(1)
+    return run_stages(run, workspace, lambda event: None, lambda: stop_after is not None and next(asked) > stop_after)
 
 
 def facts(bundle: ServingBundle) -> Any:

@@ -5,9 +5,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tiny import resolve_run, write_project
+from tiny import land_reviews, resolve_run, train_until, write_project
 
 from graftwork.settings import Settings
+from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import ResolvedRun
 from graftwork.workspace import Workspace
 
@@ -24,3 +25,12 @@ def resolve(tmp_path: Path, workspace: Workspace, tiny_checkpoint: Path) -> Call
     """Resolves the tiny recipe, with `--set` overrides, into a run that is in the store."""
     write_project(tmp_path, tiny_checkpoint)
     return partial(resolve_run, tmp_path, workspace)
+
+
+@pytest.fixture
+def base(resolve: Callable[..., ResolvedRun], tmp_path: Path, workspace: Workspace) -> ServingBundle:
+    """A model from the checkpoint, trained when 200 reviews had landed; by now there are 240."""
+    land_reviews(tmp_path, 200)
+    bundle = train_until(resolve("start.from=champion"), workspace)
+    land_reviews(tmp_path, 240)
+    return bundle

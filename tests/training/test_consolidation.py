@@ -4,13 +4,12 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import facts, land_reviews, resolve_run
+from tiny import facts, resolve_run, train_until
 from torch import nn
 
 from graftwork.data import replay
@@ -100,20 +99,6 @@ def test_one_row_by_hand() -> None:
     assert criterion(torch.zeros(1, 2), taught).item() == pytest.approx(math.log(2) - entropy)
 
 
-@pytest.fixture
-def base(resolve: Resolve, tmp_path: Path, workspace: Workspace) -> ServingBundle:
-    """A model from the checkpoint, trained when 200 reviews had landed; by now there are 240."""
-    land_reviews(tmp_path, 200)
-    bundle = train(resolve(CHAMPION), workspace)
-    land_reviews(tmp_path, 240)
-    return bundle
-
-
-def train(run: ResolvedRun, workspace: Workspace, stop_after: int | None = None) -> ServingBundle:
-    asked = count(1)
-    return run_stages(run, workspace, lambda event: None, lambda: stop_after is not None and next(asked) > stop_after)
-
-
 def teacher_of(bundle: ServingBundle, asked: str = "champion") -> Teacher:
     return Teacher(asked, bundle.name, 1, bundle.digest, bundle.key, bundle.manifest, bundle.classes)
 
@@ -136,11 +121,11 @@ def test_the_stronger_it_holds_the_nearer_it_stays(
     options = (CHAMPION, f"stages.1.train={trained}", "stages.1.clip_norm=1e9", "stages.1.keep_epoch=last")
     plain = resolve(*options, before=base)
     texts = [line.split(",")[0] for line in (tmp_path / "made.csv").read_text().splitlines()[1:40]]
-    distances = [forgotten(train(plain, workspace), base, texts, workspace)]
+    distances = [forgotten(train_until(plain, workspace), base, texts, workspace)]
     for ewc in (1e3, 1e6):
         run = resolve(*options, f"stages.1.ewc={ewc}", before=base)
         assert run.plan.stages[0].key != plain.plan.stages[0].key
-        distances.append(forgotten(train(run, workspace), base, texts, workspace))
+        distances.append(forgotten(train_until(run, workspace), base, texts, workspace))
     assert distances[0] > 1.5 * distances[1] > 1.5 * distances[2]
 
 
@@ -190,7 +175,7 @@ def test_a_student_comes_nearer_to_its_teacher(workspace: Workspace, base: Servi
     texts = [line.split(",")[0] for line in (tmp_path / "made.csv").read_text().splitlines()[1:]]
     answers = [
         torch.from_numpy(load(workspace.store.root / bundle.key / MODEL).probabilities(texts))
-        for bundle in (base, *(train(run, workspace) for run in runs))
+        for bundle in (base, *(train_until(run, workspace) for run in runs))
     ]
     apart = [(answers[0] * (answers[0] / each).log()).sum(1).mean().item() for each in answers[1:]]
     assert apart[0] > 1.5 * apart[1], apart
@@ -223,7 +208,7 @@ def test_without_its_teacher_it_does_not_start(workspace: Workspace, base: Servi
     """As without the model that it goes on from."""
     run = taught_run(tmp_path, workspace, replace(base, digest="0" * 64), DISTIL)
     with pytest.raises(TrainingError, match="the model that stage 'top' learns from, tiny/1, is not in the store"):
-        train(run, workspace)
+        train_until(run, workspace)
 
 
 def test_a_first_run_has_no_teacher_yet(resolve: Resolve) -> None:
@@ -239,7 +224,7 @@ def test_a_new_class_is_learnt_by_its_labels(workspace: Workspace, base: Serving
     run = taught_run(tmp_path, workspace, base, DISTIL, "data.label.classes=['yes', 'maybe', 'no']")
     (teacher,), (_, stage) = run.plan.start.teachers, run.plan.stages
     assert stage.distil == Distillation(teacher.bundle, (0, 2), 0.9, 3.0)
-    assert train(run, workspace).classes == ("yes", "maybe", "no")
+    assert train_until(run, workspace).classes == ("yes", "maybe", "no")
 
 
 @pytest.mark.parametrize("options", [("stages.1.train=all",), ()], ids=["all", "cut"])
@@ -256,12 +241,12 @@ def test_stopped_again_and_again_it_ends_as_an_unbroken_one(
     every = (CHAMPION, DISTIL, "stages.1.ewc=1000.0", "stages.1.l2_sp=0.1", *options)
     run = taught_run(tmp_path, workspace, base, *every, is_warm=True)
     other = replace(workspace, store=Store(shutil.copytree(workspace.store.root, tmp_path / "unbroken")))
-    expected = facts(train(run, other))
+    expected = facts(train_until(run, other))
     attempts = 0
     while find_bundle(workspace.store, run.plan.bundle_key) is None:
         attempts += 1
         try:
-            bundle = train(run, workspace, stop_after=24)
+            bundle = train_until(run, workspace, stop_after=24)
         except Paused:
             continue
     assert attempts > 3

@@ -4,14 +4,13 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from tiny import facts, land_reviews
+from tiny import facts, land_reviews, train_until
 
 from graftwork.data import replay
 from graftwork.data.manifest import load_rows, open_manifest
@@ -35,21 +34,6 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "LEAST_REPLAYED", 10)
 
 
-@pytest.fixture
-def base(resolve: Resolve, tmp_path: Path, workspace: Workspace) -> ServingBundle:
-    """A model from the checkpoint, trained when 200 reviews had landed; by now there are 240."""
-    land_reviews(tmp_path, 200)
-    bundle = train(resolve(CHAMPION), workspace)
-    land_reviews(tmp_path, 240)
-    return bundle
-
-
-def train(run: ResolvedRun, workspace: Workspace, stop_after: int | None = None) -> ServingBundle:
-    """Train until it has asked `stop_after` times whether to stop."""
-    asked = count(1)
-    return run_stages(run, workspace, lambda event: None, lambda: stop_after is not None and next(asked) > stop_after)
-
-
 def count_rows(workspace: Workspace, bundle: ServingBundle, side: str) -> int:
     """How many rows of that side the bundle's data had."""
     return len(load_rows(workspace.store, open_manifest(workspace.store, bundle.manifest), sides=(side,)))
@@ -62,7 +46,7 @@ def weights(bundle: ServingBundle, workspace: Workspace) -> dict[str, Any]:
 def test_it_goes_on_from_the_model_before(resolve: Resolve, workspace: Workspace, base: ServingBundle) -> None:
     """Only the last stage, from those weights: what it freezes is the model's to the bit. The bundle says so."""
     run = resolve(CHAMPION, "stages.1.train=head", before=base)
-    bundle = train(run, workspace)
+    bundle = train_until(run, workspace)
     assert [stage.stage for stage in bundle.stages] == ["top"]
     assert bundle.start == run.plan.start
     assert (bundle.start.generation, base.start.generation) == (1, 0)
@@ -97,10 +81,10 @@ def test_the_cost_grows_with_what_is_new(resolve: Resolve, workspace: Workspace,
     steps = {}
     for known in (120, 360):
         land_reviews(tmp_path, known)
-        bundle = train(resolve(CHAMPION, "stages.1.epochs=1"), workspace)
+        bundle = train_until(resolve(CHAMPION, "stages.1.epochs=1"), workspace)
         cold = bundle.stages[-1].epochs[-1].step
         land_reviews(tmp_path, known + 30)
-        warm = train(resolve(CHAMPION, "stages.1.epochs=1", before=bundle), workspace)
+        warm = train_until(resolve(CHAMPION, "stages.1.epochs=1", before=bundle), workspace)
         steps[known] = (cold, warm.stages[-1].epochs[-1].step)
     assert steps[360][0] > 2.5 * steps[120][0]
     assert abs(steps[360][1] - steps[120][1]) <= 4
@@ -125,12 +109,12 @@ def test_stopped_again_and_again_it_ends_as_an_unbroken_one(
     """The model before is loaded at each attempt, what was trained is put on top of it."""
     run = resolve(CHAMPION, before=base)
     other = replace(workspace, store=Store(shutil.copytree(workspace.store.root, tmp_path / "unbroken")))
-    expected = facts(train(run, other))
+    expected = facts(train_until(run, other))
     attempts = 0
     while find_bundle(workspace.store, run.plan.bundle_key) is None:
         attempts += 1
         try:
-            bundle = train(run, workspace, stop_after=3)
+            bundle = train_until(run, workspace, stop_after=3)
         except Paused:
             continue
     assert attempts > 3
@@ -145,7 +129,7 @@ def test_killed_it_goes_on_where_it_was(
     monkeypatch.setattr(replay, "LEAST_REPLAYED", 200)  # as it is in the process
     run = resolve(CHAMPION, before=base)
     other = Store(shutil.copytree(workspace.store.root, tmp_path / "unbroken"))
-    expected = facts(train(run, replace(workspace, store=other)))
+    expected = facts(train_until(run, replace(workspace, store=other)))
     monkeypatch.setenv("GRAFTWORK_SAVE_SHARE", "1000")  # after every step
     monkeypatch.setenv("GRAFTWORK_FAULT", "training.step:5")
     with pytest.raises(TrainingError, match="SIGKILL"):
@@ -168,7 +152,7 @@ def test_without_its_model_it_does_not_start(
     else:
         run = resolve(CHAMPION, before=replace(base, digest="0" * 64))
     with pytest.raises(TrainingError, match=r"bundle/.*the model that this run starts from, version 1, is not in the"):
-        train(run, workspace)
+        train_until(run, workspace)
 
 
 def test_stages_of_its_own(resolve: Resolve, base: ServingBundle) -> None:
@@ -187,7 +171,7 @@ def test_stages_of_its_own(resolve: Resolve, base: ServingBundle) -> None:
 def test_stages_with_adapters_and_augmentation(resolve: Resolve, workspace: Workspace, base: ServingBundle) -> None:
     """Adapters name the model before as what they stand beside; words are dropped of the rows that are trained on."""
     own = "{name: a, train: [head, lora], epochs: 1, learning_rate: 0.001, augment: {word_dropout: 0.3}}"
-    bundle = train(resolve(CHAMPION, f"start.stages=[{own}]", before=base), workspace)
+    bundle = train_until(resolve(CHAMPION, f"start.stages=[{own}]", before=base), workspace)
     (config,) = (workspace.store.root / bundle.key / ADAPTERS).rglob("adapter_config.json")
     assert json.loads(config.read_text())["base_model_name_or_path"] == f"graftwork://{base.key}"
 
@@ -199,14 +183,14 @@ def test_ten_landings_end_where_training_from_scratch_does(
     """On reviews that a tiny model can learn: within three points of accuracy on the holdout, and at less cost."""
     recipe = (CHAMPION, "stages.0.epochs=4", "stages.1.learning_rate=3e-3", "stages.1.epochs=4")
     land_reviews(tmp_path, 350)
-    bundle, steps = train(resolve(*recipe), workspace), list[int]()
+    bundle, steps = train_until(resolve(*recipe), workspace), list[int]()
     for landed in range(375, 601, 25):
         land_reviews(tmp_path, landed)
-        bundle = train(resolve(*recipe, before=bundle), workspace)
+        bundle = train_until(resolve(*recipe, before=bundle), workspace)
         steps.append(bundle.stages[-1].epochs[-1].step)
     assert (bundle.start.generation, len(steps)) == (10, 10)
     run = resolve(*recipe)
-    scratch = train(run, workspace)
+    scratch = train_until(run, workspace)
     holdout = load_rows(workspace.store, run.manifest, sides=("holdout",))
     models = [load(workspace.store.root / each.key / MODEL) for each in (bundle, scratch)]
     warm, cold = (
