@@ -132,7 +132,7 @@ def _log_model(workspace: Workspace, client: "MlflowClient", mlflow_run: str, bu
 
 def _problem_type(stored: Path) -> str:
     config = ServingConfig.read(stored / MODEL)
-    return f"{'text' if config.pixels is None else 'image'}-{config.target}"
+    return f"{config.modality}-{config.target}"
 
 
 def _create_version(
