@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from graftwork import checkpoints
 from graftwork.checkpoints.safety import WEIGHTS, check_weights
 from graftwork.errors import CheckpointError, Problem, RecipeError, raise_if, shorten
-from graftwork.export import check_new_folder, write_papers
+from graftwork.export import check_new, write_papers
 from graftwork.fingerprint import file_digest
 from graftwork.models.catalog import FAMILIES, Family
-from graftwork.models.pixels import MEAN, PREPROCESSOR, STD
+from graftwork.models.configs import PREPROCESSOR
+from graftwork.models.pixels import MEAN, STD
 from graftwork.phrases import duration
 from graftwork.storage import whole_folder
 
@@ -96,7 +97,7 @@ def convert(file: Path, architecture: str, licence: str, folder: Path) -> Conver
     if architecture not in ARCHITECTURES:
         known = f"known are {', '.join(ARCHITECTURES)}"
         raise RecipeError(Problem(f"{shorten(architecture)} can't be converted", "--architecture", known))
-    check_new_folder(folder)
+    check_new(folder)
     if not file.is_file():
         raise CheckpointError(Problem("there is no such file", str(file)))
     config = ARCHITECTURES[architecture]

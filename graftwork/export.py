@@ -133,18 +133,18 @@ def write_papers(folder: Path, pooling: str, licence: str, origin: str) -> None:
         (folder / POOLING).write_text(json.dumps({f"pooling_mode_{POOLING_KEYS[pooling]}": True}), encoding="utf-8")
 
 
-def check_new_folder(folder: Path) -> None:
-    """Raises RecipeError if it is there already, or nothing that it could be made in."""
-    if folder.exists() or not folder.parent.is_dir():
-        problem = "it is there already" if folder.exists() else f"there is no folder {folder.parent}"
-        raise RecipeError(Problem(problem, str(folder), "choose another with -o"))
+def check_new(place: Path) -> None:
+    """Raises RecipeError if a file or folder is there already, or nothing that it could be made in."""
+    if place.exists() or not place.parent.is_dir():
+        problem = "it is there already" if place.exists() else f"there is no folder {place.parent}"
+        raise RecipeError(Problem(problem, str(place), "choose another with -o"))
 
 
 def _open(workspace: Workspace, model: str, folder: Path) -> "tuple[ModelVersion, Path]":
     """The version, and the folder of its model. Raises RecipeError if there is a folder already, RegistryError."""
     from graftwork.registry.versions import fetch_bundle
 
-    check_new_folder(folder)
+    check_new(folder)
     version = find_served(workspace, model)
     if version.adopted is not None:
         raise RegistryError(Problem("it was made elsewhere: export it there", f"{version.name}/{version.version}"))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from graftwork.errors import Problem, RecipeError, TrainingError
+from graftwork.export import check_new
 from graftwork.recipe import Recipe
 from graftwork.workspace import Workspace
 
@@ -37,9 +38,7 @@ def generate_sound(
     from graftwork.training.engine import serving_config
     from graftwork.training.plan import plan_training
 
-    if output.exists() or not output.parent.is_dir():
-        problem = "it is there already" if output.exists() else f"there is no folder {output.parent}"
-        raise RecipeError(Problem(problem, str(output), "choose another with -o"))
+    check_new(output)
     manifest = validate_data(recipe, workspace)
     lock = retrieve_checkpoint(recipe, workspace, families_for(recipe.input.modality))
     checkpoint = open_checkpoint(workspace.store, lock)

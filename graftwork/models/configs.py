@@ -1,4 +1,4 @@
-"""What config.json says of the model that is used."""
+"""What a checkpoint's files are called, and what config.json says of the model that is used."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from graftwork.checkpoints.safety import read_object
 from graftwork.models.serving.config import TOWERS
 
-CONFIG = "config.json"
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 
 
 def read_model_config(folder: Path, modality: str) -> dict[str, Any]:

@@ -94,6 +94,6 @@ def attach_language_head(model: Classifier, seed: int) -> None:
     model.add_module("objective", LanguageHead(hidden_size(model.body), table).to(table.device))
 
 
-def detach_language_head(model: Classifier) -> None:
+def detach_objective(model: Classifier) -> None:
     """Take it away, if there is one: what it was for is learnt."""
     model._modules.pop("objective", None)

@@ -11,11 +11,10 @@ from typing import Any
 from graftwork.checkpoints.safety import read_object
 from graftwork.errors import CheckpointError, Problem, shorten
 from graftwork.models.catalog import Family
-from graftwork.models.configs import CONFIG, read_model_config
+from graftwork.models.configs import CONFIG, PREPROCESSOR, read_model_config
 from graftwork.models.layers import check_layers
 from graftwork.models.serving.config import Edge, PixelConfig
 
-PREPROCESSOR = "preprocessor_config.json"
 SIDE, MOST_SIDE = 224, 4096
 # Of ImageNet's training pictures (Deng et al. 2009), as torchvision has them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from graftwork.errors import CheckpointError, Problem, raise_if
+from graftwork.models.configs import PREPROCESSOR
 from graftwork.models.serving.config import SPECTROGRAM, WAVEFORM, SoundConfig
 from graftwork.models.serving.recordings import MAX_RATE, MAX_SECONDS, MIN_MS, MIN_RATE
 from graftwork.models.serving.sounds import STEP, WINDOW
 
-PREPROCESSOR = "preprocessor_config.json"
 RATE = 16_000
 # Commands last one second and most sentences two to four, so that few are cut; and it is 250 tokens, as a longer text.
 SECONDS = 5.0

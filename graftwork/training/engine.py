@@ -27,7 +27,7 @@ from graftwork.models.masked import (
     MaskedLanguageModel,
     MaskedRows,
     attach_language_head,
-    detach_language_head,
+    detach_objective,
     mean_loss,
     measure_hidden,
     token_table,
@@ -76,7 +76,7 @@ from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.replicas import ALONE, Replicas
 from graftwork.training.solver import solve_stage
 from graftwork.training.stages import Distillation, Hiding, Stage, stage_groups
-from graftwork.training.start import WarmStart, rows_since, rows_to_hold
+from graftwork.training.start import rows_since, rows_to_hold
 from graftwork.training.state import FollowingKeeper, StateKeeper
 from graftwork.workspace import Workspace
 
@@ -128,7 +128,7 @@ def run_stages(
             cache = PrefixCache(store, settings.cache_bytes, arithmetic_of(model, run.plan.precision))
             training = Training(run, open_rows(run, store, checkpoint), model, cache, replicas)
         for index, stage in enumerate(remaining, start=len(results)):
-            score = run.plan.target.score if stage.hiding is None else "accuracy"
+            score = "accuracy" if stage.own_parameters else run.plan.target.score
             place = {"index": index, "stages": len(run.plan.stages)}
             report({"event": "stage", "stage": stage.name, "score": score} | place)
             keeper.begin(index, stage.name)
@@ -152,7 +152,7 @@ def follow_stages(run: ResolvedRun, store: Store, replicas: Replicas) -> None:
     for index in range(int(replicas.tell()), len(run.plan.stages)):
         adapters = attach(run, index, model)
         training.run_stage(index, FollowingKeeper(), report=lambda _: None, should_stop=lambda: False)
-        detach_language_head(model)
+        detach_objective(model)
         if adapters is not None:
             adapters.merge()
 
@@ -252,14 +252,9 @@ class Training:
 
     def _ask_teacher(self, distillation: Distillation, stage: str, context: StageContext) -> torch.Tensor:
         """The teacher's logits of each training row as it is, (rows, classes that it knows, in the student's order)."""
-        (teacher,) = {t.bundle: t for t in self.run.plan.start.teachers if t.bundle == distillation.teacher}.values()
-        folder = find_model(self.cache.store, teacher.key, teacher.bundle)
-        if folder is None:
-            problem = (
-                f"the model that stage {stage!r} learns from, {teacher.name}/{teacher.version}, is not in the store"
-            )
-            raise TrainingError(Problem(problem, teacher.key, "`graftwork run` fetches it from the registry"))
-        served = load(folder)
+        teacher = next(each for each in self.run.plan.start.teachers if each.bundle == distillation.teacher)
+        what = f"stage {stage!r} learns from, {teacher.name}/{teacher.version},"
+        served = load(_open_model(self.cache.store, teacher.key, teacher.bundle, what))
         compute = partial(self.cache.logits, served.model, served.encoder)
         rows = compute_once(compute, served.encoder.encode(self.rows.train_inputs), stage, context)
         places = [teacher.classes.index(self.run.plan.classes[place]) for place in distillation.classes]
@@ -296,7 +291,8 @@ def load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: list
     if results:
         model.load_state_dict(load_file(store.root / results[-1].key / WEIGHTS), strict=True)
     elif plan.start.warm is not None:
-        folder = _open_start(plan.start.warm, store)
+        warm = plan.start.warm
+        folder = _open_model(store, warm.key, warm.bundle, f"this run starts from, version {warm.version},")
         model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
         rescale_head(model.head, ServingConfig.read(folder).scale, plan.scale)
     quicken_dropout(model, pick_device())
@@ -304,11 +300,12 @@ def load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: list
     return model.to(pick_device())
 
 
-def _open_start(warm: WarmStart, store: Store) -> Path:
-    folder = find_model(store, warm.key, warm.bundle)
+def _open_model(store: Store, key: str, bundle: str, what: str) -> Path:
+    """The folder of a model that another run made. what: it is to this one, for who must act if it is gone."""
+    folder = find_model(store, key, bundle)
     if folder is None:
-        problem = f"the model that this run starts from, version {warm.version}, is not in the store"
-        raise TrainingError(Problem(problem, warm.key, "`graftwork run` fetches it from the registry"))
+        problem = f"the model that {what} is not in the store"
+        raise TrainingError(Problem(problem, key, "`graftwork run` fetches it from the registry"))
     return folder
 
 
@@ -481,7 +478,7 @@ def _publish_stage(
     with store.writing(stage.key) as folder:
         if stage.autoregression is not None:
             _save_weights(model.get_submodule("objective"), folder / OBJECTIVE)
-        detach_language_head(model)
+        detach_objective(model)
         if adapters is not None:
             adapters.keep(folder / ADAPTER)
             adapters.merge()

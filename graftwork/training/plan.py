@@ -3,7 +3,7 @@
 A plan is made from records and a checkpoint's header alone. Nothing is loaded, so it is shown before it is paid for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -366,10 +366,8 @@ def _plan_hiding(section: StageSection, family: Family, head: int, where: str) -
     """
     if section.objective != "masked-language-modelling":
         return None
-    if not family.has_mask:
-        known = ", ".join(name for name, each in FAMILIES.items() if each.has_mask)
-        problem = f"{family.known_as}: it has no token that hides a word"
-        raise RecipeError(Problem(problem, f"{where}.objective", f"masked language modelling is for {known}"))
+    lack = "it has no token that hides a word"
+    _check_made_so(family, lambda each: each.has_mask, lack, "masked language modelling", where)
     return Hiding(section.hidden_share, head)
 
 
@@ -380,11 +378,17 @@ def _plan_autoregression(section: StageSection, family: Family, head: int, where
     """
     if section.objective != "autoregressive":
         return None
-    if not family.is_autoregressive:
-        known = ", ".join(name for name, each in FAMILIES.items() if each.is_autoregressive)
-        problem = f"{family.known_as}: it was not made to tell what comes next"
-        raise RecipeError(Problem(problem, f"{where}.objective", f"autoregressive learning is for {known}"))
+    lack = "it was not made to tell what comes next"
+    _check_made_so(family, lambda each: each.is_autoregressive, lack, "autoregressive learning", where)
     return Autoregression(head)
+
+
+def _check_made_so(family: Family, is_made: Callable[[Family], bool], lack: str, learning: str, where: str) -> None:
+    """Raises RecipeError for a family that a stage can't go on pretraining so, and names those that it can."""
+    if not is_made(family):
+        known = ", ".join(name for name, each in FAMILIES.items() if is_made(each))
+        problem = f"{family.known_as}: {lack}"
+        raise RecipeError(Problem(problem, f"{where}.objective", f"{learning} is for {known}"))
 
 
 def plan_run(

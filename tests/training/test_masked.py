@@ -17,7 +17,7 @@ from graftwork.models.masked import (
     MaskedLanguageModel,
     MaskedRows,
     attach_language_head,
-    detach_language_head,
+    detach_objective,
     token_table,
 )
 from graftwork.models.serving.config import WEIGHTS, ServingConfig
@@ -99,7 +99,7 @@ def test_the_loss_is_that_of_transformers_own_model(tiny_checkpoint: Path) -> No
             loss = theirs(input_ids=whole[..., 0], labels=whole[..., 1]).loss
             torch.testing.assert_close(found[index, 0], loss)
     assert found[3].tolist() == [0, 0]  # nothing is hidden where there is no word
-    detach_language_head(model)
+    detach_objective(model)
     assert not [name for name, _ in model.named_parameters() if name.startswith("objective.")]
 
 
