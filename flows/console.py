@@ -291,6 +291,10 @@ def _data_table(manifest: "DatasetManifest") -> Table:
     sides = (f"{rows:,}" for rows in manifest.side_rows.values())
     cells = (f"{count:,}" for count in (total.read, total.kept, total.quarantined, total.duplicates))
     table.add_row("all", *cells, *sides, style="bold")
+    for each in manifest.auxiliary:
+        found = each.counts
+        cells = (f"{count:,}" for count in (found.read, found.kept, found.quarantined, found.duplicates))
+        table.add_row(f"{each.name}, beside", *cells, f"{found.kept:,}")
     return table
 
 

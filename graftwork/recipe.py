@@ -29,10 +29,11 @@ from graftwork.fields import Amount, Count, Duration, LandingUrl, Rate, Share, W
 from graftwork.fingerprint import digest
 from graftwork.policy import BaselineName
 from graftwork.presets import PRESETS, expand_stages
-from graftwork.targets.catalog import MULTI_LABEL, target_of
+from graftwork.targets.catalog import MULTI_LABEL, TARGETS, target_of
 from graftwork.targets.target import Target
 
 DIGEST_VERSION = 1
+PLACES: dict[str, Any] = {"sources": {"__all__": {"path", "url"}}}  # where rows lie says nothing of what they are
 TFIDF = "tfidf"  # the baseline that is of texts
 NOUNS = {"text": "texts", "image": "pictures", "audio": "sounds"}  # by what a model reads
 # Of an input and of a stage, what is said of one kind of rows alone.
@@ -49,6 +50,7 @@ TEACHER = r"^(champion|[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9._-]+|/[1-9][0-9]*)
 # What a stage may say that is solved to its optimum.
 SOLVED_KEYS = {"name", "train", "solver", "strength", "class_weights"}
 # What says something of the head that tells labels, or of what it learns from.
+ONE_TASK = {"class_weights", "distil", "ewc"}
 OF_HEAD = {"solver", "strength", "head_start", "class_weights", "label_smoothing", "augment", "ewc", "distil"}
 
 
@@ -76,7 +78,15 @@ def _readable(data: "DataSection", info: ValidationInfo) -> "DataSection":
     """The data, if its label is one of what is learnt."""
     if "problem_type" not in info.data:
         return data
-    label, target = data.label, target_of(info.data["problem_type"])
+    target = target_of(info.data["problem_type"])
+    _check_label(data.label, target)
+    if target.is_number and data.conflicts == "quarantine" and "conflicts" in data.model_fields_set:
+        raise ValueError("conflicts: of the numbers of equal texts the mean is taken: leave it out, or say keep")
+    return data
+
+
+def _check_label(label: "LabelSection", target: Target) -> None:
+    """Raise ValueError for a label that is not one of what is learnt."""
     foreign = sorted(label.model_fields_set - {"column"} - target.label_keys)
     if not isinstance(label.column, str) and target is not MULTI_LABEL:
         foreign.append("a list of columns")
@@ -86,9 +96,6 @@ def _readable(data: "DataSection", info: ValidationInfo) -> "DataSection":
         raise ValueError("label: say which separator stands between classes, or name a column for each class")
     if not (label.classes or target.is_number or isinstance(label.column, tuple)):
         raise ValueError("label.classes is missing")
-    if target.is_number and data.conflicts == "quarantine" and "conflicts" in data.model_fields_set:
-        raise ValueError("conflicts: of the numbers of equal texts the mean is taken: leave it out, or say keep")
-    return data
 
 
 def _meaningful(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tuple[StageSection, ...]":
@@ -248,6 +255,11 @@ class LabelSection(Section):
         """The columns that tell it."""
         return (self.column,) if isinstance(self.column, str) else self.column
 
+    def names(self, target: Target) -> tuple[str, ...]:
+        """Its classes in their order; of a number, and of columns without other names, the columns that tell them."""
+        has_names = target.is_number or not isinstance(self.column, str)
+        return self.classes or (self.columns if has_names else ())
+
 
 class SplitSection(Section):
     """Shares of the rows, and what must stay on one side."""
@@ -282,6 +294,27 @@ class DataSection(Section):
     )
     split: SplitSection = SplitSection()
     quarantine_tolerance: Share = Field(default=0.05, description="Share of the rows that may be set aside.")
+
+
+class AuxiliarySection(Section):
+    """Rows beside `data` that stages may learn from, too, with labels of their own or without; none is judged by."""
+
+    name: Word
+    sources: Annotated[tuple[SourceSection, ...], AfterValidator(_distinct)]
+    columns: (
+        Annotated[str | tuple[str, str], PlainValidator(_text_columns, json_schema_input_type=str | tuple[str, str])]
+        | None
+    ) = Field(default=None, description="What is read of a row; by default the columns of `input`.")
+    label: LabelSection | None = Field(default=None, description="None: rows that nobody labelled.")
+    learns: Literal["classification", "multi-label", "regression"] | None = Field(
+        default=None, description="What is learnt of the label; by default what the recipe learns."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "AuxiliarySection":
+        if self.label is None and self.learns is not None:
+            raise ValueError("learns says what is learnt of a label, and there is none")
+        return self
 
 
 class InputSection(Section):
@@ -460,6 +493,21 @@ class StageSection(Section):
         default=0.0, description="The same, but of each weight by what it is worth to the rows the champion knows."
     )
     distil: DistilSection | None = None
+    auxiliary: Annotated[
+        tuple[Word, ...],
+        BeforeValidator(_as_list, json_schema_input_type=tuple[Word, ...] | Word),
+    ] = Field(default=(), description="Which of `auxiliary` it learns from, too: their labels by heads of their own.")
+    sampling: float = Field(
+        default=1.0,
+        strict=True,
+        ge=0,
+        le=1,
+        description="How many rows of each an epoch has: in proportion to their number to this power.",
+    )
+    weighting: Literal["equal", "uncertainty"] = Field(
+        default="equal",
+        description="What tasks count: the same, or the less, the less sure the model can be of their labels.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "StageSection":
@@ -490,6 +538,24 @@ class StageSection(Section):
         meant = self.model_dump(exclude_defaults=True).keys() & OF_HEAD
         if meant:
             raise ValueError(f"objective {self.objective} trains no head and takes no {', '.join(sorted(meant))}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_auxiliary(self) -> "StageSection":
+        meant = sorted({"sampling", "weighting"} & self.model_fields_set)
+        if meant and not self.auxiliary:
+            raise ValueError(f"{meant[0]} is of auxiliary rows: name them with `auxiliary`")
+        if not self.auxiliary:
+            return self
+        if self.weighting == "uncertainty" and self.objective != "classification":
+            raise ValueError(f"weighting is of tasks that are told by labels, and {self.objective} reads none")
+        refused = sorted(self.model_dump(exclude_defaults=True).keys() & ONE_TASK)
+        if self.objective == "contrastive":
+            refused.append("objective: contrastive")
+        if refused:
+            raise ValueError(f"{refused[0]} is for a stage of one task, and this one has auxiliary rows")
+        if self.train == ("head",):
+            raise ValueError("auxiliary rows teach the body, and this stage trains just the head")
         return self
 
     @model_validator(mode="after")
@@ -580,11 +646,36 @@ class ResourcesSection(Section):
     time_limit: Duration | None = None
 
 
+def _named_apart(auxiliary: tuple[AuxiliarySection, ...]) -> tuple[AuxiliarySection, ...]:
+    return _distinct(auxiliary) if auxiliary else auxiliary
+
+
+def _check_auxiliary(recipe: "Recipe") -> None:
+    """Raise ValueError for auxiliary rows that can't be read or learnt from as the recipe says."""
+    known = {each.name: each for each in recipe.auxiliary}
+    _distinct(recipe.sources)
+    for each in recipe.auxiliary:
+        target = recipe.learnt_of(each)
+        if target is not None and each.label is not None:
+            _check_label(each.label, target)
+        if len(recipe.columns_of(each)) != len(recipe.input.columns):
+            raise ValueError(
+                f"auxiliary {each.name!r}: a row is read by {len(recipe.input.columns)} columns, as in `input`"
+            )
+    for stage in recipe.every_stage:
+        unknown = sorted(set(stage.auxiliary) - known.keys())
+        if unknown:
+            raise ValueError(f"stage {stage.name!r}: no auxiliary rows are called {unknown[0]!r}")
+        unlabelled = [name for name in stage.auxiliary if known[name].label is None]
+        if unlabelled and stage.objective == "classification":
+            raise ValueError(f"stage {stage.name!r}: auxiliary rows {unlabelled[0]!r} have no label to learn")
+
+
 def _check_modality(recipe: "Recipe", read: str) -> None:
     """Raise ValueError for what is said of rows of another kind than the recipe's."""
     if read != "text" and TFIDF in recipe.evaluation.baselines and "baselines" in recipe.evaluation.model_fields_set:
         raise ValueError("evaluation.baselines: tfidf is for texts")
-    for stage in (*recipe.stages, *(recipe.start.stages or ())):
+    for stage in recipe.every_stage:
         asked = set(stage.augment.model_dump(exclude_defaults=True))
         if stage.adversary is not None:
             asked.add("adversary")
@@ -611,6 +702,7 @@ class Recipe(Section):
         "audio-regression",
     ]
     data: Annotated[DataSection, AfterValidator(_readable)]
+    auxiliary: Annotated[tuple[AuxiliarySection, ...], AfterValidator(_named_apart)] = ()
     input: InputSection
     checkpoint: CheckpointSection
     head: HeadSection = HeadSection()
@@ -628,7 +720,8 @@ class Recipe(Section):
         if not self.problem_type.startswith(f"{read}-"):
             raise ValueError(f"problem_type {self.problem_type} does not go with input.{read}")
         _check_modality(self, read)
-        holding = [stage.name for stage in (*self.stages, *(self.start.stages or ())) if stage.ewc]
+        _check_auxiliary(self)
+        holding = [stage.name for stage in self.every_stage if stage.ewc]
         if holding and self.start.origin == "checkpoint":
             raise ValueError(f"stage {holding[0]!r}: ewc holds what a champion knows: say `start: {{from: champion}}`")
         return self
@@ -660,9 +753,28 @@ class Recipe(Section):
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes in their order; of a number, and of columns without other names, the columns that tell them."""
-        label = self.data.label
-        has_names = self.target.is_number or not isinstance(label.column, str)
-        return label.classes or (label.columns if has_names else ())
+        return self.data.label.names(self.target)
+
+    @property
+    def sources(self) -> tuple[SourceSection, ...]:
+        """All places that rows come from: those of `data`, then those of `auxiliary`."""
+        return (*self.data.sources, *(source for each in self.auxiliary for source in each.sources))
+
+    def columns_of(self, auxiliary: AuxiliarySection) -> tuple[str, ...]:
+        """The columns of what the model reads of auxiliary rows."""
+        named = auxiliary.columns or self.input.columns
+        return (named,) if isinstance(named, str) else named
+
+    def learnt_of(self, auxiliary: AuxiliarySection) -> Target | None:
+        """What is learnt of the labels of auxiliary rows; None where they have none."""
+        if auxiliary.label is None:
+            return None
+        return self.target if auxiliary.learns is None else TARGETS[auxiliary.learns]
+
+    @property
+    def every_stage(self) -> tuple[StageSection, ...]:
+        """All that it says of stages: from the checkpoint on, and from the champion on."""
+        return (*self.stages, *(self.start.stages or ()))
 
     @property
     def conflicts(self) -> str:
@@ -706,7 +818,8 @@ class Recipe(Section):
         changes the model must never be given another value: that takes a new DIGEST_VERSION.
         """
         left_out: dict[str, Any] = {
-            "data": {"contract": True, "quarantine_tolerance": True, "sources": {"__all__": {"path", "url"}}},
+            "data": {"contract": True, "quarantine_tolerance": True} | PLACES,
+            "auxiliary": {"__all__": PLACES},
             "checkpoint": {"licences"},
             "stages": {"__all__": {"name"}},
             "start": {"scratch_every": True, "stages": {"__all__": {"name"}}},
@@ -745,6 +858,13 @@ def find_root(path: Path) -> Path:
         if any((above / mark).exists() for mark in ROOT_MARKS):
             return above
     return folder
+
+
+def kin_of(recipe: Recipe) -> dict[str, str]:
+    """By name, sources of auxiliary rows that lie where one of `data` does, and so share its groups; and that one."""
+    places = {source.place: source.name for source in recipe.data.sources}
+    beside = recipe.sources[len(recipe.data.sources) :]
+    return {source.name: places[source.place] for source in beside if source.place in places}
 
 
 def teachers_of(stages: Sequence[StageSection]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ def validate_data(recipe: Recipe) -> DatasetManifest:
         manifest = data.validate_data(recipe, workspace)
     create_table_artifact(
         key="data",
-        table=[{"source": file.source, "file": file.path, **vars(file.counts)} for file in manifest.sources],
+        table=[{"source": file.source, "file": file.path, **vars(file.counts)} for file in manifest.every_source],
         description=f"Rows of manifest {manifest.digest[:12]}: read = kept + quarantined + duplicates.",
     )
     return manifest

@@ -6,14 +6,16 @@ from typing import Any
 
 from graftwork.data.contracts import Contract, broken_rows
 from graftwork.data.decoding import UnreadableFileError
-from graftwork.data.leakage import Duplicate, distinct_rows
+from graftwork.data.leakage import Distinct, Duplicate, distinct_rows
 from graftwork.data.quarantine import BadRow, Cells, Rejected
 from graftwork.data.rows import Row
 from graftwork.data.sources import LandedFile, read_file
-from graftwork.data.splits import Memory, Placed, place_rows
+from graftwork.data.splits import Bridge, Memory, Placed, place_rows
 from graftwork.errors import DataError, Problem, shorten
 from graftwork.targets.target import Label, Numbers
 
+TRAIN = "train"
+WITHHELD = "belongs to rows that are not trained on"
 Place = tuple[str, str]
 Take = Callable[[LandedFile, str, str], str | BadRow]  # by a row's file, a cell of it, and the cell's column
 
@@ -120,20 +122,62 @@ def accept_rows(
     tell: a label in words. alike: finds pairs of near duplicates among rows. conflicts: as of `distinct_rows`. limit:
     only that many rows are looked at, those of the smallest content digests, which are as good as random.
     """
-    ordered = sorted(rows, key=lambda row: (row.content, row.row_id, row.file, row.line))
-    taken, not_taken = ordered[:limit], ordered[len(ordered) if limit is None else limit :]
+    taken, not_taken = _first(rows, limit)
     distinct = distinct_rows(taken, memory.row_ids, conflicts)
     pairs = alike(distinct.rows) if "near_duplicate" in by else []
     placed, bridges = place_rows(distinct.rows, pairs, memory, "group" in by, holdout, validation, seed)
-    rejected = [_reject(row, "id seen before with another text", row.row_id) for row in distinct.renamed]
-    rejected += [
+    rejected = [*_rejected(distinct, tell), *map(_reject_bridge, bridges)]
+    return Acceptance(placed, rejected, distinct.duplicates, not_taken)
+
+
+def accept_auxiliary(
+    rows: Sequence[Row],
+    beside: Sequence[Placed],
+    tell: Callable[[Label], str],
+    by: Sequence[str],
+    alike: Callable[[Sequence[Row]], list[tuple[int, int]]],
+    conflicts: str,
+    limit: int | None = None,
+) -> Acceptance:
+    """Rows to learn from beside those that have their sides: each text once, and none that belongs to a row judged.
+
+    To belong together means what it means there, so that a row of the holdout, or what is nearly one, is not learnt
+    from under another name. What is accepted is on the training side. All else as `accept_rows`.
+    """
+    taken, not_taken = _first(rows, limit)
+    distinct = distinct_rows(taken, {}, conflicts)
+    known = [item.row for item in beside]
+    every = [*known, *distinct.rows]
+    memory = Memory(
+        {item.row.content: item.side for item in beside},
+        {item.row.group: item.side for item in beside if item.row.group is not None},
+    )
+    pairs = alike(every) if "near_duplicate" in by else []
+    found, bridges = place_rows(every, pairs, memory, "group" in by, holdout=0.0, validation=0.0, seed=0)
+    old = {row.row_id for row in known}
+    placed = [item for item in found if item.row.row_id not in old]
+    withheld = [_reject(item.row, WITHHELD, item.side) for item in placed if item.side != TRAIN]
+    rejected = [*_rejected(distinct, tell), *withheld, *(_reject_bridge(bridge, WITHHELD) for bridge in bridges)]
+    return Acceptance([item for item in placed if item.side == TRAIN], rejected, distinct.duplicates, not_taken)
+
+
+def _first(rows: Sequence[Row], limit: int | None) -> tuple[list[Row], list[Row]]:
+    """The rows of the smallest content digests, so many of them, and the others."""
+    ordered = sorted(rows, key=lambda row: (row.content, row.row_id, row.file, row.line))
+    return ordered[:limit], ordered[len(ordered) if limit is None else limit :]
+
+
+def _rejected(distinct: Distinct, tell: Callable[[Label], str]) -> list[Rejected]:
+    renamed = [_reject(row, "id seen before with another text", row.row_id) for row in distinct.renamed]
+    return renamed + [
         _reject(row, "equal texts with different labels", f"{tell(row.label)}: {row.text}")
         for row in distinct.conflicts
     ]
-    for bridge in bridges:
-        sides = ", ".join(f"{side} ({name})" for side, name in sorted(bridge.neighbours.items()))
-        rejected.append(_reject(bridge.row, "would join rows on opposite sides", sides))
-    return Acceptance(placed, rejected, distinct.duplicates, not_taken)
+
+
+def _reject_bridge(bridge: Bridge, reason: str = "would join rows on opposite sides") -> Rejected:
+    sides = ", ".join(f"{side} ({name})" for side, name in sorted(bridge.neighbours.items()))
+    return _reject(bridge.row, reason, sides)
 
 
 def _reject(row: Row, reason: str, value: str) -> Rejected:

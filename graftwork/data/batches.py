@@ -7,24 +7,49 @@ import numpy as np
 WINDOW_BATCHES = 50
 
 
-def epoch_batches(lengths: Sequence[int], batch_tokens: int, seed: Sequence[int], least: int = 1) -> list[list[int]]:
+def epoch_batches(
+    lengths: Sequence[int],
+    batch_tokens: int,
+    seed: Sequence[int],
+    least: int = 1,
+    rows: Sequence[int] | np.ndarray | None = None,
+) -> list[list[int]]:
     """Row indices of each batch of one epoch: every row once, rows of like length together, batches in random order.
 
     lengths: tokens of each row. A batch, padded to its longest row, holds at most `batch_tokens` (a single longer row
     is a batch of its own). seed: the numbers that name the epoch, such as (seed, stage, epoch). least: rows that each
     batch has, whatever it then holds, as far as there are so many: what is left over joins the batch before it.
+    rows: those that the epoch has, where that is not each once.
     Rows are shuffled, sorted by length within windows of about fifty batches, and cut; so batches differ each epoch.
     """
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
     size = np.asarray(lengths)
-    order = generator.permutation(len(size))
+    order = generator.permutation(len(size) if rows is None else np.asarray(rows))
     window = max(1, int(WINDOW_BATCHES * batch_tokens / max(1.0, size.mean()))) if len(size) else 1
     batches: list[list[int]] = []
     for start in range(0, len(order), window):
-        rows = order[start : start + window]
-        batches += _cut(rows[np.argsort(size[rows], kind="stable")], size, batch_tokens, least)
+        near = order[start : start + window]
+        batches += _cut(near[np.argsort(size[near], kind="stable")], size, batch_tokens, least)
     batches = _join(batches, least)
     return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def sample_sets(sizes: Sequence[int], power: float, seed: Sequence[int]) -> np.ndarray:
+    """Row indices that one epoch has of several sets of rows, which lie one after the other: in proportion to size
+    ** power, and of the first set each row once.
+
+    With a power of 1 that is each row of all sets once, with 0 as many of each set. A set of which more are asked for
+    than it has is gone through again; what is left over of a whole pass is drawn anew in each epoch.
+    Method: size ** alpha sampling (Arivazhagan et al. 2019, Massively multilingual translation in the wild).
+    """
+    ends = np.cumsum(sizes)
+    chosen = [np.arange(sizes[0])]
+    for place in range(1, len(sizes)):
+        rows = np.arange(ends[place] - sizes[place], ends[place])
+        passes, rest = divmod(round(sizes[0] * (sizes[place] / sizes[0]) ** power), sizes[place])
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(place,))))
+        chosen += [*[rows] * passes, generator.permutation(rows)[:rest]]
+    return np.concatenate(chosen)
 
 
 def deal(rows: Sequence[int], lengths: Sequence[int], processes: int) -> list[list[int]]:

@@ -59,7 +59,7 @@ def _copy(file: Path, sha256: str, place: Path) -> bool:
 
 
 def _landing_source(recipe: Recipe, name: str | None) -> SourceSection:
-    folders = [each for each in recipe.data.sources if _is_folder(each, recipe.root)]
+    folders = [each for each in recipe.sources if _is_folder(each, recipe.root)]
     found = [each for each in folders if name in (None, each.name)]
     if len(found) == 1:
         return found[0]

@@ -20,7 +20,7 @@ from graftwork.data.sources import LandedFile, list_files
 from graftwork.database import Database, manifests, now
 from graftwork.errors import DataError, Problem, raise_if
 from graftwork.fingerprint import digest, from_json, without_defaults
-from graftwork.recipe import Recipe
+from graftwork.recipe import PLACES, Recipe, kin_of
 from graftwork.storage import Store, make_folder, whole_file
 from graftwork.targets.catalog import CLASSIFICATION
 from graftwork.targets.target import Numbers
@@ -57,12 +57,34 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
+class AuxiliaryRows:
+    """Accepted rows to learn from that are on no side. classes: none where rows have no label; `target` is None then.
+
+    withheld: of those in quarantine, rows that would have told of rows that are judged. numbers: of numeric labels.
+    """
+
+    name: str
+    rows_digest: str
+    sources: tuple[SourceFile, ...]
+    counts: RowCounts
+    withheld: int
+    classes: tuple[str, ...] = ()
+    target: str | None = None
+    numbers: Numbers | None = None
+
+    @property
+    def file(self) -> str:
+        """Where its rows lie in the folder of the manifest."""
+        return f"auxiliary-{self.name}.parquet"
+
+
+@dataclass(frozen=True)
 class DatasetManifest:
     """Accepted data. parent: digest of the manifest whose sides it inherits. sides: rows of each class on each side.
 
     classes: of a target without, one name for its number. Where a row may be of several, `rows` tells the rows of each
     side. numbers: what is known of a side's numbers, where labels are such. target: what is learnt, as in TARGETS.
-    media: store keys of what holds the pictures or sounds that rows refer to.
+    media: store keys of what holds the pictures or sounds that rows refer to. auxiliary: rows beside them.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -79,6 +101,7 @@ class DatasetManifest:
     target: str = CLASSIFICATION.name
     rows: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, Numbers] = field(default_factory=dict)
+    auxiliary: tuple[AuxiliaryRows, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -91,8 +114,16 @@ class DatasetManifest:
         return self.rows or {side: sum(by_class.values()) for side, by_class in self.sides.items()}
 
     @property
+    def every_source(self) -> tuple[SourceFile, ...]:
+        """The files of all rows, of auxiliary ones, too."""
+        return (*self.sources, *(file for each in self.auxiliary for file in each.sources))
+
+    @property
     def key(self) -> str:
-        """Where it lies in the store: rows.parquet, memory.parquet, quarantine.csv, duplicates.csv, manifest.json."""
+        """Where it lies in the store: rows.parquet, memory.parquet, quarantine.csv, duplicates.csv, manifest.json.
+
+        Beside them a file for each set of auxiliary rows.
+        """
         return f"dataset/{self.digest}"
 
 
@@ -138,12 +169,21 @@ def load_rows(
     label (index in `manifest.classes`, or as the target stores it), side, unit, file, line; where `text` names files,
     media (what holds them).
     """
+    return _load(store, manifest, "rows.parquet", filters=[("side", "in", list(sides))])
+
+
+def load_auxiliary(store: Store, manifest: DatasetManifest, name: str) -> "pandas.DataFrame":
+    """The auxiliary rows of that name, in the columns of `load_rows`; UNLABELLED where they have no label."""
+    return _load(store, manifest, next(each.file for each in manifest.auxiliary if each.name == name))
+
+
+def _load(store: Store, manifest: DatasetManifest, file: str, filters: Any = None) -> "pandas.DataFrame":
     from pyarrow import parquet
 
     folder = store.open(manifest.key)
     if folder is None:
         raise DataError(_lost(manifest.digest))
-    rows = parquet.read_table(folder / "rows.parquet", filters=[("side", "in", list(sides))]).to_pandas()
+    rows = parquet.read_table(folder / file, filters=filters).to_pandas()
     if not manifest.media:
         return rows
     from graftwork.data.media import open_packs
@@ -153,16 +193,20 @@ def load_rows(
 
 
 def find_excess(manifest: DatasetManifest, tolerance: float) -> str | None:
-    """What is over the tolerance, a share of all rows and of the bytes of all files; None if nothing is."""
-    counts = manifest.counts
-    rows = counts.read + counts.not_taken
-    if counts.quarantined > tolerance * rows:
-        return f"{counts.quarantined} of {rows} rows are set aside, {tolerance:.1%} are tolerated"
-    # Nobody knows how many rows a file holds that can't be read.
-    size = sum(file.size for file in manifest.sources)
-    lost = sum(file.size for file in manifest.sources if file.problem)
-    if lost > tolerance * size:
-        return f"files with {lost} of {size} bytes can't be read, {tolerance:.1%} are tolerated"
+    """What is over the tolerance, a share of all rows and of the bytes of all files; None if nothing is.
+
+    It is asked of the rows that are on sides, and of each auxiliary set by itself.
+    """
+    rest = ((each.counts, each.sources, each.withheld, f"auxiliary {each.name!r}: ") for each in manifest.auxiliary)
+    for counts, sources, withheld, of in ((manifest.counts, manifest.sources, 0, ""), *rest):
+        rows, set_aside = counts.read + counts.not_taken, counts.quarantined - withheld
+        if set_aside > tolerance * rows:
+            return f"{of}{set_aside} of {rows} rows are set aside, {tolerance:.1%} are tolerated"
+        # Nobody knows how many rows a file holds that can't be read.
+        size = sum(file.size for file in sources)
+        lost = sum(file.size for file in sources if file.problem)
+        if lost > tolerance * size:
+            return f"{of}files with {lost} of {size} bytes can't be read, {tolerance:.1%} are tolerated"
     return None
 
 
@@ -174,7 +218,7 @@ def quarantine_report(workspace: Workspace, lineage: str, input_digest: str) -> 
 def _list_files(recipe: Recipe, mirrors: Path) -> list[LandedFile]:
     files: list[LandedFile] = []
     problems: list[Problem] = []
-    for source in recipe.data.sources:
+    for source in recipe.sources:
         try:
             place = source.place
             path = place if isinstance(place, Path) else RemoteFolder(place).mirror(mirrors)
@@ -182,17 +226,19 @@ def _list_files(recipe: Recipe, mirrors: Path) -> list[LandedFile]:
         except DataError as error:
             problems += error.problems
     raise_if(problems, DataError)
-    if not files:
+    if not {file.source for file in files} & {source.name for source in recipe.data.sources}:
         raise DataError(Problem("nothing landed: no source has a file", str(recipe.path)))
     return files
 
 
 def _input_digest(recipe: Recipe, contract: Contract | None, files: Sequence[LandedFile]) -> str:
     """Digest of all that decides the rows and their sides, apart from the parent."""
-    left_out: dict[str, Any] = {"contract": True, "quarantine_tolerance": True, "sources": {"__all__": {"path", "url"}}}
+    left_out: dict[str, Any] = {"contract": True, "quarantine_tolerance": True} | PLACES
     target = {} if recipe.target is CLASSIFICATION else {"target": recipe.target.name}
+    auxiliary = [each.model_dump(mode="json", exclude=PLACES, exclude_defaults=True) for each in recipe.auxiliary]
     return digest(
         target
+        | ({"auxiliary": auxiliary, "kin": kin_of(recipe)} if auxiliary else {})
         | {
             "version": VALIDATION_VERSION,
             "data": recipe.told_data(left_out),

@@ -59,13 +59,16 @@ class CheckedFile:
 
 
 class MediaReader:
-    """Checks the files that rows name, which are of those that landed. found: by reference, one file for each."""
+    """Checks the files that rows name, which are of those that landed. found: by reference, one file for each.
 
-    def __init__(self, modality: str, files: Sequence[LandedFile]) -> None:
+    beside: a reader of other files, into whose `found` this one puts its own.
+    """
+
+    def __init__(self, modality: str, files: Sequence[LandedFile], beside: "MediaReader | None" = None) -> None:
         check_readable(modality)
         self.modality = modality
         self.landed = {Path(os.path.normpath(file.path)): file for file in files if file.is_media}
-        self.found: dict[str, CheckedFile] = {}
+        self.found: dict[str, CheckedFile] = {} if beside is None else beside.found
         self.embedded: dict[tuple[Path, str], EmbeddedFiles | None] = {}
 
     def take(self, file: LandedFile, cell: str, column: str) -> str | BadRow:

@@ -45,11 +45,13 @@ def make_row(
     group: str | None = None,
     group_before: str | None = None,
     may_be_empty: bool = False,
+    kin: str | None = None,
 ) -> Row | BadRow:
     """The row in these cells, or why it is none; its id and its group are headed by the source's name.
 
     labels, id_column, group: names of columns. Without an id column a row is named by its file and line.
-    group_before: the group is what stands before it. may_be_empty: an empty cell is a label, too.
+    group_before: the group is what stands before it. may_be_empty: an empty cell is a label, too. kin: the source that
+    its groups are of, if they are another's.
     """
     needed = {id_column, group} | (set() if may_be_empty else {*labels})
     for column, cell in cells.items():
@@ -67,7 +69,7 @@ def make_row(
         source=source,
         file=file,
         line=line,
-        group=None if group is None else f"{source}/{_before(cells[group] or '', group_before)}",
+        group=None if group is None else f"{kin or source}/{_before(cells[group] or '', group_before)}",
         text=pair[0],
         text_b=pair[1] if len(pair) > 1 else None,
         label=label,

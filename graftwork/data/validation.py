@@ -2,26 +2,44 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
-from graftwork.data.acceptance import Acceptance, ReadRows, accept_rows, check_classes, check_numbers, read_source
+from graftwork.data.acceptance import (
+    TRAIN,
+    WITHHELD,
+    Acceptance,
+    ReadRows,
+    accept_auxiliary,
+    accept_rows,
+    check_classes,
+    check_numbers,
+    read_source,
+)
 from graftwork.data.contracts import Contract
 from graftwork.data.leakage import near_duplicates
-from graftwork.data.manifest import DatasetManifest, RowCounts, SourceFile, find_excess, quarantine_report
+from graftwork.data.manifest import (
+    AuxiliaryRows,
+    DatasetManifest,
+    RowCounts,
+    SourceFile,
+    find_excess,
+    quarantine_report,
+)
 from graftwork.data.media import MediaReader, open_packs, publish_pack
-from graftwork.data.quarantine import QUARANTINE, quarantine_error, write_quarantine, write_report
+from graftwork.data.quarantine import QUARANTINE, Rejected, quarantine_error, write_quarantine, write_report
 from graftwork.data.rows import Row, make_row
 from graftwork.data.sources import MEDIA, LandedFile
 from graftwork.data.splits import SIDES, Memory, Placed
 from graftwork.data.tables import read_memory, rows_digest, write_memory, write_rows
-from graftwork.errors import DataError, raise_if
+from graftwork.errors import DataError, Problem, raise_if
 from graftwork.fingerprint import to_json
-from graftwork.recipe import Recipe
+from graftwork.recipe import AuxiliarySection, LabelSection, Recipe, SourceSection, kin_of
 from graftwork.storage import Store, make_folder, whole_file
-from graftwork.targets.catalog import MULTI_LABEL, TARGETS
+from graftwork.targets.catalog import CLASSIFICATION, MULTI_LABEL, TARGETS
 from graftwork.targets.labels import describe_numbers
-from graftwork.targets.target import LabelRule, Numbers, Target
+from graftwork.targets.target import UNLABELLED, Label, LabelRule, Numbers, Read, Target
 from graftwork.workspace import Workspace
 
 
@@ -38,13 +56,19 @@ def make_manifest(
 
     Raises DataError; the quarantine of data that is refused is kept outside the store.
     """
-    modality = recipe.input.modality
+    modality, landed = recipe.input.modality, list(files)
+    files = files_of(recipe.data.sources, landed)
     media = MediaReader(modality, files) if modality in MEDIA else None
-    read = _read_sources(recipe, contract, files, media)
+    read = _read_sources(RowSource.of(recipe), contract, files, media)
     memory = Memory() if parent is None else read_memory(workspace.store.root / parent.key / "memory.parquet")
-    accepted = _accept(recipe, read, memory, partial(_find_alike, recipe.near_duplicate, media))
+    alike = partial(_find_alike, recipe.near_duplicate, media)
+    accepted = _accept(recipe, read, memory, alike)
     accepted = dataclasses.replace(accepted, rejected=[*read.rejected, *accepted.rejected])
     sources = _count_files(files, read, accepted)
+    beside = [
+        _take_auxiliary(recipe, each, files_of(each.sources, landed), media, accepted.placed, alike)
+        for each in recipe.auxiliary
+    ]
     manifest = DatasetManifest(
         lineage=lineage,
         input_digest=input_digest,
@@ -59,43 +83,131 @@ def make_manifest(
         target=recipe.target.name,
         rows=_count_rows(accepted.placed) if recipe.target is MULTI_LABEL else {},
         numbers=_describe_sides(accepted.placed) if recipe.target.is_number else {},
+        auxiliary=tuple(rows for rows, _ in beside),
     )
-    _refuse_excess(manifest, accepted, recipe.data.quarantine_tolerance, workspace)
+    rejected = [*accepted.rejected, *(each for _, found in beside for each in found.rejected)]
+    _refuse_excess(manifest, rejected, recipe.data.quarantine_tolerance, workspace)
     check_classes(manifest.sides)
     check_numbers(manifest.numbers)
     if media is not None:
-        manifest = dataclasses.replace(manifest, media=_keep_media(manifest, accepted, media, workspace.store))
+        wanted = {item.row.text for found in (accepted, *(found for _, found in beside)) for item in found.placed}
+        manifest = dataclasses.replace(manifest, media=_keep_media(manifest, wanted, media, workspace.store))
         media.tell_conversions()
-    _publish(manifest, accepted, memory, workspace.store)
+    _publish(manifest, accepted, rejected, {rows: found.placed for rows, found in beside}, memory, workspace.store)
     return manifest
 
 
+@dataclass(frozen=True)
+class RowSource:
+    """Sources whose rows are read in the same way. label: None if they have none. texts: columns that a model reads.
+
+    kin: by name of a source, another whose groups are its own.
+    """
+
+    sources: Sequence[SourceSection]
+    texts: tuple[str, ...]
+    label: LabelSection | None
+    target: Target | None
+    kin: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "RowSource":
+        """Those of a recipe's `data`."""
+        return cls(recipe.data.sources, recipe.input.columns, recipe.data.label, recipe.target)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What is told of a row, by name; nothing without a label."""
+        return () if self.label is None or self.target is None else self.label.names(self.target)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those that tell the label."""
+        return () if self.label is None else self.label.columns
+
+    @property
+    def reader(self) -> Read:
+        """What reads the label of a row from their cells."""
+        label = self.label
+        if label is None or self.target is None:
+            return lambda _: UNLABELLED
+        return self.target.reader(LabelRule(self.classes, label.threshold, label.map, label.separator))
+
+    def tell(self, label: Label) -> str:
+        """A label in words."""
+        return "" if self.target is None else self.target.tell(label, self.classes)
+
+
+def files_of(sources: Sequence[SourceSection], files: Sequence[LandedFile]) -> list[LandedFile]:
+    """Those of the files that landed in these sources."""
+    names = {source.name for source in sources}
+    return [file for file in files if file.source in names]
+
+
+def _take_auxiliary(
+    recipe: Recipe,
+    section: AuxiliarySection,
+    files: Sequence[LandedFile],
+    media: MediaReader | None,
+    beside: Sequence[Placed],
+    alike: Callable[[Sequence[Row]], list[tuple[int, int]]],
+) -> tuple[AuxiliaryRows, Acceptance]:
+    """The rows of an auxiliary set that may be learnt from. Raises DataError if there are none, or nothing to learn."""
+    target = recipe.learnt_of(section)
+    source = RowSource(section.sources, recipe.columns_of(section), section.label, target, kin_of(recipe))
+    read = _read_sources(source, None, files, media and MediaReader(media.modality, files, beside=media))
+    conflicts = "mean" if target is not None and target.is_number else "quarantine"
+    split = recipe.data.split
+    accepted = accept_auxiliary(read.rows, beside, source.tell, split.by, alike, conflicts, recipe.limit_rows)
+    accepted = dataclasses.replace(accepted, rejected=[*read.rejected, *accepted.rejected])
+    sources = _count_files(files, read, accepted)
+    numbers = _describe_sides(accepted.placed).get(TRAIN) if target is not None and target.is_number else None
+    _check_auxiliary(section.name, accepted, numbers)
+    rows = AuxiliaryRows(
+        name=section.name,
+        rows_digest=rows_digest(accepted.placed),
+        sources=sources,
+        counts=_total([each.counts for each in sources]),
+        withheld=sum(each.reason == WITHHELD for each in accepted.rejected),
+        classes=source.classes,
+        target=None if target is None else target.name,
+        numbers=numbers,
+    )
+    return rows, accepted
+
+
+def _check_auxiliary(name: str, accepted: Acceptance, numbers: Numbers | None) -> None:
+    if not accepted.placed:
+        hint = "check its sources; rows that belong to rows of the holdout or of validation are not learnt from"
+        raise DataError(Problem("no rows to learn from", f"auxiliary {name!r}", hint))
+    if numbers is not None and numbers.std == 0:
+        raise DataError(Problem(f"every row is labelled {numbers.mean:g}", f"auxiliary {name!r}", "check its `label:`"))
+
+
 def _read_sources(
-    recipe: Recipe, contract: Contract | None, files: Sequence[LandedFile], media: MediaReader | None
+    rows: RowSource, contract: Contract | None, files: Sequence[LandedFile], media: MediaReader | None
 ) -> ReadRows:
-    label = recipe.data.label
-    texts = recipe.input.columns
-    rule = LabelRule(recipe.classes, label.threshold, label.map, label.separator)
-    read_label = recipe.target.reader(rule)
+    texts, labels = rows.texts, rows.columns
     read = ReadRows()
-    for source in recipe.data.sources:
+    for source in rows.sources:
         group, before = (source.group.column, source.group.before) if source.group else (None, None)
         names = [name for name in (source.id, group) if name is not None]
         read_source(
             read,
             [file for file in files if file.source == source.name],
-            columns=tuple(dict.fromkeys([*texts, *label.columns, *names, *(contract.columns if contract else ())])),
+            columns=tuple(dict.fromkeys([*texts, *labels, *names, *(contract.columns if contract else ())])),
             texts=texts,
             names=names,
             build=partial(
                 make_row,
                 texts=texts,
-                labels=label.columns,
-                read_label=read_label,
+                labels=labels,
+                read_label=rows.reader,
                 id_column=source.id,
                 group=group,
                 group_before=before,
-                may_be_empty=label.separator is not None,
+                may_be_empty=rows.label is not None and rows.label.separator is not None,
+                kin=rows.kin.get(source.name),
             ),
             contract=contract,
             take=None if media is None else media.take,
@@ -119,9 +231,9 @@ def _find_alike(threshold: float, media: MediaReader | None, rows: Sequence[Row]
     return near_duplicates([row.text if row.text_b is None else f"{row.text}\n{row.text_b}" for row in rows], threshold)
 
 
-def _keep_media(manifest: DatasetManifest, accepted: Acceptance, media: MediaReader, store: Store) -> tuple[str, ...]:
+def _keep_media(manifest: DatasetManifest, used: set[str], media: MediaReader, store: Store) -> tuple[str, ...]:
     """The packs that hold the files of all accepted rows: those of the parent, and one with what is new."""
-    wanted = {item.row.text for item in accepted.placed} - open_packs(store, manifest.media).keys()
+    wanted = used - open_packs(store, manifest.media).keys()
     if not wanted:
         return manifest.media
     return (*manifest.media, publish_pack(store, {name: media.found[name] for name in wanted}))
@@ -185,17 +297,26 @@ def _describe_sides(placed: Sequence[Placed]) -> dict[str, Numbers]:
     return {side: found for side, labels in numbers.items() if (found := describe_numbers(labels)) is not None}
 
 
-def _refuse_excess(manifest: DatasetManifest, accepted: Acceptance, tolerance: float, workspace: Workspace) -> None:
+def _refuse_excess(
+    manifest: DatasetManifest, rejected: Sequence[Rejected], tolerance: float, workspace: Workspace
+) -> None:
     excess = find_excess(manifest, tolerance)
     if excess is not None:
         report = quarantine_report(workspace, manifest.lineage, manifest.input_digest)
         make_folder(report.parent)
         with whole_file(report) as aside:
-            write_quarantine(aside, accepted.rejected)
+            write_quarantine(aside, rejected)
         raise quarantine_error(report, excess)
 
 
-def _publish(manifest: DatasetManifest, accepted: Acceptance, memory: Memory, store: Store) -> None:
+def _publish(
+    manifest: DatasetManifest,
+    accepted: Acceptance,
+    rejected: Sequence[Rejected],
+    beside: Mapping[AuxiliaryRows, Sequence[Placed]],
+    memory: Memory,
+    store: Store,
+) -> None:
     duplicates = [
         (item.row.row_id, item.kept.row_id, item.row.source, item.row.file, item.row.line)
         for item in sorted(accepted.duplicates, key=lambda item: (item.row.source, item.row.file, item.row.line))
@@ -203,6 +324,8 @@ def _publish(manifest: DatasetManifest, accepted: Acceptance, memory: Memory, st
     with store.writing(manifest.key) as folder:
         write_rows(folder / "rows.parquet", accepted.placed, TARGETS[manifest.target].storage)
         write_memory(folder / "memory.parquet", memory, accepted.placed)
-        write_quarantine(folder / QUARANTINE, accepted.rejected)
+        for each, placed in beside.items():
+            write_rows(folder / each.file, placed, TARGETS[each.target or CLASSIFICATION.name].storage)
+        write_quarantine(folder / QUARANTINE, rejected)
         write_report(folder / "duplicates.csv", ["row_id", "duplicate_of", "source", "file", "line"], duplicates)
         (folder / "manifest.json").write_text(to_json(manifest), encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
 
-from graftwork.data.manifest import load_rows, open_manifest, validate_data
+from graftwork.data.manifest import load_auxiliary, load_rows, open_manifest, validate_data
 from graftwork.data.remote import RemoteFolder
 from graftwork.data.sources import stamp_files
 from graftwork.database import Database, landings, retrainings, timestamp
@@ -84,7 +84,7 @@ class RecipeSources:
     workspace: Workspace
 
     def list(self) -> str:
-        return digest([stamp for source in self.recipe.data.sources for stamp in _stamps(source, self.recipe.root)])
+        return digest([stamp for source in self.recipe.sources for stamp in _stamps(source, self.recipe.root)])
 
     def read(self) -> str:
         return validate_data(self.recipe, self.workspace).digest
@@ -94,7 +94,9 @@ class RecipeSources:
 
     def _rows(self, manifest: str) -> set[str]:
         store = self.workspace.store
-        return set(load_rows(store, open_manifest(store, manifest))["row_id"])
+        found = open_manifest(store, manifest)
+        beside = (load_auxiliary(store, found, each.name) for each in found.auxiliary)
+        return {row for rows in (load_rows(store, found), *beside) for row in rows["row_id"]}
 
 
 def _stamps(source: SourceSection, root: Path) -> list[tuple[Any, ...]]:

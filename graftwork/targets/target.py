@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graftwork.targets.learning import Learning
 
 Label = int | str | float
+UNLABELLED = -1  # in the place of a label, where rows have none
 Read = Callable[[Sequence[str]], "Label | Unread"]  # by the cells of a label's columns
 
 

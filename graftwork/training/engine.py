@@ -9,14 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 from graftwork.checkpoints.retrieve import open_checkpoint
-from graftwork.data.manifest import load_rows
+from graftwork.data.batches import sample_sets
 from graftwork.errors import Problem, TrainingError
-from graftwork.evaluation.predictions import inputs_of
 from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of, to_json
 from graftwork.models.adapters import AttachedAdapters
@@ -32,6 +30,7 @@ from graftwork.models.masked import (
     measure_hidden,
     token_table,
 )
+from graftwork.models.multi_task import MultiTaskModel, attach_task_heads
 from graftwork.models.prefix import HeadAlone, cut_at
 from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRows, arithmetic_of
 from graftwork.models.serving.classifier import Classifier, hidden_size
@@ -41,7 +40,6 @@ from graftwork.models.serving.model import Encoder, load, make_encoder
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
-from graftwork.targets.catalog import CLASSIFICATION
 from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, row_generator
 from graftwork.training.bundle import (
     ADAPTER,
@@ -72,16 +70,17 @@ from graftwork.training.loop import (
     train_stage,
 )
 from graftwork.training.memory import reset_peak
+from graftwork.training.multi_task import Task, TaskCriterion
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.replicas import ALONE, Replicas
+from graftwork.training.rows import RunRows, open_rows
 from graftwork.training.solver import solve_stage
 from graftwork.training.stages import Distillation, Hiding, Stage, stage_groups
-from graftwork.training.start import rows_since, rows_to_hold
 from graftwork.training.state import FollowingKeeper, StateKeeper
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
-    import pandas
+    pass
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,11 @@ def run_stages(
         replicas.tell(str(len(results)))
         if remaining:
             cache = PrefixCache(store, settings.cache_bytes, arithmetic_of(model, run.plan.precision))
-            training = Training(run, open_rows(run, store, checkpoint), model, cache, replicas)
+            training = Training(
+                run, open_rows(run, store, make_encoder(checkpoint, serving_config(run.plan))), model, cache, replicas
+            )
         for index, stage in enumerate(remaining, start=len(results)):
-            score = "accuracy" if stage.own_parameters else run.plan.target.score
+            score = run.plan.target.score if stage.reads_labels else "accuracy"
             place = {"index": index, "stages": len(run.plan.stages)}
             report({"event": "stage", "stage": stage.name, "score": score} | place)
             keeper.begin(index, stage.name)
@@ -146,9 +147,10 @@ def follow_stages(run: ResolvedRun, store: Store, replicas: Replicas) -> None:
     """Train the stages that the leader trains, beside it, and leave the rest to it."""
     checkpoint = open_checkpoint(store, run.lock)
     model = load_model(run.plan, checkpoint, store, [])
+    rows = open_rows(run, store, make_encoder(checkpoint, serving_config(run.plan)))
     everything = sys.maxsize  # to keep the cache small is left to the leader, too
     cache = PrefixCache(store, everything, arithmetic_of(model, run.plan.precision))
-    training = Training(run, open_rows(run, store, checkpoint), model, cache, replicas)
+    training = Training(run, rows, model, cache, replicas)
     for index in range(int(replicas.tell()), len(run.plan.stages)):
         adapters = attach(run, index, model)
         training.run_stage(index, FollowingKeeper(), report=lambda _: None, should_stop=lambda: False)
@@ -172,21 +174,6 @@ def serving_config(plan: TrainingPlan) -> ServingConfig:
         scale=plan.scale,
         separator=plan.separator,
     )
-
-
-@dataclass(frozen=True)
-class RunRows:
-    """The rows that a run trains on and is validated on, as its encoder makes them, and what they were made of.
-
-    known: rows that the model to go on from must not forget, where a stage holds it to them.
-    """
-
-    encoder: Encoder
-    train: Examples
-    validation: Examples
-    train_inputs: list[Any]
-    validation_inputs: list[Any]
-    known: Examples | None = None
 
 
 @dataclass(frozen=True)
@@ -227,20 +214,43 @@ class Training:
 
     def stage_data(self, context: StageContext) -> StageData:
         """What the stage of the context's place is trained on: the rows, or what its frozen part makes of them."""
-        stage, encoder = self.run.plan.stages[context.index], self.rows.encoder
+        stage, rows = self.run.plan.stages[context.index], self.rows
+        if stage.auxiliary is None:
+            return self._data_of(stage, rows, context)
+        plan, names = self.run.plan, stage.auxiliary.names
+        own = Task(plan.target, len(plan.classes), rows.train.labels) if stage.has_tasks else None
+        sizes = [len(rows.train.rows), *(len(rows.auxiliary[name].inputs) for name in names)]
+        data = self._data_of(stage, rows.joined(names, own), context)
+        data = replace(data, draw=partial(sample_sets, sizes, stage.auxiliary.sampling))
+        return data if own is None else self._of_tasks(stage, own, data)
+
+    def _of_tasks(self, stage: Stage, own: Task, data: StageData) -> StageData:
+        """The same data where each row is learnt by its own task, and the first is the one that is validated."""
+        assert stage.auxiliary is not None
+        heads: Any = self.model.get_submodule("objective")
+        tasks = [own, *(task for name in stage.auxiliary.names if (task := self.rows.auxiliary[name].task))]
+
+        def measure(outputs: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+            return own.target.learning.measure(outputs[:, : own.outputs], labels)
+
+        return replace(data, criterion=TaskCriterion(tasks, heads, stage.label_smoothing), measure=measure)
+
+    def _data_of(self, stage: Stage, rows: RunRows, context: StageContext) -> StageData:
+        """What the stage is trained on, of these rows."""
+        encoder = rows.encoder
         if stage.hiding is not None:
-            return _hidden_data(self.model, self.rows, stage.hiding, context)
-        train = replace(self.rows.train, augmentations=_augmentations(stage, self.rows.train_inputs, encoder))
+            return _hidden_data(self.model, rows, stage.hiding, context)
+        train = replace(rows.train, augmentations=_augmentations(stage, rows.train_inputs, encoder))
         if stage.autoregression is not None:
             forward = AutoregressiveModel(self.model).forward
-            return StageData(train, self.rows.validation, forward, criterion=mean_loss, measure=measure_hidden)
+            return StageData(train, rows.validation, forward, criterion=mean_loss, measure=measure_hidden)
         if stage.distil is not None:
             train = replace(train, taught=self._ask_teacher(stage.distil, stage.name, context))
-        known = self.rows.known if stage.ewc else None
+        known = rows.known if stage.ewc else None
         learning = self.run.plan.target.learning
         data = StageData(
             train,
-            self.rows.validation,
+            rows.validation,
             _forward(self.model, stage),
             criterion=learning.criterion,
             measure=learning.measure,
@@ -259,18 +269,6 @@ class Training:
         rows = compute_once(compute, served.encoder.encode(self.rows.train_inputs), stage, context)
         places = [teacher.classes.index(self.run.plan.classes[place]) for place in distillation.classes]
         return torch.cat(rows)[:, places]
-
-
-def open_rows(run: ResolvedRun, store: Store, checkpoint: Path) -> RunRows:
-    """The rows of both sides, as the checkpoint reads them."""
-    encoder = make_encoder(checkpoint, serving_config(run.plan))
-    sides = [_rows_to_see(run, store, side) for side in ("train", "validation")]
-    train, validation = (_examples(rows, encoder, run.plan) for rows in sides)
-    warm, known = run.plan.start.warm, None
-    if warm is not None and any(stage.ewc for stage in run.plan.stages):
-        known = _examples(rows_to_hold(store, run.manifest, warm.manifest, run.plan.seed), encoder, run.plan)
-    train_inputs, validation_inputs = map(inputs_of, sides)
-    return RunRows(encoder, train, validation, train_inputs, validation_inputs, known)
 
 
 def finished_stages(plan: TrainingPlan, store: Store, report: Report) -> list[StageResult]:
@@ -309,27 +307,6 @@ def _open_model(store: Store, key: str, bundle: str, what: str) -> Path:
     return folder
 
 
-def _rows_to_see(run: ResolvedRun, store: Store, side: str) -> "pandas.DataFrame":
-    """All rows of a side, or those that a warm start takes of them."""
-    warm = run.plan.start.warm
-    if warm is None:
-        return load_rows(store, run.manifest, sides=(side,))
-    return rows_since(store, run.manifest, warm.manifest, side, warm.replay, run.plan.seed).rows
-
-
-def _examples(rows: "pandas.DataFrame", encoder: Encoder, plan: TrainingPlan) -> Examples:
-    ids = encoder.encode(inputs_of(rows))
-    return Examples(ids, _labels(rows, plan), encoder, [len(row) for row in ids])
-
-
-def _labels(rows: "pandas.DataFrame", plan: TrainingPlan) -> np.ndarray:
-    """Class indices, int64; or what each output is to give, float32, numbers in the plan's scale."""
-    if plan.target is CLASSIFICATION:
-        return rows["label"].to_numpy("int64", copy=True)
-    mean, std = plan.scale or (0.0, 1.0)
-    return ((plan.target.learning.as_array(rows["label"]) - mean) / std).astype(np.float32)
-
-
 def _augmentations(stage: Stage, texts: list[Any], encoder: Any) -> tuple[Augmentation, ...]:
     """What the stage does to its training rows."""
     if not stage.augment:
@@ -361,7 +338,9 @@ def check_processes(plan: TrainingPlan, processes: int) -> None:
 
 
 def _forward(classifier: Classifier, stage: Stage) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """What the stage computes of a batch: logits, or the pooled states that it compares."""
+    """What the stage computes of a batch: logits, those of further tasks, too, or the pooled states it compares."""
+    if stage.has_tasks:
+        return MultiTaskModel(classifier).forward
     return classifier.forward if stage.temperature is None else classifier.features
 
 
@@ -386,7 +365,7 @@ def _hidden_data(model: Classifier, rows: RunRows, hiding: Hiding, context: Stag
 
 
 def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters | None:
-    """What the stage trains beside the classifier: a head that tells hidden words, or the adapters that are returned.
+    """What the stage trains beside the classifier: heads of its own, or the adapters that are returned.
 
     They stand beside the body that the last stage which trained any of it left.
     """
@@ -395,6 +374,12 @@ def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters 
         attach_language_head(model, seed_of(run.plan.seed, index, "objective"))
     if stage.autoregression is not None:
         attach_sample_head(model, seed_of(run.plan.seed, index, "objective"))
+    if stage.auxiliary is not None and stage.has_tasks:
+        sets = {each.name: each.classes for each in run.manifest.auxiliary}
+        tasks = [sets[name] for name in stage.auxiliary.names]
+        is_unsure = stage.auxiliary.weighting == "uncertainty"
+        seed = seed_of(run.plan.seed, index, "objective")
+        attach_task_heads(model, serving_config(run.plan), tasks, is_unsure, seed)
     adapters = stage.adapters
     if adapters is None:
         return None

@@ -110,7 +110,8 @@ class StageData:
     criterion: of what forward gives for a batch, and its labels, the mean loss; None for the stage's own of classes.
     measure: of what it gives for all validation rows, and their labels, the loss and the accuracy, or what of the
     target stands for it. fit: what a head is solved for. known: rows that the model knew before this run, where the
-    stage asks what its weights are worth to them.
+    stage asks what its weights are worth to them. draw: the rows that an epoch has, by its place in the run; None for
+    each of them once.
     """
 
     train: Examples
@@ -120,6 +121,7 @@ class StageData:
     measure: Callable[[Tensor, Tensor], tuple[float, float]] = CLASSIFICATION.learning.measure
     fit: Fit = CLASSIFICATION.learning.fit
     known: Examples | None = None
+    draw: Callable[[tuple[int, int, int]], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ def open_stage(
         row_weights=_row_weights(weights, data.train.labels),
         data=data,
         context=context,
-        batches=_plan_batches(stage, data.train, context, least),
+        batches=_plan_batches(stage, data, context, least),
         least=least,
         pulls=tuple(_pulls(model, stage, data, context)),
     )
@@ -427,15 +429,16 @@ def _worth(
     return {name: tensor / max(1, len(known.rows)) for name, tensor in total.items()}
 
 
-def _plan_batches(stage: Stage, train: Examples, context: StageContext, least: int) -> list[list[list[Batch]]]:
+def _plan_batches(stage: Stage, data: StageData, context: StageContext, least: int) -> list[list[list[Batch]]]:
     """The batches of each step of each epoch. least: rows that one has to have."""
+    train = data.train
     if len(train.rows) < least:
         problem = f"batch normalisation needs {least} rows in {context.replicas.size} processes, not {len(train.rows)}"
         hint = "body_dropout: false keeps the statistics that the checkpoint has"
         raise TrainingError(Problem(problem, f"stage {stage.name!r}", hint))
     epochs = (
-        epoch_batches(train.lengths, context.batch_tokens, context.epoch(number), least)
-        for number in range(1, stage.epochs + 1)
+        epoch_batches(train.lengths, context.batch_tokens, epoch, least, data.draw and data.draw(epoch))
+        for epoch in map(context.epoch, range(1, stage.epochs + 1))
     )
     size = stage.accumulate
     return [[batches[start : start + size] for start in range(0, len(batches), size)] for batches in epochs]

@@ -47,6 +47,7 @@ from graftwork.training.stages import (
     OBJECTIVE,
     Adversary,
     Autoregression,
+    Auxiliary,
     Averaging,
     Distillation,
     Hiding,
@@ -64,7 +65,10 @@ STAGE_VERSION = 3
 BUNDLE_VERSION = 3
 RUN_RECORD = "run.json"
 # What plans, and their stages, say in later versions alone: no part of what names those that don't.
-ADDED, ADDED_TO_STAGES = ("pixels", "sound", "scale", "separator"), ("autoregression", "ewc", "distil", "strength")
+ADDED, ADDED_TO_STAGES = (
+    ("pixels", "sound", "scale", "separator"),
+    ("autoregression", "ewc", "distil", "strength", "auxiliary"),
+)
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
 
@@ -217,8 +221,9 @@ def plan_training(
             "hidden": language_head_parameters(width, *table),
             "next": sample_head_parameters(width, config.get("quantization", 0)),
         },
+        width=width,
         start=start,
-        classes=manifest.classes,
+        manifest=manifest,
     )
     cold, warm = resolve(recipe.stages, "stages"), resolve(recipe.warm_stages, "start.stages")
     stages = warm if start.warm else cold
@@ -253,9 +258,9 @@ class CacheRoom:
     max_tokens: int
     vector: int
 
-    def needed(self, is_pooled: bool) -> int:
-        """Bytes at most."""
-        return self.rows * self.vector * (1 if is_pooled else self.max_tokens)
+    def needed(self, is_pooled: bool, beside: int = 0) -> int:
+        """Bytes at most. beside: rows that are kept, too."""
+        return (self.rows + beside) * self.vector * (1 if is_pooled else self.max_tokens)
 
 
 def _resolve_stages(
@@ -268,8 +273,9 @@ def _resolve_stages(
     before: str,
     room: CacheRoom,
     heads: Mapping[str, int],
+    width: int,
     start: Start,
-    classes: tuple[str, ...],
+    manifest: DatasetManifest,
 ) -> tuple[Stage, ...]:
     """Stages with their keys; a key covers everything before it, so a changed stage changes all later ones.
 
@@ -284,11 +290,13 @@ def _resolve_stages(
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
         hiding = _plan_hiding(section, family, heads["hidden"], where)
         autoregression = _plan_autoregression(section, family, heads["next"], where)
-        own = hiding or autoregression
+        auxiliary = _plan_auxiliary(section, width, recipe.head.layers, manifest)
+        own = hiding or autoregression or auxiliary
         if section.train == (OBJECTIVE,):
             raise RecipeError(Problem("what this trains alone is gone when the stage is over", f"{where}.train"))
-        wanted = section.train if own is None else (*section.train, OBJECTIVE)
-        trained = trained_groups(wanted, stage_groups(groups, adapters, own.parameters if own else 0), f"{where}.train")
+        own_parameters = own.parameters if own else 0
+        wanted = (*section.train, OBJECTIVE) if own_parameters else section.train
+        trained = trained_groups(wanted, stage_groups(groups, adapters, own_parameters), f"{where}.train")
         if section.objective != "classification":  # the classifier's head learns nothing then, whatever `all` says
             trained = [group for group in trained if group.name != "head"]
         if section.body_dropout and normalised_groups(family, shapes) & {group.name for group in trained}:
@@ -298,11 +306,12 @@ def _resolve_stages(
         is_frozen = is_pooled or frozen_blocks(trained) > 0
         is_solved = section.solver == "lbfgs"
         # What the frozen part reads is the same from one epoch to the next.
-        is_unchanged = not augment and own is None and section.adversary is None
+        is_unchanged = not augment and hiding is None and autoregression is None and section.adversary is None
         may_be_kept = (
             is_frozen and (is_pooled or family.is_cut) and (is_solved or (recipe.train.prefix_cache and is_unchanged))
         )
-        kept_bytes = room.needed(is_pooled) if may_be_kept else 0
+        beside = sum(each.counts.kept for each in manifest.auxiliary if each.name in section.auxiliary)
+        kept_bytes = room.needed(is_pooled, beside) if may_be_kept else 0
         is_cut = may_be_kept and (is_solved or kept_bytes <= room.budget)
         facts: dict[str, Any] = {
             "rates": peak_rates(section, trained, deepest=groups[-1].depth),
@@ -331,7 +340,8 @@ def _resolve_stages(
             "temperature": section.temperature if section.objective == "contrastive" else None,
             "adversary": section.adversary and Adversary(section.adversary.epsilon, section.adversary.steps),
             "ewc": section.ewc if start.warm else 0.0,
-            "distil": _plan_distillation(section, start, classes),
+            "distil": _plan_distillation(section, start, manifest.classes),
+            "auxiliary": auxiliary,
         }
         before = digest({"before": before, "index": index} | without_defaults(Stage, facts))
         trainable = sum(group.parameters for group in trained)
@@ -357,6 +367,20 @@ def _plan_distillation(section: StageSection, start: Start, classes: tuple[str, 
         return None
     known = tuple(place for place, name in enumerate(classes) if name in teacher.classes)
     return Distillation(teacher.bundle, known, section.distil.weight, section.distil.temperature)
+
+
+def _plan_auxiliary(
+    section: StageSection, width: int, layers: tuple[int, ...], manifest: DatasetManifest
+) -> Auxiliary | None:
+    """What the stage learns from beside the run's rows: sets of them, and what their heads have, or None."""
+    if not section.auxiliary:
+        return None
+    parameters = 0
+    if section.objective == "classification":
+        tasks = [each for each in manifest.auxiliary if each.name in section.auxiliary]
+        parameters = sum(head_parameters(width, layers, len(each.classes), pooling="mean") for each in tasks)
+        parameters += 1 + len(tasks) if section.weighting == "uncertainty" else 0
+    return Auxiliary(section.auxiliary, section.sampling, section.weighting, parameters)
 
 
 def _plan_hiding(section: StageSection, family: Family, head: int, where: str) -> Hiding | None:

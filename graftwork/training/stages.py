@@ -70,6 +70,20 @@ class Distillation:
 
 
 @dataclass(frozen=True)
+class Auxiliary:
+    """What a stage learns from beside the run's rows. names: sets of rows. sampling: power of their sizes in an epoch.
+
+    weighting: of tasks, as in the recipe. parameters: of their heads; 0 where no label is read.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    names: tuple[str, ...]
+    sampling: float
+    weighting: str
+    parameters: int
+
+
+@dataclass(frozen=True)
 class Stage:
     """Part of the training with one freeze depth and an optimiser of its own.
 
@@ -88,7 +102,8 @@ class Stage:
     hiding: of a stage that learns from the texts alone, autoregression: from the sounds alone. temperature: of one that
     learns to bring rows of a class together. Where both are None, the head learns to tell the labels. adversary: None
     if rows are taken as they are. ewc: strength of the pull to those weights, of each by what it is worth to the rows
-    that the model knew before. distil: None if rows are learnt from by their labels alone.
+    that the model knew before. distil: None if rows are learnt from by their labels alone. auxiliary: None if they are
+    the run's own alone.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -123,12 +138,23 @@ class Stage:
     autoregression: Autoregression | None = None
     ewc: float = 0.0
     distil: Distillation | None = None
+    auxiliary: Auxiliary | None = None
 
     @property
     def own_parameters(self) -> int:
-        """Of the head that belongs to the stage alone; 0 where the head tells the labels."""
-        objective = self.hiding or self.autoregression
+        """Of the heads that belong to the stage alone; 0 where there is the classifier's and no other."""
+        objective = self.hiding or self.autoregression or self.auxiliary
         return 0 if objective is None else objective.parameters
+
+    @property
+    def reads_labels(self) -> bool:
+        """False where it learns from what a row is, not from what it is called."""
+        return self.hiding is None and self.autoregression is None
+
+    @property
+    def has_tasks(self) -> bool:
+        """True if it learns labels of auxiliary rows, too."""
+        return self.auxiliary is not None and self.reads_labels
 
     @property
     def is_cut(self) -> bool:
@@ -206,11 +232,11 @@ def plan_adapters(
 def stage_groups(
     groups: Sequence[DepthGroup], adapters: Adapters | None, own_parameters: int = 0
 ) -> tuple[DepthGroup, ...]:
-    """The depth groups of a stage: adapters, if it has any, between body and head; above it a head of its own."""
+    """The depth groups of a stage: adapters, if it has any, between body and head; above it heads of its own."""
     *body, head = groups
-    if own_parameters:
-        return (*groups, DepthGroup(OBJECTIVE, head.depth + 1, own_parameters, (f"{OBJECTIVE}.",)))
-    return tuple(groups) if adapters is None else (*body, adapters.group, head)
+    beside = () if adapters is None else (adapters.group,)
+    above = (DepthGroup(OBJECTIVE, head.depth + 1, own_parameters, (f"{OBJECTIVE}.",)),) if own_parameters else ()
+    return (*body, *beside, head, *above)
 
 
 def frozen_blocks(trained: Sequence[DepthGroup]) -> int:

@@ -5,11 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny import REVIEWS
 
 from graftwork.training.plan import ResolvedRun
 
 PAGE = (Path(__file__).parents[2] / "docs/scenarios.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"^## (.+?)\n.*?```yaml\n(.+?)\n```", PAGE, re.MULTILINE | re.DOTALL)
+# The auxiliary rows that the page speaks of.
+UNLABELLED = "{name: unlabelled, sources: [{name: more, path: more.csv}]}"
+STARS = "{name: stars, sources: [{name: rated, path: more.csv}], label: {from: stars}, learns: regression}"
 
 
 def test_every_scenario_shows_its_stages() -> None:
@@ -18,8 +22,9 @@ def test_every_scenario_shows_its_stages() -> None:
 
 
 @pytest.mark.parametrize("block", [block for _, block in SHOWN], ids=[heading for heading, _ in SHOWN])
-def test_the_stages_of_a_scenario_are_planned(block: str, resolve: Callable[..., ResolvedRun]) -> None:
+def test_the_stages_of_a_scenario_are_planned(block: str, resolve: Callable[..., ResolvedRun], tmp_path: Path) -> None:
     """As they are written."""
+    (tmp_path / "more.csv").write_text("\n".join(["text,stars", *(f"{text},{len(text)}" for text in REVIEWS)]))
     lines = [line.removeprefix("- ") for line in block.splitlines()]
-    run = resolve("start.from=champion", f"stages=[{', '.join(lines)}]")
+    run = resolve("start.from=champion", f"auxiliary=[{UNLABELLED}, {STARS}]", f"stages=[{', '.join(lines)}]")
     assert [stage.name for stage in run.plan.stages] == re.findall(r"{name: (\w+)", block)
