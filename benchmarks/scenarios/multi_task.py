@@ -42,7 +42,7 @@ def few_judged() -> "pd.DataFrame":
 
 
 def train(seed: int, folder: Path, tasks: str, is_one_task: bool) -> Found:
-    """All layers on labelled movies. tasks: what the stage says of others. is_one_task: Amazon's rows are of its own."""
+    """All layers on labelled movies. tasks: what the stage says of others. is_one_task: Amazon's are like its own."""
     import pandas as pd
 
     rows = [draw(side("movies", "train"), ROWS, seed), draw(side("movies", "validation"), VALIDATED, seed)]

@@ -61,6 +61,10 @@ class Project:
         if lines:
             file.write_bytes(b"".join(lines))
 
+    def land(self, folder: str, rows: "pd.DataFrame", source: str) -> None:
+        """Put the lines of rows of a source below `landing`, for another source to name."""
+        self._land(folder, _lines_of(rows, source))
+
     def resolve(self, *overrides: str) -> "ResolvedRun":
         """The run that the recipe asks for, changed so."""
         from graftwork.checkpoints.retrieve import retrieve_checkpoint
