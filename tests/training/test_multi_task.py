@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny import REVIEWS, facts, train_until
+from tiny import REVIEWS, facts, resolve_run, train_until, write_family_project, write_stripes, write_tones
 from torch import nn
 
 from graftwork.data.batches import epoch_batches, sample_sets
@@ -182,3 +182,31 @@ def test_what_can_t_be_meant_is_refused(resolve_beside: Callable[..., ResolvedRu
     """Before anything is spent."""
     with pytest.raises(RecipeError, match=message):
         resolve_beside(stage)
+
+
+@pytest.mark.parametrize(
+    ("family", "write", "stages"),
+    [
+        ("resnet", write_stripes, "{name: full, train: all, epochs: 1, learning_rate: 1e-3, auxiliary: more}"),
+        (
+            "wavenet",
+            write_tones,
+            "{name: listen, objective: autoregressive, train: all, epochs: 1, learning_rate: 1e-3, auxiliary: more},"
+            " {name: head, train: head, epochs: 1, learning_rate: 1e-3}",
+        ),
+    ],
+)
+def test_pictures_and_sounds_beside_those_of_the_run_are_learnt_from(
+    tmp_path: Path, workspace: Workspace, family: str, write: Callable[..., None], stages: str
+) -> None:
+    """They are kept in the store as the run's own, and what is there no longer can still be trained on."""
+    write_family_project(tmp_path, family)
+    write(tmp_path / "more", 20, first=500)
+    more = "auxiliary=[{name: more, sources: [{name: more, path: more}], label: {from: folder, classes: [no, yes]}}]"
+    alone = resolve_run(tmp_path, workspace, f"stages=[{stages.replace(', auxiliary: more', '')}]")
+    run = resolve_run(tmp_path, workspace, more, "data.split.by=[group]", f"stages=[{stages}]")
+    shutil.rmtree(tmp_path / "more")
+    (facts_of_more,) = run.manifest.auxiliary
+    assert facts_of_more.counts.kept > 0
+    steps = [train_until(each, workspace).stages[0].epochs[-1].step for each in (alone, run)]
+    assert steps[0] < steps[1]
