@@ -98,6 +98,14 @@ def unbroken(project: Project) -> ServingBundle:
             "stages.0={name: adapt, objective: masked-language-modelling, train: all, epochs: 1, learning_rate: 1e-3}",
             "stages.1.adversary={epsilon: 0.5}",
         ),
+        (
+            "train.batch_tokens=9",
+            "auxiliary=[{name: again, sources: [{name: again, path: made.csv}],"
+            " label: {from: label, classes: [no, yes]}}]",
+            "stages.1.auxiliary=again",
+            "stages.1.sampling=0.5",
+            "stages.1.weighting=uncertainty",
+        ),
     ],
 )
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, tiny_checkpoint: Path, changes: tuple[str, ...]) -> None:
