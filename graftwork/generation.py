@@ -39,6 +39,10 @@ def generate_sound(
     from graftwork.training.plan import plan_training
 
     check_new(output)
+    if recipe.input.modality != "audio":
+        raise RecipeError(
+            Problem("what it learnt from is not sounds", str(recipe.path), "only these can be listened to")
+        )
     manifest = validate_data(recipe, workspace)
     lock = retrieve_checkpoint(recipe, workspace, families_for(recipe.input.modality))
     checkpoint = open_checkpoint(workspace.store, lock)

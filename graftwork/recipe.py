@@ -41,7 +41,7 @@ OF_INPUT = {"text": {"max_tokens"}, "image": {"side"}, "audio": {"seconds"}}
 OF_STAGE = {
     "text": {"word_dropout", "adversary", "masked-language-modelling"},
     "image": {"crop", "flip", "colour"},
-    "audio": {"noise", "gain", "shift", "mask", "autoregressive"},
+    "audio": {"noise", "gain", "shift", "mask"},
 }
 LIKENESS = {"image": 0.95, "audio": 0.88}  # of the bits that tell what a picture looks like, or a sound is like
 # A project's root is the nearest folder upward that holds one of these.
@@ -481,7 +481,7 @@ class StageSection(Section):
     objective: Literal["classification", "contrastive", "masked-language-modelling", "autoregressive"] = Field(
         default="classification",
         description="contrastive: bring rows of a class together. masked-language-modelling: learn from texts alone. "
-        "autoregressive: learn from sounds alone.",
+        "autoregressive: learn from sounds, or from texts, alone what comes next.",
     )
     hidden_share: Share = Field(default=0.15, description="Of a text's words, those that are hidden and told.")
     temperature: Rate = Field(

@@ -1,42 +1,53 @@
-"""Autoregressive learning of sound: a WaveNet learns to tell each sample's level from the samples before it.
+"""Autoregressive learning: a body learns to tell what comes next from what was before it.
 
-Rows are those that it classifies; what they are called counts for nothing. Method: van den Oord et al. (2016).
+A WaveNet tells each sample's level by a head `objective` that it has as long as a stage trains it so (van den Oord et
+al. 2016); a decoder of texts each token by its own table of tokens, as it was pretrained (Radford et al. 2019). Rows
+are those that are classified; what they are called counts for nothing.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from graftwork.models.masked import token_table
 from graftwork.models.serving.classifier import Classifier, hidden_size
+
+Score = Callable[[Tensor], Tensor]
 
 
 class AutoregressiveModel:
-    """A classifier's body with the head `objective` that it has as long as a stage trains it so."""
+    """A classifier's body, and what it tells by: a head `objective`, or else the body's table of tokens."""
 
     def __init__(self, model: Classifier) -> None:
         self.model = model
 
-    def forward(self, samples: Tensor, attention_mask: Tensor) -> Tensor:
-        """(batch, samples) and their mask -> (batch, 2).
+    def forward(self, inputs: Tensor, attention_mask: Tensor) -> Tensor:
+        """What the modality's rows are padded to, and their mask, (batch, length) both -> (batch, 2).
 
-        Of each row the mean loss of its samples but the first, in nats, and the share of them whose level is told
-        rightly; 0 without any. `graftwork.models.masked` has what makes a loss, and a measure, of them.
+        Of each row the mean loss of all but the first, in nats, and the share of them that is told rightly; 0 without
+        any. `graftwork.models.masked` has what makes a loss, and a measure, of them.
         """
         body: Any = self.model.body
-        states, told = body.sample_states(samples)[:, :-1], body.embeddings.levels(samples)[:, 1:]
+        head: Score | None = getattr(self.model, "objective", None)
+        if head is None:
+            head = partial(nn.functional.linear, weight=token_table(body))
+            states, told = body(input_ids=inputs, attention_mask=attention_mask).last_hidden_state, inputs
+        else:
+            states, told = body.sample_states(inputs), body.embeddings.levels(inputs)
         is_real = attention_mask[:, 1:] != 0
-        head = self.model.get_submodule("objective")
-        # Row by row: a score for each level of each sample of a batch is more than all its states.
-        return torch.stack([_told(head, *row) for row in zip(states, told, is_real, strict=True)])
+        # Row by row: a score for each level of each sample, or each token, of a batch is more than all its states.
+        return torch.stack([_told(head, *row) for row in zip(states[:, :-1], told[:, 1:], is_real, strict=True)])
 
 
-def _told(head: nn.Module, states: Tensor, levels: Tensor, is_real: Tensor) -> Tensor:
-    """Of (samples, hidden) states and the (samples,) levels that follow them: mean loss, and share told rightly."""
-    scores, levels = head(states[is_real]).float(), levels[is_real]
-    losses = nn.functional.cross_entropy(scores, levels, reduction="none")
-    found = torch.stack([losses, (scores.argmax(1) == levels).float()])
-    return found.sum(1) / max(1, len(levels))
+def _told(score: Score, states: Tensor, following: Tensor, is_real: Tensor) -> Tensor:
+    """Of (length, hidden) states and what follows them, (length,): mean loss, and the share told rightly."""
+    scores, following = score(states[is_real]).float(), following[is_real]
+    losses = nn.functional.cross_entropy(scores, following, reduction="none")
+    found = torch.stack([losses, (scores.argmax(1) == following).float()])
+    return found.sum(1) / max(1, len(following))
 
 
 def attach_sample_head(model: Classifier, seed: int) -> None:

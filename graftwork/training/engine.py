@@ -372,7 +372,7 @@ def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters 
     stage = run.plan.stages[index]
     if stage.hiding is not None:
         attach_language_head(model, seed_of(run.plan.seed, index, "objective"))
-    if stage.autoregression is not None:
+    if stage.autoregression is not None and stage.own_parameters:
         attach_sample_head(model, seed_of(run.plan.seed, index, "objective"))
     if stage.auxiliary is not None and stage.has_tasks:
         sets = {each.name: each.classes for each in run.manifest.auxiliary}
@@ -461,7 +461,7 @@ def _publish_stage(
 ) -> StageResult:
     """The model as an ordinary one, and beside it the adapters that are now a part of it."""
     with store.writing(stage.key) as folder:
-        if stage.autoregression is not None:
+        if stage.autoregression is not None and stage.own_parameters:
             _save_weights(model.get_submodule("objective"), folder / OBJECTIVE)
         detach_objective(model)
         if adapters is not None:

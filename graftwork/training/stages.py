@@ -39,7 +39,10 @@ class Hiding:
 
 @dataclass(frozen=True)
 class Autoregression:
-    """What a stage is that learns to tell each sample of a sound from those before it. parameters: of its head."""
+    """What a stage is that learns to tell each sample of a sound, or each token of a text, from those before it.
+
+    parameters: of its head; 0 where the table of tokens is one.
+    """
 
     SCHEMA: ClassVar[int] = 1
     parameters: int
@@ -99,11 +102,10 @@ class Stage:
     the frozen part once would take in the store, if every text were as long as may be; without a cut it was too much.
     body_dropout: whether the encoder drops out, as its checkpoint says, where it is trained.
     keep_epoch: whose weights the stage leaves: the best epoch by `log-loss` or `accuracy` on validation, or the `last`.
-    hiding: of a stage that learns from the texts alone, autoregression: from the sounds alone. temperature: of one that
-    learns to bring rows of a class together. Where both are None, the head learns to tell the labels. adversary: None
-    if rows are taken as they are. ewc: strength of the pull to those weights, of each by what it is worth to the rows
-    that the model knew before. distil: None if rows are learnt from by their labels alone. auxiliary: None if they are
-    the run's own alone.
+    hiding, autoregression: of a stage that learns from texts or sounds alone. temperature: of one that learns to bring
+    rows of a class together. Where both are None, the head learns to tell the labels. adversary: None if rows are taken
+    as they are. ewc: strength of the pull to those weights, of each by what it is worth to the rows that the model knew
+    before. distil: None if rows are learnt from by their labels alone. auxiliary: None if they are the run's own alone.
     """
 
     SCHEMA: ClassVar[int] = 1
