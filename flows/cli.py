@@ -447,7 +447,12 @@ def land(
 @app.command(group=USE)
 def predict(
     model: Served,
-    data: Annotated[Path, Parameter(help="A CSV, TSV, JSONL or Parquet file with the model's text column.")],
+    data: Annotated[
+        Path,
+        Parameter(
+            help="A CSV, TSV, JSONL or Parquet file with the model's columns; or a folder of pictures or sounds."
+        ),
+    ],
     *,
     output: Annotated[Path, Parameter(("--output", "-o"), help="A .csv, .tsv, .jsonl or .parquet file; replaced.")],
     prefix: Annotated[str, Parameter(help="Put before the new columns where the data has such names already.")] = "",

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.checkpoints.safety import POOLING, POOLING_KEYS
-from graftwork.data.chunks import open_table, read_chunks
+from graftwork.data.chunks import TableFile, open_folder, open_table, read_chunks
 from graftwork.errors import DataError, Problem, RecipeError, RegistryError, raise_if
 from graftwork.scoring import find_served
 from graftwork.storage import whole_folder
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
+    from graftwork.data.media import NamedFile
     from graftwork.models.serving.config import Text
+    from graftwork.models.serving.model import ServingModel
     from graftwork.registry.versions import ModelVersion
 
 COMPARED_ROWS = 64
@@ -54,14 +56,8 @@ def export_version(workspace: Workspace, model: str, data: Path, folder: Path) -
 
     version, bundle = _open(workspace, model, folder)
     served = load(bundle, "cpu")
-    inputs: list[Any] = read_texts(data, served.columns)
-    if served.modality != "text":
-        from graftwork.data.media import NamedFile, open_named
-
-        opened = [open_named(served.modality, data, cell, str(data)) for cell in inputs]
-        bad = [each for each in opened if not isinstance(each, NamedFile)]
-        raise_if((Problem(each.reason, str(data), "mend the row, or leave it out") for each in bad), DataError)
-        inputs = opened
+    file = open_folder(data, served.modality) if data.is_dir() else open_table(data)
+    inputs: list[Any] = read_texts(file, served.columns) if served.modality == "text" else _read_media(file, served)
     try:
         with whole_folder(folder) as aside:
             difference = export_onnx(served, inputs, aside / GRAPH)
@@ -151,12 +147,29 @@ def _open(workspace: Workspace, model: str, folder: Path) -> "tuple[ModelVersion
     return version, fetch_bundle(workspace, version)
 
 
-def read_texts(data: Path, columns: Sequence[str]) -> "list[Text]":
-    """The first texts of a file, pairs of them, or paths of pictures, that are not empty. Raises DataError."""
-    file = open_table(data)
+def _read_media(file: TableFile, served: "ServingModel") -> "list[NamedFile]":
+    """The first pictures or sounds of a table or a folder. Raises DataError with those that can't be read."""
+    from graftwork.data.media import NamedFile, RowFiles
+
+    _check_columns(file, served.columns)
+    files = RowFiles(served.modality, file, served.columns[0])
+    chunk = next(read_chunks(file, served.columns, COMPARED_ROWS))
+    named = [(line, cell) for line, cell in zip(chunk.lines, files.cells(chunk), strict=True) if cell and cell.strip()]
+    opened = [files.open(line, cell) for line, cell in named]
+    bad = [each for each in opened if not isinstance(each, NamedFile)]
+    raise_if((Problem(each.reason, str(file.path), "mend the row, or leave it out") for each in bad), DataError)
+    return [each for each in opened if isinstance(each, NamedFile)]
+
+
+def _check_columns(file: TableFile, columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in file.columns]
     if missing:
-        raise RecipeError(Problem(f"the model reads a column {missing[0]!r}, which is not there", str(data)))
+        raise RecipeError(Problem(f"the model reads a column {missing[0]!r}, which is not there", str(file.path)))
+
+
+def read_texts(file: TableFile, columns: Sequence[str]) -> "list[Text]":
+    """The first texts of a file, or pairs of them, that are not empty. Raises DataError."""
+    _check_columns(file, columns)
     rows = (
         row
         for chunk in read_chunks(file, columns)
@@ -165,5 +178,5 @@ def read_texts(data: Path, columns: Sequence[str]) -> "list[Text]":
     whole = (tuple(cells) for cells in rows if all(cell and cell.strip() for cell in cells))
     texts: list[Any] = [cells[0] if len(cells) == 1 else cells for cells in islice(whole, COMPARED_ROWS)]
     if not texts:
-        raise RecipeError(Problem("it has no row with a text to compare on", str(data)))
+        raise RecipeError(Problem("it has no row with a text to compare on", str(file.path)))
     return texts

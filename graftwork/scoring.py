@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graftwork.data.chunks import ROWS, Chunk, TableFile, open_table, read_chunks
+from graftwork.data.chunks import ROWS, Chunk, TableFile, open_folder, open_table, read_chunks
 from graftwork.data.contracts import MISSING
 from graftwork.data.export import WRITERS
 from graftwork.errors import SHOWN_PROBLEMS, DataError, Problem, RecipeError, raise_if, shorten
-from graftwork.fingerprint import file_digest
 from graftwork.storage import whole_file
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow
 
+    from graftwork.data.media import RowFiles
     from graftwork.evaluation.predictions import Predictor
     from graftwork.registry.versions import ModelVersion
 
@@ -59,6 +59,7 @@ def score_file(
 ) -> Scored:
     """Predict every row of `data` with a registered model, into a .csv, .tsv, .jsonl or .parquet file.
 
+    data: a table; or a folder of pictures or sounds, each of which is a row.
     model: name@alias, name@3, or name (its champion). prefix: heads the names of the new columns. precision: float32,
     as the model was judged; bfloat16; or auto, which is the latter where the processor multiplies it natively.
     on_progress is told rows done and rows in all. Cells of CSV, TSV and JSON lines come out as text, those of Parquet
@@ -71,9 +72,10 @@ def score_file(
 
     started = time.monotonic()
     check_output(output, data)
-    file = open_table(data)
+    file = None if data.is_dir() else open_table(data)
     version = find_served(workspace, model)
     served = open_version(workspace, version, precision)
+    file = file or open_folder(data, served.modality)
     at_once = ROWS if version.adopted is None else AT_ONCE
     rows = score_rows(served, file, output, prefix, on_progress, at_once)
     return Scored(version.name, version.version, rows, output, round(time.monotonic() - started, 3))
@@ -100,14 +102,16 @@ def score_rows(
     the first rows that have no text, or can't be read, StoreFull if the disk is full.
     """
     raise_if(_column_problems(served, file, prefix), DataError)
-    digest = file_digest(file.path)
-    total, references = _check_rows(file, served)
+    digest, files = file.digest, _files_of(served, file)
+    total, references = _check_rows(file, served, files)
     try:
         chunks = read_chunks(file, file.columns, at_once)
         with whole_file(output) as aside:
-            predicted = _predicted(served, chunks, prefix, total, on_progress, file.path, iter(references))
+            predicted = _predicted(served, chunks, prefix, total, on_progress, files, iter(references))
+            if files is not None and files.held is not None and output.suffix.lower() != ".parquet":
+                predicted = (table.drop_columns(files.column) for table in predicted)  # bytes are no text
             WRITERS[output.suffix.lower()](aside, predicted)
-            if file_digest(file.path) != digest:
+            if file.digest != digest:
                 hint = "run again when it is whole"
                 raise DataError(Problem("the file changed while it was read", str(file.path), hint))
     except OSError as error:
@@ -147,32 +151,41 @@ def _new_columns(served: "Predictor", prefix: str) -> list[str]:
     return [f"{prefix}{name}" for name in served.table(np.empty((0, len(served.classes))))]
 
 
-def _check_rows(file: TableFile, served: "Predictor") -> tuple[int, list[str]]:
+def _files_of(served: "Predictor", file: TableFile) -> "RowFiles | None":
+    """The pictures or sounds of the rows; None where the model reads texts."""
+    if served.modality == "text":
+        return None
+    from graftwork.data.media import RowFiles
+
+    return RowFiles(served.modality, file, served.columns[0])
+
+
+def _check_rows(file: TableFile, served: "Predictor", files: "RowFiles | None") -> tuple[int, list[str]]:
     """The number of rows, and the reference of each one's picture. Raises DataError with the first that are no good."""
     problems: list[Problem] = []
     references: list[str] = []
     rows = 0
     for chunk in read_chunks(file, file.columns):
         rows += len(chunk.lines)
-        problems += islice(_row_problems(chunk, served, file.path, references), SHOWN_PROBLEMS - len(problems))
+        problems += islice(_row_problems(chunk, served, file.path, files, references), SHOWN_PROBLEMS - len(problems))
         if len(problems) == SHOWN_PROBLEMS:
             break
     raise_if(problems, DataError)
     return rows, references
 
 
-def _row_problems(chunk: Chunk, served: "Predictor", path: Path, references: list[str]) -> Iterator[Problem]:
+def _row_problems(
+    chunk: Chunk, served: "Predictor", path: Path, files: "RowFiles | None", references: list[str]
+) -> Iterator[Problem]:
     """What is wrong with rows of the chunk; references of the pictures of the others are added to those given."""
     wrong = dict(chunk.damaged)
     for column in served.columns:
-        cells = list(zip(chunk.lines, chunk.cells(column), strict=True))
+        cells = list(zip(chunk.lines, chunk.cells(column) if files is None else files.cells(chunk), strict=True))
         wrong |= {line: f"column {column!r}: {MISSING}" for line, cell in cells if not (cell and cell.strip())}
-        if served.modality != "text":
-            from graftwork.data.media import NamedFile, open_named
+        if files is not None:
+            from graftwork.data.media import NamedFile
 
-            found = {
-                line: open_named(served.modality, path, cell or "", "") for line, cell in cells if line not in wrong
-            }
+            found = {line: files.open(line, cell or "") for line, cell in cells if line not in wrong}
             references += [each.reference for each in found.values() if isinstance(each, NamedFile)]
             bad = {line: each for line, each in found.items() if not isinstance(each, NamedFile)}
             wrong |= {line: f"column {column!r}: {each.reason}" for line, each in bad.items()}
@@ -186,26 +199,21 @@ def _predicted(
     prefix: str,
     total: int,
     on_progress: Progress | None,
-    path: Path,
+    files: "RowFiles | None",
     references: Iterator[str],
 ) -> "Iterator[pyarrow.Table]":
-    """The rows with their predictions, chunk by chunk.
-
-    path: of the file, beside which paths of files lead. references: of what they led to when they were checked.
-    """
+    """The rows with their predictions, chunk by chunk. references: of the files as they were when they were checked."""
     import pyarrow
 
     done = 0
     for chunk in chunks:
-        cells = [chunk.cells(column) for column in served.columns]
-        inputs: list[Any] = cells[0] if len(cells) == 1 else list(zip(*cells, strict=True))
-        if served.modality != "text":
-            from graftwork.data.media import NamedFile
-
-            inputs = [
-                NamedFile(path.parent / (cell or ""), f"{path}:{line}", next(references, ""))
-                for line, cell in zip(chunk.lines, inputs, strict=True)
-            ]
+        inputs: Any
+        if files is None:
+            cells = [chunk.cells(column) for column in served.columns]
+            inputs = cells[0] if len(cells) == 1 else list(zip(*cells, strict=True))
+        else:
+            rows = zip(chunk.lines, files.cells(chunk), strict=True)
+            inputs = [files.named(line, cell or "", next(references, "")) for line, cell in rows]
 
         def report(rows: int, before: int = done) -> None:
             if on_progress:

@@ -10,31 +10,45 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from graftwork.data.decoding import UnreadableFileError, read_lines
 from graftwork.data.delimited import read_delimited
 from graftwork.data.jsonlines import read_json_lines
 from graftwork.data.quarantine import BadRow, Cells
-from graftwork.data.sources import FORMATS
+from graftwork.data.sources import FILE, FOLDER, FORMATS, MEDIA, NAME, cells_of_media, stamp_files
 from graftwork.errors import DataError, Problem, shorten
+from graftwork.fingerprint import digest, file_digest
+from graftwork.recipe import NOUNS
 
 if TYPE_CHECKING:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
 ROWS = 4096
+FOLDER_KIND = "folder"
 ENCODING = "utf-8"
 
 
 @dataclass(frozen=True)
 class TableFile:
-    """A file with named columns. kind: its format."""
+    """A file with named columns, or a folder of pictures or sounds. kind: its format. names: of files in a folder."""
 
     path: Path
     kind: str
     columns: tuple[str, ...]
+    names: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where paths in its cells lead from."""
+        return self.path if self.kind == FOLDER_KIND else self.path.parent
+
+    @property
+    def digest(self) -> str:
+        """Of what it holds now; of a folder, of the names of all files in it."""
+        return digest(list_media(self.path)) if self.kind == FOLDER_KIND else file_digest(self.path)
 
 
 @dataclass(frozen=True)
@@ -78,9 +92,27 @@ def open_table(path: Path) -> TableFile:
     return TableFile(path, kind, columns)
 
 
+def open_folder(path: Path, modality: str) -> TableFile:
+    """A folder's pictures or sounds as a table: of each its path in the folder, the folder that it is in, and its name.
+
+    Raises DataError if there is none.
+    """
+    suffixes = MEDIA.get(modality, ())
+    names = tuple(name for name in list_media(path) if PurePosixPath(name).suffix.lower() in suffixes)
+    if not names:
+        hint = f"it is to hold {NOUNS[modality]}" if suffixes else "name one file of it: the model reads texts"
+        raise DataError(Problem("it is a folder" if not suffixes else f"no {NOUNS[modality]}", str(path), hint))
+    return TableFile(path, FOLDER_KIND, (FILE, FOLDER, NAME), names)
+
+
+def list_media(path: Path) -> list[str]:
+    """The files below a folder, sorted by their paths in it, without what is hidden or still being written."""
+    return sorted(PurePath(name).relative_to(path).as_posix() for _, name, *_ in stamp_files("", path.absolute(), path))
+
+
 def read_chunks(file: TableFile, columns: Sequence[str], rows: int = ROWS) -> Iterator[Chunk]:
     """The file from its first row to its last, with these columns in this order. Raises DataError if it has no rows."""
-    chunks = _parquet_chunks(file, columns, rows) if file.kind == "parquet" else _text_chunks(file, columns, rows)
+    chunks = CHUNKS.get(file.kind, _text_chunks)(file, columns, rows)
     count = 0
     for chunk in chunks:
         count += len(chunk.lines) + len(chunk.damaged)
@@ -153,6 +185,15 @@ def _parquet_chunks(file: TableFile, columns: Sequence[str], size: int) -> Itera
             table = pyarrow.Table.from_batches([batch]).select(list(columns))
             yield Chunk(range(first, first + table.num_rows), table)
             first += table.num_rows
+
+
+def _folder_chunks(file: TableFile, columns: Sequence[str], size: int) -> Iterator[Chunk]:
+    rows = enumerate((cells_of_media(name) for name in file.names), start=1)
+    while some := list(islice(rows, size)):
+        yield _text_chunk([(number, tuple(known[column] for column in columns)) for number, known in some], columns)
+
+
+CHUNKS = {"parquet": _parquet_chunks, FOLDER_KIND: _folder_chunks}
 
 
 @contextmanager

@@ -10,13 +10,14 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import Protocol, SupportsBytes
 
 import pyarrow
 import pyarrow.parquet
 
+from graftwork.data.chunks import Chunk, TableFile
 from graftwork.data.parquet import EmbeddedFiles, holds_files
 from graftwork.data.quarantine import BadRow
 from graftwork.data.sources import MEDIA, LandedFile, reference_of
@@ -181,34 +182,52 @@ class _Embedded:
 class NamedFile:
     """An encoded picture or sound that a row names and that was checked, read again when its bytes are asked for.
 
-    where: the row. reference: of what was checked.
+    name: how it is told. where: the row. reference: of what was checked.
     """
 
-    path: Path
+    source: SupportsBytes
+    name: str
     where: str
     reference: str
 
     def __bytes__(self) -> bytes:
         """Raises DataError if it is not what was checked."""
-        data = _read(MediaFile(self.path))
+        data = _read(self.source)
         if isinstance(data, bytes) and reference_of(data) == self.reference:
             return data
         problem = data if isinstance(data, str) else "it changed while it was read"
         hint = "run again when nothing changes any more"
-        raise DataError(Problem(f"{shorten(self.path.name)}: {problem}", self.where, hint))
+        raise DataError(Problem(f"{shorten(self.name)}: {problem}", self.where, hint))
 
 
-def open_named(modality: str, table: Path, cell: str, where: str) -> NamedFile | BadRow:
-    """The file that a cell of a table names, or why it can't be read.
+class RowFiles:
+    """The pictures or sounds that the rows of a table name by their paths, or that a column of it holds."""
 
-    Its path leads from the table's folder, and stays in it. where: the row.
-    """
-    path = table.parent / cell
-    data = _astray(path, table.parent) or _read(MediaFile(path))
-    facts = BadRow("", data, cell) if isinstance(data, str) else inspect(modality, data, "")
-    if isinstance(facts, BadRow):
-        return BadRow("", f"the {ONE[modality]} {shorten(cell)}: {facts.reason}", cell)
-    return NamedFile(path, where, facts.reference)
+    def __init__(self, modality: str, file: TableFile, column: str) -> None:
+        self.modality, self.file, self.column = modality, file, column
+        is_held = file.kind == "parquet" and holds_files(pyarrow.parquet.read_schema(file.path), column)
+        self.held = EmbeddedFiles(file.path, column) if is_held else None
+
+    def cells(self, chunk: Chunk) -> list[str | None]:
+        """What names the file of each row of the chunk: its path, or the number of its row. None if nothing does."""
+        return chunk.cells(self.column) if self.held is None else list(map(str, chunk.lines))
+
+    def named(self, line: int, cell: str, reference: str) -> NamedFile:
+        """The file that a row names, which was checked before."""
+        where = f"{self.file.path}:{line}"
+        if self.held is not None:
+            return NamedFile(_Embedded(self.held, line), ONE[self.modality], where, reference)
+        return NamedFile(MediaFile(self.file.folder / cell), PurePath(cell).name, where, reference)
+
+    def open(self, line: int, cell: str) -> NamedFile | BadRow:
+        """The same, checked now, or why it can't be read. Its path stays in the folder that it leads from."""
+        found = self.named(line, cell, "")
+        astray = _astray(self.file.folder / cell, self.file.folder) if self.held is None else None
+        data = astray or _read(found.source)
+        facts = BadRow("", data, cell) if isinstance(data, str) else inspect(self.modality, data, "")
+        if isinstance(facts, BadRow):
+            return BadRow("", f"the {ONE[self.modality]} {shorten(cell)}: {facts.reason}", cell)
+        return replace(found, reference=facts.reference)
 
 
 def _astray(path: Path, folder: Path) -> str | None:

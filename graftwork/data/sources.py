@@ -139,9 +139,14 @@ def stamp_files(source: str, path: Path, root: Path) -> list[tuple[Any, ...]]:
     return sorted((source, name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
 
 
+def cells_of_media(name: str) -> dict[str, str]:
+    """What a picture or a sound by itself has in the place of a table's columns. name: its path in its source."""
+    path = PurePosixPath(name)
+    return {FILE: name, FOLDER: path.parent.name, NAME: path.name}
+
+
 def _cells_of_media(file: LandedFile, columns: Sequence[str]) -> Cells:
-    path = PurePosixPath(file.name)
-    known = {FILE: file.name, FOLDER: path.parent.name, NAME: path.name}
+    known = cells_of_media(file.name)
     missing = [column for column in columns if column not in known]
     if missing:
         problem = f"no column {', '.join(missing)}: a file by itself has {FILE}, {FOLDER} and {NAME}"

@@ -12,8 +12,9 @@ from PIL import Image
 from pyarrow import parquet
 from tiny import write_image_project, write_stripes
 
+from graftwork.data.chunks import TableFile
 from graftwork.data.manifest import DatasetManifest, load_rows, open_manifest, validate_data
-from graftwork.data.media import MediaReader, NamedFile, open_named, open_packs, publish_pack
+from graftwork.data.media import MediaReader, NamedFile, RowFiles, open_packs, publish_pack
 from graftwork.data.quarantine import BadRow
 from graftwork.data.sources import LandedFile
 from graftwork.errors import DataError
@@ -205,13 +206,13 @@ def test_predictions_read_with_the_same_care(folder: Path) -> None:
     """A pipe is not waited on, and what is no picture is told."""
     os.mkfifo(folder / "pipe.png")
     table = folder / "made.csv"
-    bad = open_named("image", table, "pipe.png", "here")
+    bad = RowFiles("image", TableFile(table, "csv", ("file",)), "file").open(2, "pipe.png")
     assert (
         isinstance(bad, BadRow)
         and bad.reason == "the picture pipe.png: it can't be read: a device or a pipe, not a file"
     )
-    assert isinstance(open_named("image", table, "made.csv", "here"), BadRow)
-    good = open_named("image", table, "pictures/no/000.png", "here")
+    assert isinstance(RowFiles("image", TableFile(table, "csv", ("file",)), "file").open(2, "made.csv"), BadRow)
+    good = RowFiles("image", TableFile(table, "csv", ("file",)), "file").open(2, "pictures/no/000.png")
     assert isinstance(good, NamedFile) and bytes(good) == (folder / "pictures/no/000.png").read_bytes()
 
 
@@ -224,7 +225,7 @@ def test_a_path_leads_nowhere_else(folder: Path, cell: str) -> None:
     (pictures / "circle.png").symlink_to("circle.png")
     (pictures / "index.csv").write_text("file\n")
     cell = cell.format(outside=folder)
-    predicted = open_named("image", pictures / "index.csv", cell, "here")
+    predicted = RowFiles("image", TableFile(pictures / "index.csv", "csv", ("file",)), "file").open(2, cell)
     stat = (pictures / "index.csv").stat()
     landed = LandedFile("made", "index.csv", pictures / "index.csv", "here", "csv", True, stat.st_size, "", (0, 0, 0))
     taken = MediaReader("image", []).take(landed, cell, "file")
@@ -246,7 +247,7 @@ def test_a_link_in_a_circle_is_refused_where_it_landed(folder: Path, validate: C
 @pytest.mark.parametrize("change", ["gone", "damaged", "other"])
 def test_a_picture_that_is_not_what_was_checked_is_told(folder: Path, change: str) -> None:
     """Never predicted on: with the row that names it."""
-    opened = open_named("image", folder / "made.csv", "pictures/no/000.png", "made.csv:2")
+    opened = RowFiles("image", TableFile(folder / "made.csv", "csv", ("file",)), "file").open(2, "pictures/no/000.png")
     path = folder / "pictures/no/000.png"
     if change == "gone":
         path.unlink()

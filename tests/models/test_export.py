@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny import SIDE, write_image_project, write_served
 
-from graftwork.data.media import NamedFile, open_named
+from graftwork.data.chunks import TableFile
+from graftwork.data.media import NamedFile, RowFiles
 from graftwork.errors import DataError, RegistryError
 from graftwork.models import export
 from graftwork.models.export import export_onnx
@@ -63,7 +64,9 @@ def test_a_picture_that_changes_meanwhile_is_no_fault_of_the_graph(
     config = ServingConfig(("no", "yes"), ("file",), "body", 4, pixels=PixelConfig(SIDE, None, (0.5,) * 3, (0.5,) * 3))
     write_served(checkpoint, tmp_path, config)
     write_image_project(tmp_path / "project", checkpoint)
-    opened = open_named("image", tmp_path / "project/made.csv", "pictures/no/000.png", "made.csv:2")
+    opened = RowFiles("image", TableFile(tmp_path / "project/made.csv", "csv", ("file",)), "file").open(
+        2, "pictures/no/000.png"
+    )
     assert isinstance(opened, NamedFile)
 
     class Meddling(export.Values):

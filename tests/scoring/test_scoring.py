@@ -18,7 +18,7 @@ from pyarrow import parquet
 from tiny import SIDE, write_image_project, write_served
 
 from graftwork.data import chunks
-from graftwork.data.chunks import open_table, read_chunks
+from graftwork.data.chunks import open_folder, open_table, read_chunks
 from graftwork.data.export import WRITERS
 from graftwork.errors import DataError, RecipeError
 from graftwork.models.serving.config import PixelConfig, ServingConfig
@@ -225,6 +225,58 @@ def test_pictures_are_predicted_beside_their_table(pictures: tuple[ServingModel,
     named = [data.parent / row["file"] for row in read(data)]
     expected = served.probabilities([path.read_bytes() for path in named])
     np.testing.assert_allclose([row["p_yes"] for row in read(tmp_path / "out.parquet")], expected[:, 1], atol=1e-6)
+
+
+def test_a_folder_is_predicted_picture_by_picture(pictures: tuple[ServingModel, Path], tmp_path: Path) -> None:
+    """Each by its path in the folder, which a table would have to name; what is no picture is passed over."""
+    served, data = pictures
+    folder = data.parent / "pictures"
+    (folder / "notes.txt").write_text("none")
+    assert score_rows(served, open_folder(folder, "image"), tmp_path / "out.csv", at_once=7) == 160
+    found = read(tmp_path / "out.csv")
+    assert [row["file"] for row in found] == sorted(f"{kind}/{n:03}.png" for kind in ("no", "yes") for n in range(80))
+    expected = served.probabilities([(folder / row["file"]).read_bytes() for row in found])
+    np.testing.assert_allclose([float(row["p_yes"]) for row in found], expected[:, 1], atol=1e-6)
+
+
+def test_a_folder_that_grows_meanwhile_is_told(pictures: tuple[ServingModel, Path], tmp_path: Path) -> None:
+    served, data = pictures
+    folder = data.parent / "pictures"
+
+    def grow(*_: int) -> None:
+        shutil.copyfile(folder / "no/000.png", folder / "late.png")
+
+    with pytest.raises(DataError, match="changed while it was read"):
+        score_rows(served, open_folder(folder, "image"), tmp_path / "out.csv", on_progress=grow)
+
+
+@pytest.mark.parametrize(("modality", "message"), [("text", "it is a folder"), ("audio", "no sounds")])
+def test_a_folder_without_what_is_read_is_refused(
+    pictures: tuple[ServingModel, Path], modality: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        open_folder(pictures[1].parent, modality)
+
+
+@pytest.mark.parametrize("after", WRITERS)
+def test_pictures_that_a_table_holds_are_predicted(
+    pictures: tuple[ServingModel, Path], tmp_path: Path, after: str
+) -> None:
+    """They stay in the table where it can hold them; one that is damaged is told by its row."""
+    served, data = pictures
+    held = [(data.parent / row["file"]).read_bytes() for row in read(data)]
+    files = [{"bytes": each, "path": None} for each in held]
+    table, output = tmp_path / "held.parquet", tmp_path / f"out{after}"
+    parquet.write_table(pyarrow.table({"id": range(40), "file": files}), table)
+    assert score_rows(served, open_table(table), output, at_once=7) == 40
+    found = read(output)
+    assert ("file" in found[0]) == (after == ".parquet")
+    expected = served.probabilities(held)
+    np.testing.assert_allclose([float(row["p_yes"]) for row in found], expected[:, 1], atol=1e-6)
+    files[3] = {"bytes": b"torn", "path": None}
+    parquet.write_table(pyarrow.table({"id": range(40), "file": files}), table)
+    with pytest.raises(DataError, match=r"held\.parquet:4: column 'file': the picture"):
+        score_rows(served, open_table(table), output)
 
 
 @pytest.mark.parametrize("cell", ["../secret.png", "{outside}/secret.png", "pictures/link.png"])
