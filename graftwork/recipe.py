@@ -39,7 +39,7 @@ NOUNS = {"text": "texts", "image": "pictures", "audio": "sounds"}  # by what a m
 # Of an input and of a stage, what is said of one kind of rows alone.
 OF_INPUT = {"text": {"max_tokens"}, "image": {"side"}, "audio": {"seconds"}}
 OF_STAGE = {
-    "text": {"word_dropout", "adversary", "masked-language-modelling"},
+    "text": {"word_dropout", "adversary", "masked-language-modelling", "replaced-token-detection"},
     "image": {"crop", "flip", "colour"},
     "audio": {"noise", "gain", "shift", "mask"},
 }
@@ -50,6 +50,10 @@ TEACHER = r"^(champion|[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9._-]+|/[1-9][0-9]*)
 # What a stage may say that is solved to its optimum.
 SOLVED_KEYS = {"name", "train", "solver", "strength", "class_weights"}
 # What says something of the head that tells labels, or of what it learns from.
+OF_OBJECTIVE = {
+    "hidden_share": ("masked-language-modelling", "replaced-token-detection"),
+    "temperature": ("contrastive",),
+}
 ONE_TASK = {"class_weights", "distil", "ewc"}
 OF_HEAD = {"solver", "strength", "head_start", "class_weights", "label_smoothing", "augment", "ewc", "distil"}
 
@@ -478,10 +482,16 @@ class StageSection(Section):
     augment: AugmentSection = AugmentSection()
     accumulate: Count = Field(default=1, description="Batches of an optimiser step.")
     average: AverageSection | None = None
-    objective: Literal["classification", "contrastive", "masked-language-modelling", "autoregressive"] = Field(
+    objective: Literal[
+        "classification",
+        "contrastive",
+        "masked-language-modelling",
+        "replaced-token-detection",
+        "autoregressive",
+    ] = Field(
         default="classification",
-        description="contrastive: bring rows of a class together. masked-language-modelling: learn from texts alone. "
-        "autoregressive: learn from sounds, or from texts, alone what comes next.",
+        description="contrastive: bring rows of a class together. masked-language-modelling, replaced-token-detection: "
+        "learn from texts alone. autoregressive: learn from sounds, or from texts, alone what comes next.",
     )
     hidden_share: Share = Field(default=0.15, description="Of a text's words, those that are hidden and told.")
     temperature: Rate = Field(
@@ -528,9 +538,9 @@ class StageSection(Section):
 
     @model_validator(mode="after")
     def _check_objective(self) -> "StageSection":
-        for key, objective in (("hidden_share", "masked-language-modelling"), ("temperature", "contrastive")):
-            if key in self.model_fields_set and self.objective != objective:
-                raise ValueError(f"{key} is for objective: {objective}")
+        for key, objectives in OF_OBJECTIVE.items():
+            if key in self.model_fields_set and self.objective not in objectives:
+                raise ValueError(f"{key} is for objective: {' or '.join(objectives)}")
         if self.objective == "classification":
             return self
         if {"head", "lora"} & set(self.train):

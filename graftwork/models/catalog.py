@@ -38,15 +38,15 @@ class Family:
     says. above: what modules below a cut do in the part above it. positions: what config.json calls the most that it
     can read; "" for any number. has_offset: its first token's position is the one after the padding token's id, not 0.
     side: what config.json calls the one side of pictures that it has positions for; "" for any. has_mask: it was made
-    to tell words that a mask token hides. is_autoregressive: it was made to tell what comes next. is_transposed: its
-    linear layers keep their weights as (inputs, outputs). renamed: names in the checkpoint, without the base model's
-    prefix, or parts of names that end with a dot, that are others in the model. reads_pairs: it is given two texts as
-    one, with a token between them. lender: inside a block, the module of the lowest one that lends its bias of
-    positions to all others. stale: pattern of names that old files hold and no model has. unused: prefixes of what a
-    checkpoint may hold for other uses. tower: what it is called, where config.json names a model of two. width: name of
-    a tensor as high as the last state is wide, where config.json does not say. jump: 0 where blocks are numbered; where
-    layers are, all in one row, the least step from one with parameters to the next that leads into another block. The
-    first of these blocks are the embeddings.
+    to tell words that a mask token hides. is_autoregressive: it was made to tell what comes next. is_detective: words
+    that were replaced. is_transposed: its linear layers keep their weights as (inputs, outputs). renamed: names in the
+    checkpoint, without the base model's prefix, or parts of names that end with a dot, that are others in the model.
+    reads_pairs: it is given two texts as one, with a token between them. lender: inside a block, the module of the
+    lowest one that lends its bias of positions to all others. stale: pattern of names that old files hold and no model
+    has. unused: prefixes of what a checkpoint may hold for other uses. tower: what it is called, where config.json
+    names a model of two. width: name of a tensor as high as the last state is wide, where config.json does not say.
+    jump: 0 where blocks are numbered; where layers are, all in one row, the least step from one with parameters to the
+    next that leads into another block. The first of these blocks are the embeddings.
     """
 
     known_as: str
@@ -67,6 +67,7 @@ class Family:
     side: str = ""
     has_mask: bool = True
     is_autoregressive: bool = False
+    is_detective: bool = False
     is_transposed: bool = False
     reads_pairs: bool = True
     renamed: Mapping[str, str] = field(default_factory=dict)
@@ -148,6 +149,7 @@ FAMILIES: Mapping[str, Family] = {
         "encoder.layer.",
         embeddings=("embeddings.", "embeddings_project."),
         above={"embeddings": HANDS_ON, "embeddings_project": HANDS_ON},
+        is_detective=True,
         base_prefix="electra.",
         unused=("discriminator_predictions.", "generator_predictions.", "generator_lm_head.", "classifier."),
     ),
@@ -458,6 +460,25 @@ def sample_head_parameters(width: int, quantization: int) -> int:
 def language_head_parameters(width: int, vocabulary: int, table_width: int) -> int:
     """Of what tells hidden words from states so wide, by a table of tokens: see `graftwork.models.masked`."""
     return width * table_width + 3 * table_width + vocabulary
+
+
+def generator_width(width: int) -> int:
+    """Of what writes such words: a third of the body's, as of ELECTRA's base model, in steps that heads can share."""
+    return max(16, width // 3 // 16 * 16)
+
+
+def replacer_parameters(width: int, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Of what a body so wide, of a checkpoint of these shapes, learns beside: see `graftwork.models.replaced`."""
+    table, positions, types = (
+        next((shape for name, shape in shapes.items() if name.endswith(f"embeddings.{kind}_embeddings.weight")), (0, 0))
+        for kind in ("word", "position", "token_type")
+    )
+    layers = sum(name.endswith("attention.self.query.weight") for name in shapes)
+    small, each = generator_width(width), table[1]
+    block = 4 * (small + 1) * small + (small + 1) * 4 * small + (4 * small + 1) * small + 4 * small
+    generator = (positions[0] + types[0] + 2) * each + (each != small) * (each + 1) * small + layers * block
+    writer = small * each + 3 * each + table[0]
+    return generator + writer + (width + 1) * width + width + 1
 
 
 def block_layers(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, tuple[int, int]]]:

@@ -33,6 +33,7 @@ from graftwork.models.masked import (
 from graftwork.models.multi_task import MultiTaskModel, attach_task_heads
 from graftwork.models.prefix import HeadAlone, cut_at
 from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRows, arithmetic_of
+from graftwork.models.replaced import ReplacedTokenModel, attach_replacer
 from graftwork.models.serving.classifier import Classifier, hidden_size
 from graftwork.models.serving.config import WEIGHTS, ServingConfig
 from graftwork.models.serving.inference import pick_device
@@ -239,7 +240,8 @@ class Training:
         """What the stage is trained on, of these rows."""
         encoder = rows.encoder
         if stage.hiding is not None:
-            return _hidden_data(self.model, rows, stage.hiding, context)
+            learner = ReplacedTokenModel(self.model) if stage.detects else MaskedLanguageModel(self.model)
+            return _hidden_data(learner, rows, stage.hiding, context)
         train = replace(rows.train, augmentations=_augmentations(stage, rows.train_inputs, encoder))
         if stage.autoregression is not None:
             forward = AutoregressiveModel(self.model).forward
@@ -344,10 +346,12 @@ def _forward(classifier: Classifier, stage: Stage) -> Callable[[torch.Tensor, to
     return classifier.forward if stage.temperature is None else classifier.features
 
 
-def _hidden_data(model: Classifier, rows: RunRows, hiding: Hiding, context: StageContext) -> StageData:
+def _hidden_data(
+    learner: MaskedLanguageModel | ReplacedTokenModel, rows: RunRows, hiding: Hiding, context: StageContext
+) -> StageData:
     """The rows with hidden words: in training others in each epoch, in validation always the same."""
     encoder: Any = rows.encoder
-    vocabulary = len(token_table(model.body))
+    vocabulary = len(token_table(learner.model.body))
 
     def hide(texts: list[Any]) -> HiddenWords:
         return HiddenWords(hiding.share, word_numbers(encoder, texts), blank_token(encoder), vocabulary)
@@ -358,7 +362,7 @@ def _hidden_data(model: Classifier, rows: RunRows, hiding: Hiding, context: Stag
     return StageData(
         train=replace(rows.train, encoder=padder, augmentations=(hide(rows.train_inputs),)),
         validation=replace(rows.validation, rows=validation, encoder=padder),
-        forward=MaskedLanguageModel(model).forward,
+        forward=learner.forward,
         criterion=mean_loss,
         measure=measure_hidden,
     )
@@ -371,7 +375,8 @@ def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters 
     """
     stage = run.plan.stages[index]
     if stage.hiding is not None:
-        attach_language_head(model, seed_of(run.plan.seed, index, "objective"))
+        attach_hidden = attach_replacer if stage.detects else attach_language_head
+        attach_hidden(model, seed_of(run.plan.seed, index, "objective"))
     if stage.autoregression is not None and stage.own_parameters:
         attach_sample_head(model, seed_of(run.plan.seed, index, "objective"))
     if stage.auxiliary is not None and stage.has_tasks:

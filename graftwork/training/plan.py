@@ -29,6 +29,7 @@ from graftwork.models.catalog import (
     family_of,
     language_head_parameters,
     normalised_groups,
+    replacer_parameters,
     sample_head_parameters,
     width_of,
 )
@@ -67,7 +68,7 @@ RUN_RECORD = "run.json"
 # What plans, and their stages, say in later versions alone: no part of what names those that don't.
 ADDED, ADDED_TO_STAGES = (
     ("pixels", "sound", "scale", "separator"),
-    ("autoregression", "ewc", "distil", "strength", "auxiliary"),
+    ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects"),
 )
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
@@ -218,7 +219,8 @@ def plan_training(
         before=before,
         room=room,
         heads={
-            "hidden": language_head_parameters(width, *table),
+            "masked-language-modelling": language_head_parameters(width, *table),
+            "replaced-token-detection": replacer_parameters(width, shapes),
             "next": sample_head_parameters(width, config.get("quantization", 0)),
         },
         width=width,
@@ -288,7 +290,7 @@ def _resolve_stages(
         where = f"{recipe.path}: {place}.{index}"
         has_adapters = "lora" in section.train
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
-        hiding = _plan_hiding(section, family, heads["hidden"], where)
+        hiding = _plan_hiding(section, family, heads, where)
         autoregression = _plan_autoregression(section, family, heads["next"], where)
         auxiliary = _plan_auxiliary(section, width, recipe.head.layers, manifest)
         own = hiding or autoregression or auxiliary
@@ -342,6 +344,7 @@ def _resolve_stages(
             "ewc": section.ewc if start.warm else 0.0,
             "distil": _plan_distillation(section, start, manifest.classes),
             "auxiliary": auxiliary,
+            "detects": section.objective == "replaced-token-detection",
         }
         before = digest({"before": before, "index": index} | without_defaults(Stage, facts))
         trainable = sum(group.parameters for group in trained)
@@ -383,16 +386,20 @@ def _plan_auxiliary(
     return Auxiliary(section.auxiliary, section.sampling, section.weighting, parameters)
 
 
-def _plan_hiding(section: StageSection, family: Family, head: int, where: str) -> Hiding | None:
-    """Of a stage of masked language modelling, whose head has so many parameters, else None.
+def _plan_hiding(section: StageSection, family: Family, heads: Mapping[str, int], where: str) -> Hiding | None:
+    """Of a stage that learns from hidden words, else None. heads: parameters of each objective's.
 
     Raises RecipeError for a family that is not pretrained so.
     """
-    if section.objective != "masked-language-modelling":
+    if section.objective == "masked-language-modelling":
+        lack = "it has no token that hides a word"
+        _check_made_so(family, lambda each: each.has_mask, lack, "masked language modelling", where)
+    elif section.objective == "replaced-token-detection":
+        lack = "it was not made to tell words that were replaced"
+        _check_made_so(family, lambda each: each.is_detective, lack, "replaced token detection", where)
+    else:
         return None
-    lack = "it has no token that hides a word"
-    _check_made_so(family, lambda each: each.has_mask, lack, "masked language modelling", where)
-    return Hiding(section.hidden_share, head)
+    return Hiding(section.hidden_share, heads[section.objective])
 
 
 def _plan_autoregression(section: StageSection, family: Family, head: int, where: str) -> Autoregression | None:

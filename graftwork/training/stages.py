@@ -106,6 +106,7 @@ class Stage:
     rows of a class together. Where both are None, the head learns to tell the labels. adversary: None if rows are taken
     as they are. ewc: strength of the pull to those weights, of each by what it is worth to the rows that the model knew
     before. distil: None if rows are learnt from by their labels alone. auxiliary: None if they are the run's own alone.
+    detects: whether hidden words are written anew, and told from the text's own, rather than told.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -141,6 +142,7 @@ class Stage:
     ewc: float = 0.0
     distil: Distillation | None = None
     auxiliary: Auxiliary | None = None
+    detects: bool = False
 
     @property
     def own_parameters(self) -> int:
