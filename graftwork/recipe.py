@@ -39,7 +39,14 @@ NOUNS = {"text": "texts", "image": "pictures", "audio": "sounds"}  # by what a m
 # Of an input and of a stage, what is said of one kind of rows alone.
 OF_INPUT = {"text": {"max_tokens"}, "image": {"side"}, "audio": {"seconds"}}
 OF_STAGE = {
-    "text": {"word_dropout", "adversary", "masked-language-modelling", "replaced-token-detection"},
+    "text": {
+        "word_dropout",
+        "word_deletion",
+        "word_swap",
+        "adversary",
+        "masked-language-modelling",
+        "replaced-token-detection",
+    },
     "image": {"crop", "flip", "colour"},
     "audio": {"noise", "gain", "shift", "mask"},
 }
@@ -404,6 +411,8 @@ class AugmentSection(Section):
     """What is done to training rows anew in each epoch."""
 
     word_dropout: Share = Field(default=0.0, description="Probability that a word is made blank.")
+    word_deletion: Share = Field(default=0.0, description="Probability that a word is left out.")
+    word_swap: Share = Field(default=0.0, description="Times that two words change places, as a share of their number.")
     crop: Share = Field(default=0.0, description="Largest share of a picture's area that is left out.")
     flip: Share = Field(default=0.0, description="Probability that a picture is mirrored.")
     colour: Share = Field(

@@ -6,6 +6,7 @@ draws it, and where training was interrupted change nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ BLANKED, REPLACED = 0.8, 0.9  # of the hidden words: blank below the first, othe
 
 
 class Augmentation(Protocol):
-    """Gives another version of a training row, as long as the row: batches are planned by length."""
+    """Gives another version of a training row, no longer than the row: batches are planned by length."""
 
     def __call__(self, index: int, row: Any, generator: np.random.Generator) -> Any: ...
 
@@ -40,6 +41,38 @@ class WordDropout:
         words = self.words[index]
         is_dropped = generator.random(1 + words.max(initial=NO_WORD)) < self.probability
         return np.where(np.append(is_dropped, False)[words], self.blank, row).tolist()  # NO_WORD finds the last: False
+
+
+@dataclass(frozen=True)
+class WordEdits:
+    """Words of a text are left out, each with the same probability, and so many of its words' number change places.
+
+    Each time two words do that are drawn, of one text of a pair; one word at least stays of each, and the tokens of a
+    word stay together. words: as of WordDropout, which may have been before: it moves nothing.
+    Method: EDA (Wei and Zou 2019), of whose four edits these two need no thesaurus.
+    """
+
+    words: Sequence[np.ndarray]
+    deletion: float = 0.0
+    swaps: float = 0.0
+
+    def __call__(self, index: int, row: Sequence[int], generator: np.random.Generator) -> list[int]:
+        edited: list[int] = []
+        for is_text, text in groupby(zip(row, self.words[index], strict=True), key=lambda pair: pair[1] != NO_WORD):
+            parts = [[token for token, _ in word] for _, word in groupby(text, key=lambda pair: pair[1])]
+            parts = self._edit(parts, generator) if is_text else parts
+            edited += [token for part in parts for token in part]
+        return edited
+
+    def _edit(self, parts: list[list[int]], generator: np.random.Generator) -> list[list[int]]:
+        """The words of one text, each as its tokens."""
+        drawn = generator.random(len(parts))
+        kept = [part for part, each in zip(parts, drawn, strict=True) if each >= self.deletion]
+        kept = kept or [parts[int(drawn.argmax())]]
+        for _ in range(round(self.swaps * len(kept))):
+            one, other = generator.integers(0, len(kept), 2)
+            kept[one], kept[other] = kept[other], kept[one]
+        return kept
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from graftwork.models.serving.model import Encoder, load, make_encoder
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
-from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, row_generator
+from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, WordEdits, row_generator
 from graftwork.training.bundle import (
     ADAPTER,
     ADAPTERS,
@@ -314,8 +314,10 @@ def _augmentations(stage: Stage, texts: list[Any], encoder: Any) -> tuple[Augmen
     if not stage.augment:
         return ()
     if isinstance(encoder, TextEncoder):
-        words = word_numbers(encoder, texts)
-        return (WordDropout(stage.augment["word_dropout"], words, blank_token(encoder)),)
+        words, asked = word_numbers(encoder, texts), stage.augment
+        edits = WordEdits(words, asked.get("word_deletion", 0.0), asked.get("word_swap", 0.0))
+        dropout = (WordDropout(asked["word_dropout"], words, blank_token(encoder)),) if "word_dropout" in asked else ()
+        return (*dropout, edits) if edits.deletion or edits.swaps else dropout
     if hasattr(encoder, "pixels"):
         from graftwork.training.pictures import PictureChange  # here alone: it needs Pillow
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import blank_token, word_numbers
-from graftwork.training.augmentation import NO_WORD, WordDropout, row_generator
+from graftwork.training.augmentation import NO_WORD, WordDropout, WordEdits, row_generator
 from graftwork.training.loop import Examples
 from graftwork.training.plan import ResolvedRun
 
@@ -69,6 +69,55 @@ def test_all_tokens_of_a_word_go_together() -> None:
         for third in ((5, 6), (BLANK,) * 2)
     }
     assert versions == expected
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 3), max_size=6), min_size=1, max_size=2),
+    st.floats(0, 0.95),
+    st.floats(0, 0.95),
+    EPOCH,
+)
+def test_edits_keep_words_whole_and_in_their_text(
+    texts: list[list[int]], deletion: float, swaps: float, epoch: tuple[int, int, int]
+) -> None:
+    """What is left of each text are some of its words, at least one; special tokens stay where they are."""
+    numbers, row, spans, number = [NO_WORD], [0], [], 0
+    for text in texts:
+        spans.append([])
+        for size in text:
+            spans[-1].append(tuple(range(len(row), len(row) + size)))
+            row += spans[-1][-1]
+            numbers += [number] * size
+            number += 1
+        row.append(-len(spans))
+        numbers.append(NO_WORD)
+    found = WordEdits([np.array(numbers)], deletion, swaps)(0, row, row_generator(epoch, 0))
+    assert found[0] == 0
+    rest = found[1:]
+    for place, words in enumerate(spans, start=1):
+        part, rest = rest[: rest.index(-place)], rest[rest.index(-place) + 1 :]
+        left = [word for word in words if word[0] in part]
+        assert sorted(part) == [token for word in left for token in word]
+        assert all(part[part.index(word[0]) :][: len(word)] == list(word) for word in left)
+        assert bool(left) == bool(words)
+        assert deletion or len(left) == len(words)
+        assert swaps or part == sorted(part)
+    assert rest == []
+
+
+def test_so_many_words_are_left_out_and_moved() -> None:
+    """Within four standard errors; of ten words three swaps move five or so."""
+    words = [np.arange(10)] * 500
+    rows = range(500)
+    left = [len(WordEdits(words, deletion=0.2)(row, range(10), row_generator((7, 0, 1), row))) for row in rows]
+    assert np.mean(left) == pytest.approx(8, abs=4 * (10 * 0.16 / 500) ** 0.5)
+    moved = [
+        np.sum(WordEdits(words, swaps=0.3)(row, range(10), row_generator((7, 0, 1), row)) != np.arange(10))
+        for row in rows
+    ]
+    assert max(moved) <= 6
+    assert 4 < np.mean(moved) < 6
 
 
 def test_the_probability_is_that_of_a_word() -> None:
