@@ -11,9 +11,10 @@ from pathlib import Path
 from benchmarks.scenarios.adaptation import ADAPTATION
 from benchmarks.scenarios.adversarial import ADVERSARIAL
 from benchmarks.scenarios.few_shot import FEW_SHOT
+from benchmarks.scenarios.pixels import PIXELS
 from benchmarks.scenarios.trials import measure, read_trials, table
 
-SCENARIOS = {"few-shot": FEW_SHOT, "adaptation": ADAPTATION, "adversarial": ADVERSARIAL}
+SCENARIOS = {"few-shot": FEW_SHOT, "adaptation": ADAPTATION, "adversarial": ADVERSARIAL, "pixels": PIXELS}
 RESULTS = Path("benchmarks/results/scenarios")
 
 

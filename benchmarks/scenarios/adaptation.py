@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.scenarios.project import Project, Trained, draw, reviews
+from benchmarks.scenarios.project import Project, Trained, draw, review_project, reviews
 from benchmarks.scenarios.trials import Arm, Found, Scenario
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _train(seed: int, folder: Path, source: str, checkpoint: Path | None) -> tup
     import pandas as pd
 
     rows = [draw(side(source, "train"), ROWS, seed), draw(side(source, "validation"), VALIDATED, seed)]
-    project = Project(folder, pd.concat([*rows, side("amazon", "holdout")]), SPLIT)
+    project = review_project(folder, pd.concat([*rows, side("amazon", "holdout")]), SPLIT)
     start = () if checkpoint is None else (f"checkpoint.source=file://{checkpoint}",)
     return project.train("train.batch_tokens=800", f"train.seed={seed}", *FULL, *start), project
 
@@ -66,7 +66,7 @@ def _adapt(seed: int, folder: Path) -> tuple[Path, float]:
     import pandas as pd
 
     rows = pd.concat([side("amazon", name) for name in ("train", "validation", "holdout")])
-    project = Project(folder / "texts", rows, SPLIT)
+    project = review_project(folder / "texts", rows, SPLIT)
     trained = project.train("train.batch_tokens=800", f"train.seed={seed}", *ADAPT)
     adapted = trained.bundle.stages[0]
     weights = project.workspace.store.root / adapted.key / "model.safetensors"
