@@ -77,7 +77,7 @@ $(VENV)-setfit/installed: $(VENV)/installed
 	touch $@
 
 bench-scenarios: install $(VENV)-setfit/installed ## what few-shot training, adaptation and adversaries gain: hours at first
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scenarios few-shot adaptation adversarial
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scenarios few-shot adaptation adversarial pixels
 
 clean: ## remove what demo runs left here
 	rm -rf .graftwork landing

@@ -36,7 +36,7 @@ DIGEST_VERSION = 1
 PLACES: dict[str, Any] = {"sources": {"__all__": {"path", "url"}}}  # where rows lie says nothing of what they are
 TFIDF = "tfidf"  # the baseline that is of texts
 NOUNS = {"text": "texts", "image": "pictures", "audio": "sounds"}  # by what a model reads
-# Of an input and of a stage, what is said of one kind of rows alone.
+# Of an input and of a stage, what is not said of every kind of rows.
 OF_INPUT = {"text": {"max_tokens"}, "image": {"side"}, "audio": {"seconds"}}
 OF_STAGE = {
     "text": {
@@ -47,7 +47,7 @@ OF_STAGE = {
         "masked-language-modelling",
         "replaced-token-detection",
     },
-    "image": {"crop", "flip", "colour"},
+    "image": {"crop", "flip", "colour", "adversary"},
     "audio": {"noise", "gain", "shift", "mask"},
 }
 LIKENESS = {"image": 0.95, "audio": 0.88}  # of the bits that tell what a picture looks like, or a sound is like
@@ -432,9 +432,12 @@ class AverageSection(Section):
 
 
 class AdversarySection(Section):
-    """Training on embeddings that are moved to where the loss rises, beside the texts as they are."""
+    """Training on rows that are moved to where the loss rises, beside the rows as they are."""
 
-    epsilon: Rate = Field(default=1.0, description="How far a row's embeddings are moved, over all its tokens.")
+    epsilon: Rate = Field(
+        default=1.0,
+        description="How far a text's embeddings are moved, over all its tokens; or a pixel, as a share of its range.",
+    )
     steps: Count = 1
 
 
@@ -699,9 +702,15 @@ def _check_modality(recipe: "Recipe", read: str) -> None:
         if stage.adversary is not None:
             asked.add("adversary")
         asked.add(stage.objective)
-        for kind, keys in OF_STAGE.items():
-            if kind != read and asked & keys:
-                raise ValueError(f"stage {stage.name!r}: {min(asked & keys)} is for {NOUNS[kind]}")
+        foreign = min(asked & set().union(*OF_STAGE.values()) - OF_STAGE[read], default=None)
+        if foreign is not None:
+            kinds = " and ".join(NOUNS[kind] for kind, keys in OF_STAGE.items() if foreign in keys)
+            raise ValueError(f"stage {stage.name!r}: {foreign} is for {kinds}")
+        if read == "image" and stage.adversary is not None and stage.adversary.epsilon >= 1:
+            raise ValueError(
+                f"stage {stage.name!r}: adversary.epsilon is what each pixel of a picture changes at most, as a share "
+                f"of its range; expected one below 1, such as 0.03, not {stage.adversary.epsilon:g}"
+            )
 
 
 class Recipe(Section):

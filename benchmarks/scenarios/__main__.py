@@ -12,9 +12,16 @@ from benchmarks.scenarios.adaptation import ADAPTATION
 from benchmarks.scenarios.adversarial import ADVERSARIAL
 from benchmarks.scenarios.few_shot import FEW_SHOT
 from benchmarks.scenarios.multi_task import MULTI_TASK
+from benchmarks.scenarios.pixels import PIXELS
 from benchmarks.scenarios.trials import measure, read_trials, table
 
-SCENARIOS = {"few-shot": FEW_SHOT, "adaptation": ADAPTATION, "adversarial": ADVERSARIAL, "multi-task": MULTI_TASK}
+SCENARIOS = {
+    "few-shot": FEW_SHOT,
+    "adaptation": ADAPTATION,
+    "multi-task": MULTI_TASK,
+    "adversarial": ADVERSARIAL,
+    "pixels": PIXELS,
+}
 RESULTS = Path("benchmarks/results/scenarios")
 
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.scenarios.project import Project, draw, reviews
+from benchmarks.scenarios.project import draw, land, review_project, reviews
 from benchmarks.scenarios.trials import Arm, Found, Scenario
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def train(seed: int, folder: Path, source: str, start: str) -> Found:
     import pandas as pd
 
     rows = [draw(side(source, "train"), ROWS, seed), draw(side(source, "validation"), VALIDATED, seed)]
-    project = Project(folder / "project", pd.concat([*rows, side("amazon", "holdout")]), SPLIT)
+    project = review_project(folder / "project", pd.concat([*rows, side("amazon", "holdout")]), SPLIT)
     own = ["train.batch_tokens=800", f"train.seed={seed}", f"stages=[{FULL}]"]
     if start == "adapted":
-        project.land("unlabelled", pd.concat([side("amazon", name) for name in ("train", "validation")]), "amazon")
+        land(project, "unlabelled", pd.concat([side("amazon", name) for name in ("train", "validation")]), "amazon")
         own += [UNLABELLED, f"stages=[{ADAPT}, {FULL}]"]
     if start == "random":
         own.append(f"checkpoint.source=file://{_random_body(seed, folder / 'random')}")

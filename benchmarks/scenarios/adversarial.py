@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.scenarios.project import Project, draw, reviews
+from benchmarks.scenarios.project import draw, review_project, reviews
 from benchmarks.scenarios.trials import Arm, Found, Scenario
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ STAGE = (
     "{name: full, train: all, epochs: 2, learning_rate: 1e-4, head_multiplier: 10, layer_decay: 0.9, keep_epoch: last}"
 )
 SPLIT = ("data.split.holdout=0.2", "data.split.validation=0.05")
-ATTACKS = {"FGM 0.05": (0.05, 1), "PGD 0.05": (0.05, 5), "PGD 0.1": (0.1, 5)}  # epsilon, steps
+Attacks = Mapping[str, tuple[float, int]]  # by name, epsilon and steps
+ATTACKS: Attacks = {"FGM 0.05": (0.05, 1), "PGD 0.05": (0.05, 5), "PGD 0.1": (0.1, 5)}
 SWAPPED = 0.3  # of the longer words, two letters
 
 
@@ -47,24 +48,32 @@ def train(seed: int, folder: Path, adversary: str | None) -> Found:
     import pandas as pd
 
     rows = [draw(movies("train"), ROWS, seed), draw(movies("validation"), VALIDATED, seed), judged_rows()]
-    project = Project(folder / "project", pd.concat(rows), SPLIT)
+    project = review_project(folder / "project", pd.concat(rows), SPLIT)
     against = () if adversary is None else (f"stages.0.adversary={adversary}",)
     trained = project.train("train.batch_tokens=800", f"train.seed={seed}", f"stages=[{STAGE}]", *against)
     found = project.judge(trained, judged_rows())
-    return replace(found, right={**found.right, **attacked(project.load(trained), judged_rows())})
+    served = project.load(trained)
+    swapped = {"letters swapped": _is_right_when_swapped(served, judged_rows())}
+    return replace(found, right={**found.right, **attacked(served, judged_rows(), ATTACKS), **swapped})
 
 
-def attacked(served: "ServingModel", rows: "pd.DataFrame") -> Mapping[str, np.ndarray]:
-    """Whether the model has these rows right, under each attack and with letters swapped."""
+def attacked(served: "ServingModel", rows: "pd.DataFrame", attacks: Attacks) -> Mapping[str, np.ndarray]:
+    """Whether the model has these rows right, under each attack."""
     from graftwork.evaluation.predictions import inputs_of
-    from graftwork.evaluation.robustness import attack_probabilities, swap_letters
+    from graftwork.evaluation.robustness import attack_probabilities
 
-    texts, labels = inputs_of(rows), rows["label"].to_numpy("int64", copy=True)
-    found = {
-        name: attack_probabilities(served, texts, labels, epsilon, steps) for name, (epsilon, steps) in ATTACKS.items()
+    given, labels = inputs_of(rows), rows["label"].to_numpy("int64", copy=True)
+    return {
+        name: attack_probabilities(served, given, labels, epsilon, steps).argmax(axis=1) == labels
+        for name, (epsilon, steps) in attacks.items()
     }
-    found["letters swapped"] = served.probabilities([swap_letters(text, SWAPPED, seed=0) for text in texts])
-    return {name: probabilities.argmax(axis=1) == labels for name, probabilities in found.items()}
+
+
+def _is_right_when_swapped(served: "ServingModel", rows: "pd.DataFrame") -> np.ndarray:
+    from graftwork.evaluation.robustness import swap_letters
+
+    swapped = [swap_letters(text, SWAPPED, seed=0) for text in rows["text"]]
+    return served.probabilities(swapped).argmax(axis=1) == rows["label"].to_numpy()
 
 
 def _arm(adversary: str | None) -> Arm:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.scenarios.project import ROOT, Project, groups_of, reviews
+from benchmarks.scenarios.project import ROOT, groups_of, review_project, reviews
 from benchmarks.scenarios.trials import Arm, Found, Scenario
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def few_rows(seed: int) -> "pd.DataFrame":
 def train_few(seed: int, folder: Path, overrides: Sequence[str]) -> Found:
     """By a recipe on these rows; a batch holds them all."""
     train, judged = few_rows(seed), judged_rows()
-    project = Project(folder / "project", _join([train, _some(reviews(SPLIT), "validation", seed), judged]), SPLIT)
+    project = review_project(
+        folder / "project", _join([train, _some(reviews(SPLIT), "validation", seed), judged]), SPLIT
+    )
     trained = project.train("train.batch_tokens=2048", f"train.seed={seed}", *overrides)
     assert trained.run.plan.rows == {"train": len(train), "validation": 2 * PER_CLASS, "holdout": JUDGED}
     return project.judge(trained, judged)

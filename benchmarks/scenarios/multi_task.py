@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.scenarios.project import Project, draw, reviews
+from benchmarks.scenarios.project import draw, review_project, reviews
 from benchmarks.scenarios.trials import Arm, Found, Scenario
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def train(seed: int, folder: Path, tasks: str, is_one_task: bool) -> Found:
 
     rows = [draw(side("movies", "train"), ROWS, seed), draw(side("movies", "validation"), VALIDATED, seed)]
     rows += [draw(side("amazon", "train"), AMAZONS, seed), draw(side("amazon", "validation"), VALIDATED, seed)]
-    project = Project(folder / "project", pd.concat([*rows, side("movies", "holdout"), few_judged()]), SPLIT)
+    project = review_project(folder / "project", pd.concat([*rows, side("movies", "holdout"), few_judged()]), SPLIT)
     stages = f"stages=[{{{STAGE}{tasks}}}]"
     if is_one_task:
         trained = project.train("train.batch_tokens=800", f"train.seed={seed}", stages)

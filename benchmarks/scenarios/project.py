@@ -1,4 +1,4 @@
-"""Chosen reviews in a project of their own, trained on by the product's own functions.
+"""Chosen rows in a project of their own, trained on by the product's own functions.
 
 A row is on the side that the whole data puts it on: that is decided by a hash of what belongs together, so whatever is
 taken with all of its group stays where it was. The holdout is the same in every trial.
@@ -41,42 +41,30 @@ class Trained:
 
 
 class Project:
-    """A folder with the demo's recipe and the lines of some reviews. split: overrides that say how it is split."""
+    """A folder with our recipes, of which one is run. shared: overrides of all its runs."""
 
-    def __init__(self, folder: Path, rows: "pd.DataFrame | None" = None, split: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, recipe: str, shared: Sequence[str]) -> None:
         from graftwork.workspace import Workspace
 
         folder.mkdir(exist_ok=True)
         for name in ("recipes", "contracts", "policies"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.lock.json"))
         (folder / HOME_NAME).mkdir()  # the mark of a project's root
-        self.folder, self.split = folder, tuple(split)
+        self.folder, self.recipe, self.shared = folder, recipe, tuple(shared)
         self.workspace: Workspace = Workspace.open(Settings(home=folder / HOME_NAME))
-        for source in SOURCES:
-            self._land(source, _lines(source) if rows is None else _lines_of(rows, source))
-
-    def _land(self, source: str, lines: Sequence[bytes]) -> None:
-        file = self.folder / f"landing/{source}/reviews.tsv"
-        file.parent.mkdir(parents=True)
-        if lines:
-            file.write_bytes(b"".join(lines))
-
-    def land(self, folder: str, rows: "pd.DataFrame", source: str) -> None:
-        """Put the lines of rows of a source below `landing`, for another source to name."""
-        self._land(folder, _lines_of(rows, source))
 
     def resolve(self, *overrides: str) -> "ResolvedRun":
         """The run that the recipe asks for, changed so."""
         from graftwork.checkpoints.retrieve import retrieve_checkpoint
         from graftwork.data.manifest import validate_data
-        from graftwork.models.catalog import FAMILIES
+        from graftwork.models.catalog import families_for
         from graftwork.policy import load_policy
         from graftwork.recipe import load_recipe
         from graftwork.training.plan import plan_run
 
-        recipe = load_recipe(self.folder / RECIPE, [*SHARED, *self.split, *overrides])
+        recipe = load_recipe(self.folder / self.recipe, [*self.shared, *overrides])
         manifest = validate_data(recipe, self.workspace)
-        lock = retrieve_checkpoint(recipe, self.workspace, FAMILIES)
+        lock = retrieve_checkpoint(recipe, self.workspace, families_for(recipe.input.modality))
         return plan_run(recipe, manifest, lock, load_policy(recipe.root / recipe.policy), self.workspace.store)
 
     def train(self, *overrides: str) -> Trained:
@@ -106,13 +94,32 @@ class Project:
         return Found(trained.cpu_s, {"accuracy": found == holdout["label"].to_numpy()}, groups_of(holdout))
 
 
+def review_project(folder: Path, rows: "pd.DataFrame | None" = None, split: Sequence[str] = ()) -> Project:
+    """One of the demo, with the lines of these reviews, or of all. split: overrides that say how it is split."""
+    project = Project(folder, RECIPE, [*SHARED, *split])
+    for source in SOURCES:
+        _write(folder / f"landing/{source}/reviews.tsv", _lines(source) if rows is None else _lines_of(rows, source))
+    return project
+
+
+def land(project: Project, place: str, rows: "pd.DataFrame", source: str) -> None:
+    """Put the lines of reviews of a source below `landing`, for another source to name."""
+    _write(project.folder / f"landing/{place}/reviews.tsv", _lines_of(rows, source))
+
+
+def _write(file: Path, lines: Sequence[bytes]) -> None:
+    file.parent.mkdir(parents=True)
+    if lines:
+        file.write_bytes(b"".join(lines))
+
+
 @cache
 def reviews(split: tuple[str, ...]) -> "pd.DataFrame":
     """All rows of both sources that are accepted, each on its side."""
     from graftwork.data.manifest import load_rows
 
     with tempfile.TemporaryDirectory() as folder:
-        project = Project(Path(folder) / "all", split=split)
+        project = review_project(Path(folder) / "all", split=split)
         return load_rows(project.workspace.store, project.resolve().manifest)
 
 

@@ -1,15 +1,13 @@
-"""Training on texts whose embeddings are moved to where the loss rises most, beside the texts as they are."""
+"""Training on rows that are moved to where the loss rises most, beside the rows as they are."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+import math
+from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
+from graftwork.models.moves import REACH, moved
+from graftwork.models.serving.config import PixelConfig
 from graftwork.training.stages import Adversary
-
-TINY = 1e-12
 
 
 def add_plain_gradient(compute: Callable[[], Tensor]) -> float:
@@ -19,54 +17,29 @@ def add_plain_gradient(compute: Callable[[], Tensor]) -> float:
     return loss.item()
 
 
-class EmbeddingAttack:
-    """Moves the embeddings of a batch, row by row, up the gradient of its loss.
+class Attack:
+    """Moves a batch up the gradient of its loss, in `steps` steps and to a distance of `epsilon` at most.
 
-    In `steps` equal steps to a distance of `epsilon` at most, measured over all of a row's tokens. The gradients of the
-    texts as they are and after each step count the same, which makes use of all that is computed.
-    Method: FreeLB (Zhu et al. 2020); one step is FGM (Miyato, Dai and Goodfellow 2017).
+    The gradients of the rows as they are and after each step count the same, which makes use of all that is computed.
+    Method, of texts: FreeLB (Zhu et al. 2020), in equal steps; one step is FGM (Miyato, Dai and Goodfellow 2017). Of
+    pictures: projected gradient descent (Madry et al. 2018) from the picture itself; one step is FGSM (Goodfellow,
+    Shlens and Szegedy 2015).
     """
 
-    def __init__(self, body: nn.Module, adversary: Adversary) -> None:
-        model: Any = body
-        self.embedding: nn.Module = model.get_input_embeddings()
-        self.adversary = adversary
+    def __init__(self, body: nn.Module, pixels: PixelConfig | None, adversary: Adversary) -> None:
+        self.body, self.pixels, self.steps = body, pixels, adversary.steps
+        is_fro = pixels is not None and adversary.steps > 1
+        self.stride = (REACH if is_fro else 1.0) * adversary.epsilon / adversary.steps
+        # Equal steps can't lead beyond it, and to bring them back would round them.
+        self.most = math.inf if pixels is None else adversary.epsilon
 
     def __call__(self, compute: Callable[[], Tensor]) -> float:
-        """Add the mean of these gradients; the loss of the texts as they are."""
-        epsilon, steps = self.adversary.epsilon, self.adversary.steps
-        with self._moved() as move:
+        """Add the mean of these gradients; the loss of the rows as they are."""
+        with moved(self.body, self.pixels) as move:
             loss = compute()
-            (loss / (1 + steps)).backward()
-            for _ in range(steps):
-                move.up(epsilon / steps)
-                (compute() / (1 + steps)).backward()
+            (loss / (1 + self.steps)).backward()
+            for _ in range(self.steps):
+                assert move.distance.grad is not None
+                move.up(move.distance.grad, self.stride, self.most)
+                (compute() / (1 + self.steps)).backward()
         return loss.item()
-
-    @contextmanager
-    def _moved(self) -> Iterator["Move"]:
-        move = Move()
-        handle = self.embedding.register_forward_hook(move)
-        try:
-            yield move
-        finally:
-            handle.remove()
-
-
-class Move:
-    """What is added to a batch's embeddings, (batch, tokens, width): nothing until it is moved."""
-
-    def __init__(self) -> None:
-        self.distance: Tensor | None = None
-
-    def __call__(self, _module: nn.Module, _given: Any, states: Tensor) -> Tensor:
-        if self.distance is None:
-            self.distance = torch.zeros_like(states).requires_grad_()
-        return states + self.distance
-
-    def up(self, far: float) -> None:
-        """Move each row so far along its gradient."""
-        assert self.distance is not None and self.distance.grad is not None
-        gradient = self.distance.grad
-        norms = gradient.flatten(1).norm(dim=1).clamp(min=TINY)
-        self.distance = (self.distance.detach() + far * gradient / norms[:, None, None]).requires_grad_()

@@ -211,6 +211,7 @@ class Training:
             should_stop=should_stop,
             keeper=keeper,
             replicas=self.replicas,
+            pixels=plan.pixels,
         )
 
     def stage_data(self, context: StageContext) -> StageData:

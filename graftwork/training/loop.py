@@ -15,10 +15,11 @@ from graftwork.faults import fault
 from graftwork.fingerprint import seed_of
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.serving.classifier import Classifier
+from graftwork.models.serving.config import PixelConfig
 from graftwork.models.serving.inference import autocast, infer
 from graftwork.targets.catalog import CLASSIFICATION
 from graftwork.targets.learning import Fit
-from graftwork.training.adversary import EmbeddingAttack, add_plain_gradient
+from graftwork.training.adversary import Attack, add_plain_gradient
 from graftwork.training.augmentation import Augmentation, row_generator
 from graftwork.training.averaging import WeightAverage
 from graftwork.training.bundle import EpochMetrics, StepMetrics
@@ -128,7 +129,8 @@ class StageData:
 class StageContext:
     """What a stage is given beside itself: its place in the plan, the run's seed and arithmetic, and whom to tell.
 
-    began: when this process began with it, by the monotonic clock.
+    pixels: how pictures become numbers, of a model that reads them. began: when this process began with it, by the
+    monotonic clock.
     """
 
     index: int
@@ -140,6 +142,7 @@ class StageContext:
     should_stop: Callable[[], bool]
     keeper: Keeper
     replicas: Replicas = ALONE
+    pixels: PixelConfig | None = None
     began: float = field(default_factory=time.monotonic)
 
     def epoch(self, number: int) -> tuple[int, int, int]:
@@ -276,7 +279,8 @@ class StageLoop:
         self.curve_every = max(1, self.total // CURVE_POINTS)
         self.average = WeightAverage(self.stage.average, self.total)
         adversary = self.stage.adversary
-        self.backward = EmbeddingAttack(self.model.body, adversary) if adversary else add_plain_gradient
+        pixels = self.context.pixels
+        self.backward = Attack(self.model.body, pixels, adversary) if adversary else add_plain_gradient
         self.reported = 0.0
         self.clock = time.monotonic()
 

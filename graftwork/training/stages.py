@@ -50,7 +50,7 @@ class Autoregression:
 
 @dataclass(frozen=True)
 class Adversary:
-    """Who moves the embeddings of a batch against the training: so far, in so many steps."""
+    """Who moves the embeddings of texts, or the pixels, against the training: so far, in so many steps."""
 
     SCHEMA: ClassVar[int] = 1
     epsilon: float

@@ -1,16 +1,21 @@
-"""Attacks on the embeddings, against the worst case of a linear model; swapped letters."""
+"""Attacks on embeddings and pixels, against the worst case of a linear model; swapped letters."""
 
+import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor, nn
 
 from graftwork.evaluation.robustness import attack_probabilities, swap_letters
-from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.classifier import Classifier
+from graftwork.models.serving.config import PixelConfig, ServingConfig
+from graftwork.models.serving.images import ImageEncoder
 from graftwork.models.serving.model import ServingModel
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_pretrained
@@ -83,6 +88,42 @@ def test_no_attack_is_no_change(served: ServingModel) -> None:
     """At a distance of nothing."""
     found = attack_probabilities(served, TEXTS, LABELS, epsilon=0.0, steps=2)
     np.testing.assert_allclose(found, served.probabilities(TEXTS), atol=1e-5)
+
+
+class Flat(nn.Module):
+    """A body whose state is a picture's numbers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(hidden_size=width)
+
+    def forward(self, pixel_values: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=pixel_values.flatten(1)[:, None])
+
+
+@pytest.mark.parametrize(("epsilon", "steps"), [(0.02, 1), (0.1, 4), (0.6, 7)])
+def test_pictures_are_moved_to_the_worst_that_a_linear_model_can_be_shown(epsilon: float, steps: int) -> None:
+    """Each pixel by epsilon of its range against the true class, and not beyond black and white."""
+    side, generator = 5, np.random.default_rng(3)
+    pixels = PixelConfig(side, None, (0.2, 0.5, 0.7), (0.1, 0.25, 0.5))
+    config = ServingConfig(("no", "yes"), ("file",), "mean", 1, pixels=pixels)
+    torch.manual_seed(0)
+    model = Classifier(Flat(3 * side * side), config).eval()
+    served = ServingModel(model, ImageEncoder(pixels), config, torch.device("cpu"))
+    shown = np.clip(generator.normal(128, 80, (4, side, side, 3)), 0, 255).astype(np.uint8)
+    found = attack_probabilities(served, [png(each) for each in shown], LABELS, epsilon, steps)
+    truth = np.where(LABELS == 1, 1, -1)
+    weight, bias = (each.detach().double().numpy() for each in (model.head[-1].weight, model.head[-1].bias))
+    across = (weight[1] - weight[0]).reshape(3, side, side).transpose(1, 2, 0) * truth[:, None, None, None]
+    worst = np.clip(shown / 255 - epsilon * np.sign(across), 0, 1)
+    expected = ((worst - pixels.mean) / pixels.std * across).sum((1, 2, 3)) + (bias[1] - bias[0]) * truth
+    np.testing.assert_allclose(margins(found), expected, atol=1e-4)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
 
 
 @given(st.text(max_size=60), st.integers(0, 9))

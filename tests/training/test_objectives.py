@@ -17,7 +17,7 @@ from graftwork.models.contrastive import contrastive_loss, measure_nearness
 from graftwork.models.serving.config import WEIGHTS, ServingConfig
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_pretrained
-from graftwork.training.adversary import EmbeddingAttack, add_plain_gradient
+from graftwork.training.adversary import Attack, add_plain_gradient
 from graftwork.training.engine import check_processes, run_stages
 from graftwork.training.plan import ResolvedRun
 from graftwork.training.stages import Adversary
@@ -93,7 +93,7 @@ def test_an_attack_is_made_of_autograd_s_own_gradients(tiny_checkpoint: Path) ->
     def loss() -> torch.Tensor:
         return nn.functional.cross_entropy(model(ids, mask), labels)
 
-    value = EmbeddingAttack(model.body, Adversary(epsilon=0.5, steps=1))(loss)
+    value = Attack(model.body, None, Adversary(epsilon=0.5, steps=1))(loss)
     found = weight.grad.clone()
     embedding = model.body.get_input_embeddings()
     states: list[torch.Tensor] = []
@@ -120,7 +120,7 @@ def test_an_attack_leaves_nothing_behind(tiny_checkpoint: Path) -> None:
     model, encoder = load_pretrained(tiny_checkpoint, CONFIG, seed=3).eval(), TextEncoder(tiny_checkpoint, 16)
     ids, mask = encoder.pad(encoder.encode(["a good film", "bad"]), 6)
     before = model(ids, mask).detach()
-    EmbeddingAttack(model.body, Adversary(epsilon=1.0, steps=3))(lambda: model(ids, mask).logsumexp(1).mean())
+    Attack(model.body, None, Adversary(epsilon=1.0, steps=3))(lambda: model(ids, mask).logsumexp(1).mean())
     assert not model.body.get_input_embeddings()._forward_hooks
     assert torch.equal(model(ids, mask), before)
 
