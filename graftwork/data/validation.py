@@ -3,7 +3,6 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 from graftwork.data.acceptance import (
@@ -15,7 +14,6 @@ from graftwork.data.acceptance import (
     accept_rows,
     check_classes,
     check_numbers,
-    read_source,
 )
 from graftwork.data.contracts import Contract
 from graftwork.data.leakage import near_duplicates
@@ -29,17 +27,18 @@ from graftwork.data.manifest import (
 )
 from graftwork.data.media import MediaReader, open_packs, publish_pack
 from graftwork.data.quarantine import QUARANTINE, Rejected, quarantine_error, write_quarantine, write_report
-from graftwork.data.rows import Row, make_row
+from graftwork.data.row_sources import RowSource, files_of, read_rows
+from graftwork.data.rows import Row
 from graftwork.data.sources import MEDIA, LandedFile
 from graftwork.data.splits import SIDES, Memory, Placed
 from graftwork.data.tables import read_memory, rows_digest, write_memory, write_rows
-from graftwork.errors import DataError, Problem, raise_if
+from graftwork.errors import DataError, Problem
 from graftwork.fingerprint import to_json
-from graftwork.recipe import AuxiliarySection, LabelSection, Recipe, SourceSection, kin_of
+from graftwork.recipe import AuxiliarySection, Recipe, kin_of
 from graftwork.storage import Store, make_folder, whole_file
 from graftwork.targets.catalog import CLASSIFICATION, MULTI_LABEL, TARGETS
 from graftwork.targets.labels import describe_numbers
-from graftwork.targets.target import UNLABELLED, Label, LabelRule, Numbers, Read, Target
+from graftwork.targets.target import Numbers, Target
 from graftwork.workspace import Workspace
 
 
@@ -59,7 +58,7 @@ def make_manifest(
     modality, landed = recipe.input.modality, list(files)
     files = files_of(recipe.data.sources, landed)
     media = MediaReader(modality, files) if modality in MEDIA else None
-    read = _read_sources(RowSource.of(recipe), contract, files, media)
+    read = read_rows(RowSource.of(recipe), contract, files, media)
     memory = Memory() if parent is None else read_memory(workspace.store.root / parent.key / "memory.parquet")
     alike = partial(_find_alike, recipe.near_duplicate, media)
     accepted = _accept(recipe, read, memory, alike)
@@ -97,53 +96,6 @@ def make_manifest(
     return manifest
 
 
-@dataclass(frozen=True)
-class RowSource:
-    """Sources whose rows are read in the same way. label: None if they have none. texts: columns that a model reads.
-
-    kin: by name of a source, another whose groups are its own.
-    """
-
-    sources: Sequence[SourceSection]
-    texts: tuple[str, ...]
-    label: LabelSection | None
-    target: Target | None
-    kin: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, recipe: Recipe) -> "RowSource":
-        """Those of a recipe's `data`."""
-        return cls(recipe.data.sources, recipe.input.columns, recipe.data.label, recipe.target)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """What is told of a row, by name; nothing without a label."""
-        return () if self.label is None or self.target is None else self.label.names(self.target)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Those that tell the label."""
-        return () if self.label is None else self.label.columns
-
-    @property
-    def reader(self) -> Read:
-        """What reads the label of a row from their cells."""
-        label = self.label
-        if label is None or self.target is None:
-            return lambda _: UNLABELLED
-        return self.target.reader(LabelRule(self.classes, label.threshold, label.map, label.separator))
-
-    def tell(self, label: Label) -> str:
-        """A label in words."""
-        return "" if self.target is None else self.target.tell(label, self.classes)
-
-
-def files_of(sources: Sequence[SourceSection], files: Sequence[LandedFile]) -> list[LandedFile]:
-    """Those of the files that landed in these sources."""
-    names = {source.name for source in sources}
-    return [file for file in files if file.source in names]
-
-
 def _take_auxiliary(
     recipe: Recipe,
     section: AuxiliarySection,
@@ -155,7 +107,7 @@ def _take_auxiliary(
     """The rows of an auxiliary set that may be learnt from. Raises DataError if there are none, or nothing to learn."""
     target = recipe.learnt_of(section)
     source = RowSource(section.sources, recipe.columns_of(section), section.label, target, kin_of(recipe))
-    read = _read_sources(source, None, files, media and MediaReader(media.modality, files, beside=media))
+    read = read_rows(source, None, files, media and MediaReader(media.modality, files, beside=media))
     conflicts = "mean" if target is not None and target.is_number else "quarantine"
     split = recipe.data.split
     accepted = accept_auxiliary(read.rows, beside, source.tell, split.by, alike, conflicts, recipe.limit_rows)
@@ -182,44 +134,6 @@ def _check_auxiliary(name: str, accepted: Acceptance, numbers: Numbers | None) -
         raise DataError(Problem("no rows to learn from", f"auxiliary {name!r}", hint))
     if numbers is not None and numbers.std == 0:
         raise DataError(Problem(f"every row is labelled {numbers.mean:g}", f"auxiliary {name!r}", "check its `label:`"))
-
-
-def _read_sources(
-    rows: RowSource, contract: Contract | None, files: Sequence[LandedFile], media: MediaReader | None
-) -> ReadRows:
-    texts, labels = rows.texts, rows.columns
-    read = ReadRows()
-    for source in rows.sources:
-        group, before = (source.group.column, source.group.before) if source.group else (None, None)
-        names = [name for name in (source.id, group) if name is not None]
-        read_source(
-            read,
-            [file for file in files if file.source == source.name],
-            columns=tuple(dict.fromkeys([*texts, *labels, *names, *(contract.columns if contract else ())])),
-            texts=texts,
-            names=names,
-            build=partial(
-                make_row,
-                texts=texts,
-                labels=labels,
-                read_label=rows.reader,
-                id_column=source.id,
-                group=group,
-                group_before=before,
-                may_be_empty=rows.label is not None and rows.label.separator is not None,
-                kin=rows.kin.get(source.name),
-            ),
-            contract=contract,
-            take=None if media is None else media.take,
-            written={
-                "header": source.header,
-                "delimiter": source.delimiter,
-                "encoding": source.encoding,
-                "embedded": () if media is None else texts,
-            },
-        )
-    raise_if(read.refused, DataError)
-    return read
 
 
 def _find_alike(threshold: float, media: MediaReader | None, rows: Sequence[Row]) -> list[tuple[int, int]]:
