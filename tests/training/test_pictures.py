@@ -16,8 +16,9 @@ from graftwork.errors import Paused, TrainingError
 from graftwork.models.prefix_cache import PrefixCache, arithmetic_of
 from graftwork.models.serving.config import PixelConfig
 from graftwork.models.serving.images import ImageEncoder, ImageRow
+from graftwork.models.serving.model import make_encoder
 from graftwork.training.augmentation import row_generator
-from graftwork.training.engine import Training, load_model, open_rows, run_stages
+from graftwork.training.engine import Training, load_model, open_rows, run_stages, serving_config
 from graftwork.training.loop import open_stage
 from graftwork.training.pictures import PictureChange, recolour
 from graftwork.training.replicas import Replicas
@@ -112,7 +113,8 @@ def test_too_few_pictures_to_normalise_are_told(tmp_path: Path, workspace: Works
     plan, checkpoint = run.plan, open_checkpoint(workspace.store, run.lock)
     model = load_model(plan, checkpoint, workspace.store, [])
     cache = PrefixCache(workspace.store, 0, arithmetic_of(model, plan.precision))
-    training = Training(run, open_rows(run, workspace.store, checkpoint), model, cache, Replicas(0, 200))
+    rows = open_rows(run, workspace.store, make_encoder(checkpoint, serving_config(plan)))
+    training = Training(run, rows, model, cache, Replicas(0, 200))
     context = training.stage_context(0, FollowingKeeper(), lambda event: None, lambda: False)
     told = f"stage 'head': batch normalisation needs 400 rows in 200 processes, not {plan.rows['train']}"
     with pytest.raises(TrainingError, match=told):
