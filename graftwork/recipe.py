@@ -40,7 +40,7 @@ NOUNS = {"text": "texts", "image": "pictures", "audio": "sounds"}  # by what a m
 OF_INPUT = {"text": {"max_tokens"}, "image": {"side"}, "audio": {"seconds"}}
 OF_STAGE = {
     "text": {"word_dropout", "adversary", "masked-language-modelling"},
-    "image": {"crop", "flip", "colour"},
+    "image": {"crop", "flip", "colour", "rand"},
     "audio": {"noise", "gain", "shift", "mask", "autoregressive"},
 }
 LIKENESS = {"image": 0.95, "audio": 0.88}  # of the bits that tell what a picture looks like, or a sound is like
@@ -396,6 +396,13 @@ class LoraSection(Section):
     dora: bool = False
 
 
+class RandSection(Section):
+    """RandAugment: a few operations on a picture, drawn from a fixed list, all of one magnitude."""
+
+    operations: Count = Field(default=2, description="How many are drawn for a picture.")
+    magnitude: float = Field(default=9.0, strict=True, ge=0, le=30, description="Their strength, of 30 at most.")
+
+
 class AugmentSection(Section):
     """What is done to training rows anew in each epoch."""
 
@@ -405,10 +412,18 @@ class AugmentSection(Section):
     colour: Share = Field(
         default=0.0, description="Most that a picture's brightness, contrast and saturation change, as a share."
     )
+    rand: RandSection | None = None
     noise: Share = Field(default=0.0, description="Loudest noise beside a recording, as a share of its own loudness.")
     gain: Amount = Field(default=0.0, description="Most that a recording is made louder or softer, in decibels.")
     shift: Share = Field(default=0.0, description="Most that a recording is moved in time, as a share of its length.")
     mask: Share = Field(default=0.0, description="Largest share of a recording that is silenced.")
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """Of each augmentation that is asked for, by name."""
+        asked: dict[str, float] = self.model_dump(exclude_defaults=True, exclude={"rand"})
+        rand = {} if self.rand is None else {f"rand_{name}": float(value) for name, value in self.rand}
+        return asked | rand
 
 
 class AverageSection(Section):

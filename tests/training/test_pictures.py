@@ -69,14 +69,18 @@ def test_crops_leave_out_as_much_as_they_may() -> None:
 
 def test_the_draw_is_of_the_place_alone(pixels: np.ndarray) -> None:
     """Another epoch, row, stage or seed draws another; the same one draws the same, whatever else is asked for."""
-    how = {"crop": 0.5, "flip": 0.5, "colour": 0.4}
+    how = {"crop": 0.5, "flip": 0.5, "colour": 0.4, "rand_operations": 3, "rand_magnitude": 20.0}
     same = change(pixels, **how)
     assert (same == change(pixels, **how)).all()
     for place, number in (((7, 0, 2), 0), ((7, 1, 1), 0), ((8, 0, 1), 0), ((7, 0, 1), 1)):
         assert (same != change(pixels, place, number, **how)).any()
     flipped = [bool((change(pixels, number=n, flip=0.5) != pixels).any()) for n in range(40)]
-    also = [bool((change(pixels, number=n, flip=0.5, colour=1e-9) != pixels).any()) for n in range(40)]
-    assert flipped == also
+    slight = {"colour": 1e-9, "rand_operations": 1, "rand_magnitude": 9.0}
+    also = [
+        bool((change(pixels, number=n, flip=0.5, **slight) == change(pixels, number=n, **slight)).all())
+        for n in range(40)
+    ]
+    assert flipped == [not same for same in also]
     assert 8 < sum(flipped) < 32
 
 
