@@ -29,7 +29,7 @@ from graftwork.fields import Amount, Count, Duration, LandingUrl, Rate, Share, W
 from graftwork.fingerprint import digest
 from graftwork.policy import BaselineName
 from graftwork.presets import PRESETS, expand_stages
-from graftwork.targets.catalog import MULTI_LABEL, TARGETS, target_of
+from graftwork.targets.catalog import MIXES, MULTI_LABEL, TARGETS, target_of
 from graftwork.targets.target import Target
 
 DIGEST_VERSION = 1
@@ -40,7 +40,7 @@ NOUNS = {"text": "texts", "image": "pictures", "audio": "sounds"}  # by what a m
 OF_INPUT = {"text": {"max_tokens"}, "image": {"side"}, "audio": {"seconds"}}
 OF_STAGE = {
     "text": {"word_dropout", "adversary", "masked-language-modelling"},
-    "image": {"crop", "flip", "colour", "rand"},
+    "image": {"crop", "flip", "colour", "rand", "mixup", "cutmix"},
     "audio": {"noise", "gain", "shift", "mask", "autoregressive"},
 }
 LIKENESS = {"image": 0.95, "audio": 0.88}  # of the bits that tell what a picture looks like, or a sound is like
@@ -50,7 +50,7 @@ TEACHER = r"^(champion|[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9._-]+|/[1-9][0-9]*)
 # What a stage may say that is solved to its optimum.
 SOLVED_KEYS = {"name", "train", "solver", "strength", "class_weights"}
 # What says something of the head that tells labels, or of what it learns from.
-ONE_TASK = {"class_weights", "distil", "ewc"}
+ONE_TASK = {"class_weights", "distil", "ewc"} | MIXES
 OF_HEAD = {"solver", "strength", "head_start", "class_weights", "label_smoothing", "augment", "ewc", "distil"}
 
 
@@ -104,7 +104,7 @@ def _meaningful(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tu
         return stages
     target = target_of(info.data["problem_type"])
     for stage in (*stages, *(("start" in info.data and info.data["start"].stages) or ())):
-        asked = {*stage.model_dump(exclude_defaults=True), stage.objective, f"keep_epoch: {stage.keep_epoch}"}
+        asked = {*stage.asked, stage.objective, f"keep_epoch: {stage.keep_epoch}"}
         refused = sorted(asked & target.refused)
         if refused:
             raise ValueError(f"{refused[0]} of {stage.name} is not for {target.known_as}")
@@ -413,6 +413,12 @@ class AugmentSection(Section):
         default=0.0, description="Most that a picture's brightness, contrast and saturation change, as a share."
     )
     rand: RandSection | None = None
+    mixup: Amount = Field(
+        default=0.0, description="Pictures are blended with others by a share of Beta(it, it), and so are labels."
+    )
+    cutmix: Amount = Field(
+        default=0.0, description="A piece of another picture is pasted, of a share of Beta(it, it), and so of labels."
+    )
     noise: Share = Field(default=0.0, description="Loudest noise beside a recording, as a share of its own loudness.")
     gain: Amount = Field(default=0.0, description="Most that a recording is made louder or softer, in decibels.")
     shift: Share = Field(default=0.0, description="Most that a recording is moved in time, as a share of its length.")
@@ -524,6 +530,11 @@ class StageSection(Section):
         description="What tasks count: the same, or the less, the less sure the model can be of their labels.",
     )
 
+    @property
+    def asked(self) -> set[str]:
+        """The keys, and those of `augment`, that are not as they are by default."""
+        return {*self.model_dump(exclude_defaults=True), *self.augment.model_dump(exclude_defaults=True)}
+
     @model_validator(mode="after")
     def _check(self) -> "StageSection":
         if "lora" in self.model_fields_set and "lora" not in self.train:
@@ -537,6 +548,9 @@ class StageSection(Section):
             raise ValueError(f"{pull} holds the body where it began, and adapters leave it there")
         if self.lora.dropout and not self.body_dropout:
             raise ValueError("lora.dropout asks for what body_dropout: false forbids")
+        mixed = self.asked & MIXES
+        if mixed and self.distil:
+            raise ValueError(f"{min(mixed)} makes pictures that the teacher of distil is not asked about")
         if self.patience is not None and self.keep_epoch == "last":
             raise ValueError("patience waits for a better epoch, and keep_epoch: last keeps the last whatever it is")
         return self
@@ -564,7 +578,7 @@ class StageSection(Section):
             return self
         if self.weighting == "uncertainty" and self.objective != "classification":
             raise ValueError(f"weighting is of tasks that are told by labels, and {self.objective} reads none")
-        refused = sorted(self.model_dump(exclude_defaults=True).keys() & ONE_TASK)
+        refused = sorted(self.asked & ONE_TASK)
         if self.objective == "contrastive":
             refused.append("objective: contrastive")
         if refused:

@@ -337,6 +337,7 @@ LORA = st.fixed_dictionaries(
                 {"word_dropout": st.floats(0, 0.9)},
                 optional={
                     "rand": st.fixed_dictionaries({"operations": st.integers(1, 9)}),
+                    "mixup": st.floats(0.1, 9),
                 },
             ),
             "accumulate": st.integers(1, 99),
