@@ -29,7 +29,7 @@ from graftwork.fields import Amount, Count, Duration, LandingUrl, Rate, Share, W
 from graftwork.fingerprint import digest
 from graftwork.policy import BaselineName
 from graftwork.presets import PRESETS, expand_stages
-from graftwork.targets.catalog import MULTI_LABEL, TARGETS, target_of
+from graftwork.targets.catalog import MIXES, MULTI_LABEL, TARGETS, target_of
 from graftwork.targets.target import Target
 
 DIGEST_VERSION = 1
@@ -47,7 +47,7 @@ OF_STAGE = {
         "masked-language-modelling",
         "replaced-token-detection",
     },
-    "image": {"crop", "flip", "colour", "adversary"},
+    "image": {"crop", "flip", "colour", "rand", "mixup", "cutmix", "adversary"},
     "audio": {"noise", "gain", "shift", "mask"},
 }
 LIKENESS = {"image": 0.95, "audio": 0.88}  # of the bits that tell what a picture looks like, or a sound is like
@@ -56,12 +56,13 @@ ROOT_MARKS = (".graftwork", "pyproject.toml", ".git")
 TEACHER = r"^(champion|[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9._-]+|/[1-9][0-9]*))$"
 # What a stage may say that is solved to its optimum.
 SOLVED_KEYS = {"name", "train", "solver", "strength", "class_weights"}
-# What says something of the head that tells labels, or of what it learns from.
+# What says something of some objectives alone, and of stages that learn one task.
 OF_OBJECTIVE = {
     "hidden_share": ("masked-language-modelling", "replaced-token-detection"),
     "temperature": ("contrastive",),
 }
-ONE_TASK = {"class_weights", "distil", "ewc"}
+ONE_TASK = {"class_weights", "distil", "ewc"} | MIXES
+# What says something of the head that tells labels, or of what it learns from.
 OF_HEAD = {"solver", "strength", "head_start", "class_weights", "label_smoothing", "augment", "ewc", "distil"}
 
 
@@ -115,7 +116,7 @@ def _meaningful(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tu
         return stages
     target = target_of(info.data["problem_type"])
     for stage in (*stages, *(("start" in info.data and info.data["start"].stages) or ())):
-        asked = {*stage.model_dump(exclude_defaults=True), stage.objective, f"keep_epoch: {stage.keep_epoch}"}
+        asked = {*stage.asked, stage.objective, f"keep_epoch: {stage.keep_epoch}"}
         refused = sorted(asked & target.refused)
         if refused:
             raise ValueError(f"{refused[0]} of {stage.name} is not for {target.known_as}")
@@ -407,6 +408,13 @@ class LoraSection(Section):
     dora: bool = False
 
 
+class RandSection(Section):
+    """RandAugment: a few operations on a picture, drawn from a fixed list, all of one magnitude."""
+
+    operations: Count = Field(default=2, description="How many are drawn for a picture.")
+    magnitude: float = Field(default=9.0, strict=True, ge=0, le=30, description="Their strength, of 30 at most.")
+
+
 class AugmentSection(Section):
     """What is done to training rows anew in each epoch."""
 
@@ -418,10 +426,24 @@ class AugmentSection(Section):
     colour: Share = Field(
         default=0.0, description="Most that a picture's brightness, contrast and saturation change, as a share."
     )
+    rand: RandSection | None = None
+    mixup: Amount = Field(
+        default=0.0, description="Pictures are blended with others by a share of Beta(it, it), and so are labels."
+    )
+    cutmix: Amount = Field(
+        default=0.0, description="A piece of another picture is pasted, of a share of Beta(it, it), and so of labels."
+    )
     noise: Share = Field(default=0.0, description="Loudest noise beside a recording, as a share of its own loudness.")
     gain: Amount = Field(default=0.0, description="Most that a recording is made louder or softer, in decibels.")
     shift: Share = Field(default=0.0, description="Most that a recording is moved in time, as a share of its length.")
     mask: Share = Field(default=0.0, description="Largest share of a recording that is silenced.")
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """Of each augmentation that is asked for, by name."""
+        asked: dict[str, float] = self.model_dump(exclude_defaults=True, exclude={"rand"})
+        rand = {} if self.rand is None else {f"rand_{name}": float(value) for name, value in self.rand}
+        return asked | rand
 
 
 class AverageSection(Section):
@@ -531,6 +553,11 @@ class StageSection(Section):
         description="What tasks count: the same, or the less, the less sure the model can be of their labels.",
     )
 
+    @property
+    def asked(self) -> set[str]:
+        """The keys, and those of `augment`, that are not as they are by default."""
+        return {*self.model_dump(exclude_defaults=True), *self.augment.model_dump(exclude_defaults=True)}
+
     @model_validator(mode="after")
     def _check(self) -> "StageSection":
         if "lora" in self.model_fields_set and "lora" not in self.train:
@@ -544,6 +571,9 @@ class StageSection(Section):
             raise ValueError(f"{pull} holds the body where it began, and adapters leave it there")
         if self.lora.dropout and not self.body_dropout:
             raise ValueError("lora.dropout asks for what body_dropout: false forbids")
+        mixed = self.asked & MIXES
+        if mixed and self.distil:
+            raise ValueError(f"{min(mixed)} makes pictures that the teacher of distil is not asked about")
         if self.patience is not None and self.keep_epoch == "last":
             raise ValueError("patience waits for a better epoch, and keep_epoch: last keeps the last whatever it is")
         return self
@@ -571,7 +601,7 @@ class StageSection(Section):
             return self
         if self.weighting == "uncertainty" and self.objective != "classification":
             raise ValueError(f"weighting is of tasks that are told by labels, and {self.objective} reads none")
-        refused = sorted(self.model_dump(exclude_defaults=True).keys() & ONE_TASK)
+        refused = sorted(self.asked & ONE_TASK)
         if self.objective == "contrastive":
             refused.append("objective: contrastive")
         if refused:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Rows of a class weigh more, or are brought together, only where a row has one; teachers tell one, too.
 OF_ONE_CLASS = frozenset({"class_weights", "label_smoothing", "contrastive", "keep_epoch: accuracy", "distil", "ewc"})
+MIXES = frozenset({"mixup", "cutmix"})  # of `augment`: a row becomes partly of one class, and partly of another
 
 CLASSIFICATION = Target(
     name="classification",
@@ -54,7 +55,7 @@ REGRESSION = Target(
     module="regression",
     storage="double",
     label_keys=frozenset(),
-    refused=OF_ONE_CLASS,
+    refused=OF_ONE_CLASS | MIXES,
     reader=read_number,
     members=lambda _: [0],
     tell=tell_number,

@@ -101,6 +101,9 @@ class HiddenWords:
         return torch.from_numpy(np.stack([read, np.where(is_hidden, ids, IGNORED)], axis=1))
 
 
-def row_generator(epoch: Sequence[int], row: int) -> np.random.Generator:
-    """The generator of a row's randomness in an epoch. epoch: the numbers that name it: (seed, stage, epoch)."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(epoch, spawn_key=(row,))))
+def row_generator(epoch: Sequence[int], row: int, *place: int) -> np.random.Generator:
+    """The generator of a row's randomness in an epoch. epoch: the numbers that name it: (seed, stage, epoch).
+
+    place: of one beside it, of which the draws of the other know nothing.
+    """
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(epoch, spawn_key=(row, *place))))

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -71,6 +72,7 @@ from graftwork.training.loop import (
     train_stage,
 )
 from graftwork.training.memory import reset_peak
+from graftwork.training.mixing import Mixture
 from graftwork.training.multi_task import Task, TaskCriterion
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.replicas import ALONE, Replicas
@@ -244,6 +246,7 @@ class Training:
             learner = ReplacedTokenModel(self.model) if stage.detects else MaskedLanguageModel(self.model)
             return _hidden_data(learner, rows, stage.hiding, context)
         train = replace(rows.train, augmentations=_augmentations(stage, rows.train_inputs, encoder))
+        train = replace(train, mixture=_mixture(stage, train.labels, len(self.run.plan.classes), encoder))
         if stage.autoregression is not None:
             forward = AutoregressiveModel(self.model).forward
             return StageData(train, rows.validation, forward, criterion=mean_loss, measure=measure_hidden)
@@ -322,10 +325,16 @@ def _augmentations(stage: Stage, texts: list[Any], encoder: Any) -> tuple[Augmen
     if hasattr(encoder, "pixels"):
         from graftwork.training.pictures import PictureChange  # here alone: it needs Pillow
 
-        return (PictureChange(encoder.pixels.side, encoder.pixels.edge, **stage.augment),)
+        changes: dict[str, Any] = {name: each for name, each in stage.augment.items() if name not in stage.mixing}
+        return (PictureChange(encoder.pixels.side, encoder.pixels.edge, **changes),)
     from graftwork.training.sounds import SoundChange  # here alone: it needs soundfile
 
     return (SoundChange(encoder.sound, **stage.augment),)
+
+
+def _mixture(stage: Stage, labels: np.ndarray, outputs: int, encoder: Any) -> Mixture | None:
+    """How the stage mixes its training rows, which are pictures then."""
+    return Mixture(labels, outputs, encoder.pixels.side, **stage.mixing) if stage.mixing else None
 
 
 def _compared(data: StageData, temperature: float) -> StageData:

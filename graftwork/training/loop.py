@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ from graftwork.training.consolidation import sum_fisher
 from graftwork.training.distillation import TaughtCriterion, TaughtLabels
 from graftwork.training.head import start_head
 from graftwork.training.memory import peak_bytes
+from graftwork.training.mixing import Mixture, mixed_loss
 from graftwork.training.normalisation import least_rows, running_statistics
 from graftwork.training.optimizer import (
     Pull,
@@ -45,7 +47,7 @@ CURVE_POINTS = 100
 REPORT_EVERY_S = 0.5
 Report = Callable[[dict[str, Any]], None]
 Batch = list[int]  # indices of rows that go through the model together
-Labels = Any  # (batch,) classes, or TaughtLabels
+Labels = Any  # (batch,) classes, or (batch, outputs), or TaughtLabels
 
 
 class Padder(Protocol):
@@ -61,8 +63,8 @@ class Examples:
     """Rows with their labels and what pads them: token ids, or what a frozen part makes of them.
 
     labels: (rows,) int64 class indices, or (rows, outputs) float32. lengths: tokens of each row, which decide what it
-    is batched with, whatever stands for it. augmentations: done to each row of a batch, one after the other. taught:
-    what a teacher makes of each row as it is, (rows, classes that it knows) logits.
+    is batched with, whatever stands for it. augmentations: done to each row of a batch, one after the other. mixture:
+    how rows are then mixed. taught: what a teacher makes of each row as it is, (rows, classes that it knows) logits.
     """
 
     rows: Sequence[Any]
@@ -71,6 +73,7 @@ class Examples:
     lengths: Sequence[int]
     augmentations: tuple[Augmentation, ...] = ()
     taught: Tensor | None = None
+    mixture: Mixture | None = None
 
     def batch(
         self, indices: Sequence[int], epoch: tuple[int, int, int], device: torch.device
@@ -81,13 +84,26 @@ class Examples:
         """
         rows = [self.version(index, epoch) for index in indices]
         ids, mask = self.encoder.pad(rows, max(map(len, rows)))
-        labels: Labels = torch.from_numpy(self.labels[list(indices)]).to(device)
+        labels: Labels = torch.from_numpy(self.labels_of(indices, epoch)).to(device)
         if self.taught is not None:
             labels = TaughtLabels(labels, self.taught[list(indices)].to(device))
         return ids.to(device), mask.to(device), labels
 
+    def labels_of(self, indices: Sequence[int], epoch: tuple[int, int, int]) -> np.ndarray:
+        """What rows are labelled in this epoch: as they are, or, where they are mixed, (batch, outputs) shares."""
+        if self.mixture is None:
+            return self.labels[list(indices)]
+        return np.stack([self.mixture.label(index, epoch) for index in indices])
+
     def version(self, index: int, epoch: tuple[int, int, int]) -> Any:
         """The row as it is trained on in this epoch."""
+        row = self._augmented(index, epoch)
+        if self.mixture is None:
+            return row
+        mix = self.mixture.draw(index, epoch)
+        return mix.blend(row, self._augmented(mix.partner, epoch))
+
+    def _augmented(self, index: int, epoch: tuple[int, int, int]) -> Any:
         row: Any = self.rows[index]
         if self.augmentations:
             generator = row_generator(epoch, index)
@@ -217,7 +233,7 @@ def open_stage(
         stage=stage,
         optimizer=build_optimizer(model, groups, stage.rates, stage.weight_decay),
         criterion=data.criterion or _criterion(stage, weights),
-        row_weights=_row_weights(weights, data.train.labels),
+        class_weights=None if weights is None else weights.cpu().numpy(),
         data=data,
         context=context,
         batches=_plan_batches(stage, data, context, least),
@@ -256,16 +272,16 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 class StageLoop:
     """One stage in progress: the model, its optimiser, the batches of each step of each epoch, and where it stands.
 
-    row_weights: what each training row counts in a mean. least: rows that a batch has to have. pulls: to the weights
-    that the stage begins with, also in a process that resumes it (the store has them), so they are no part of its
-    state.
+    class_weights: what a training row counts in a mean, by its class; None where all count the same. least: rows that a
+    batch has to have. pulls: to the weights that the stage begins with, also in a process that resumes it (the store
+    has them), so they are no part of its state.
     """
 
     model: Classifier
     stage: Stage
     optimizer: torch.optim.Optimizer
     criterion: Callable[[Tensor, Labels], Tensor]
-    row_weights: np.ndarray
+    class_weights: np.ndarray | None
     data: StageData
     context: StageContext
     batches: list[list[list[Batch]]]
@@ -290,6 +306,11 @@ class StageLoop:
         done, patience = len(self.progress.epochs), self.stage.patience
         is_stale = done > 0 and patience is not None and done - self.progress.best_epoch >= patience
         return done == self.stage.epochs or is_stale
+
+    @property
+    def epoch(self) -> tuple[int, int, int]:
+        """The numbers that name the epoch in progress."""
+        return self.context.epoch(len(self.progress.epochs) + 1)
 
     @property
     def rate_scale(self) -> float:
@@ -332,7 +353,7 @@ class StageLoop:
         replicas = self.context.replicas
         # Randomness is a function of the place, so that a state needs no generator's state.
         torch.manual_seed(seed_of(self.context.seed, self.context.index, self.progress.step, *replicas.noise))
-        total = sum(float(self.row_weights[batch].sum()) for batch in batches)
+        total = sum(map(self.weight_of, batches))
         value = sum(self.add_gradient(batch, total) for batch in batches)
         value = replicas.add_up(value, self.model.parameters())
         if not np.isfinite(value):
@@ -353,17 +374,25 @@ class StageLoop:
 
         total: what all rows of the step weigh.
         """
-        train, epoch = self.data.train, self.context.epoch(len(self.progress.epochs) + 1)
+        train = self.data.train
         rows = self.context.replicas.share(batch, [train.lengths[row] for row in batch])
-        share = float(self.row_weights[rows].sum()) / total
+        share = self.weight_of(rows) / total
         # A process without rows takes one at no weight: what has a gradient in one must have it in all.
-        inputs, mask, labels = train.batch(rows or batch[:1], epoch, self.context.device)
+        inputs, mask, labels = train.batch(rows or batch[:1], self.epoch, self.context.device)
 
         def loss() -> Tensor:
             with autocast(self.context.device, self.context.precision):
                 return share * self.criterion(self.data.forward(inputs, mask).float(), labels)
 
         return self.backward(loss)
+
+    def weight_of(self, rows: Batch) -> float:
+        """What these rows count in this epoch's means."""
+        if self.class_weights is None or not rows:
+            return float(len(rows))
+        labels = self.data.train.labels_of(rows, self.epoch)
+        weights = self.class_weights[labels] if labels.ndim == 1 else labels @ self.class_weights
+        return float(weights.sum())
 
     def keep_best(self, metrics: EpochMetrics) -> None:
         best = self.progress.best_epoch
@@ -400,7 +429,9 @@ class StageLoop:
 
 
 def _criterion(stage: Stage, weights: Tensor | None) -> Callable[[Tensor, Labels], Tensor]:
-    """The mean loss of classes, by the labels alone or by what a teacher says, too."""
+    """The mean loss of classes, by the labels alone, or shares of them, or by what a teacher says, too."""
+    if stage.mixing:
+        return partial(mixed_loss, class_weights=weights, label_smoothing=stage.label_smoothing)
     if stage.distil is None:
         return nn.CrossEntropyLoss(weights, label_smoothing=stage.label_smoothing)
     return TaughtCriterion(stage.distil, weights, stage.label_smoothing)
@@ -454,11 +485,6 @@ def _class_weights(kind: str, labels: np.ndarray, device: torch.device) -> Tenso
         return None
     counts = np.bincount(labels)
     return torch.tensor(len(labels) / (len(counts) * counts), dtype=torch.float32, device=device)
-
-
-def _row_weights(class_weights: Tensor | None, labels: np.ndarray) -> np.ndarray:
-    """What each row counts in a mean loss."""
-    return np.ones(len(labels)) if class_weights is None else class_weights.cpu().numpy()[labels]
 
 
 def _diverged(stage: Stage, step: int, loss: float) -> Problem:

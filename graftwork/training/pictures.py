@@ -1,16 +1,14 @@
-"""Augmentation of pictures: other crops, mirrored, in other colours, anew in each epoch."""
+"""Augmentation of pictures: other crops, mirrored, in other colours, changed at random, anew in each epoch."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from graftwork.models.serving.config import Edge
 from graftwork.models.serving.images import ImageRow
 from graftwork.models.serving.pictures import decode_image, fit_image
-
-if TYPE_CHECKING:
-    from PIL import Image
+from graftwork.training.rand_augment import change_at_random
 
 MOST_STRETCHED = 4 / 3  # of a crop's width over its height, or the reverse
 
@@ -21,7 +19,8 @@ class PictureChange:
 
     crop: the largest share of its area that is left out. flip: the probability that it is mirrored. colour: the most
     that brightness, contrast and saturation change, as a share. side, edge: as of PixelConfig; a crop is squeezed into
-    the square. Method: random crops of area and proportions (Szegedy et al. 2015), colour as in Howard (2013).
+    the square. rand_operations, rand_magnitude: of `change_at_random`, between the mirror and the colours. Method:
+    random crops of area and proportions (Szegedy et al. 2015), colour as in Howard (2013).
     """
 
     side: int
@@ -29,6 +28,8 @@ class PictureChange:
     crop: float = 0.0
     flip: float = 0.0
     colour: float = 0.0
+    rand_operations: float = 0.0  # a whole number; a plan keeps strengths as floats
+    rand_magnitude: float = 0.0
 
     def __call__(self, index: int, row: ImageRow, generator: np.random.Generator) -> np.ndarray:  # noqa: ARG002
         """(side, side, 3) uint8."""
@@ -42,9 +43,12 @@ class PictureChange:
         pixels = np.asarray(fit_image(image, self.side, None if self.crop else self.edge))
         if is_flipped:
             pixels = pixels[:, ::-1]
+        if self.rand_operations:
+            square = Image.fromarray(np.ascontiguousarray(pixels))
+            pixels = np.asarray(change_at_random(square, int(self.rand_operations), self.rand_magnitude, generator))
         return recolour(pixels, *shades) if self.colour else np.ascontiguousarray(pixels)
 
-    def _cropped(self, image: "Image.Image", area: float, stretch: float, across: float, down: float) -> "Image.Image":
+    def _cropped(self, image: Image.Image, area: float, stretch: float, across: float, down: float) -> Image.Image:
         share = 1 - self.crop * area
         proportion = MOST_STRETCHED ** (2 * stretch - 1)
         width = min(image.width, max(1, round(image.width * (share * proportion) ** 0.5)))

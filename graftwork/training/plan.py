@@ -303,7 +303,7 @@ def _resolve_stages(
             trained = [group for group in trained if group.name != "head"]
         if section.body_dropout and normalised_groups(family, shapes) & {group.name for group in trained}:
             _check_batches(recipe, room.max_tokens, section.name)
-        augment = section.augment.model_dump(exclude_defaults=True)
+        augment = section.augment.strengths
         is_pooled = [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
         is_frozen = is_pooled or frozen_blocks(trained) > 0
         is_solved = section.solver == "lbfgs"

@@ -8,6 +8,7 @@ from graftwork.errors import Problem, RecipeError, raise_if
 from graftwork.models.adapters import Adapters, adapter_parameters
 from graftwork.models.catalog import DepthGroup, Family, block_layers
 from graftwork.recipe import LoraSection, StageSection
+from graftwork.targets.catalog import MIXES
 
 ATTENTION, ALL_LINEAR = "attention", "all-linear"
 OBJECTIVE = "objective"
@@ -149,6 +150,11 @@ class Stage:
         """Of the heads that belong to the stage alone; 0 where there is the classifier's and no other."""
         objective = self.hiding or self.autoregression or self.auxiliary
         return 0 if objective is None else objective.parameters
+
+    @property
+    def mixing(self) -> dict[str, float]:
+        """What rows are mixed by; of `augment`."""
+        return {name: strength for name, strength in self.augment.items() if name in MIXES}
 
     @property
     def reads_labels(self) -> bool:

@@ -333,7 +333,13 @@ LORA = st.fixed_dictionaries(
             "warmup": st.floats(0, 0.9),
             "patience": st.integers(1, 9),
             "keep_epoch": st.sampled_from(["log-loss", "accuracy"]),
-            "augment": st.fixed_dictionaries({"word_dropout": st.floats(0, 0.9)}),
+            "augment": st.fixed_dictionaries(
+                {"word_dropout": st.floats(0, 0.9)},
+                optional={
+                    "rand": st.fixed_dictionaries({"operations": st.integers(1, 9)}),
+                    "mixup": st.floats(0.1, 9),
+                },
+            ),
             "accumulate": st.integers(1, 99),
             "average": st.fixed_dictionaries({"ema": st.floats(0.1, 0.9)}, optional={"after": st.floats(0, 0.9)}),
             "schedule": st.sampled_from(["linear", "cosine", "constant", "one-cycle"]),

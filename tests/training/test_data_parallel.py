@@ -15,7 +15,7 @@ import psutil
 import pytest
 from sqlalchemy import update
 from team import train_together
-from tiny import WORDS, facts, resolve_run, write_family_project, write_project
+from tiny import WORDS, facts, resolve_run, write_checkpoint, write_family_project, write_image_project, write_project
 
 from graftwork.data.manifest import load_rows
 from graftwork.database import run_heads
@@ -41,9 +41,11 @@ TOLERANCE = 1e-5
 class Project:
     """A run, and homes in which it is trained, each like the first before anything was trained in it."""
 
-    def __init__(self, folder: Path, checkpoint: Path, *overrides: str) -> None:
+    def __init__(
+        self, folder: Path, checkpoint: Path, *overrides: str, write: Callable[[Path, Path], None] = write_project
+    ) -> None:
         self.folder = folder
-        write_project(folder, checkpoint)
+        write(folder, checkpoint)
         self.run = resolve_run(folder, Workspace.open(Settings(home=folder / "home")), *overrides)
 
     def fresh_home(self, name: str) -> Path:
@@ -125,6 +127,21 @@ def test_two_processes_hold_and_are_taught_as_one_is(tmp_path: Path, tiny_checkp
     teacher = Teacher("champion", base.name, 1, base.digest, base.key, base.manifest, base.classes)
     every = (*still, "stages.1.ewc=1000.0", "stages.1.distil={from: champion}", "train.batch_tokens=40")
     project.run = resolve_run(tmp_path, workspace, *every, before=base, teachers=(teacher,))
+    np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
+
+
+def test_two_processes_mix_pictures_as_one_does(tmp_path: Path) -> None:
+    """Each draws what its own rows are mixed with; of classes that weigh differently, a mixed row weighs both."""
+    write_checkpoint(tmp_path / "checkpoint", "vit")
+
+    def write(folder: Path, checkpoint: Path) -> None:
+        write_image_project(folder, checkpoint)
+        for path in sorted((folder / "pictures" / "no").iterdir())[30:]:
+            path.unlink()
+
+    mixing = "stages.1.augment={flip: 0.5, rand: {}, mixup: 0.5, cutmix: 1.0}"
+    changes = ("head.dropout=0", mixing, "stages.1.class_weights=balanced", "stages.1.accumulate=2")
+    project = Project(tmp_path, tmp_path / "checkpoint", *changes, write=write)
     np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
 
 

@@ -16,8 +16,9 @@ from graftwork.errors import Paused, TrainingError
 from graftwork.models.prefix_cache import PrefixCache, arithmetic_of
 from graftwork.models.serving.config import PixelConfig
 from graftwork.models.serving.images import ImageEncoder, ImageRow
+from graftwork.models.serving.model import make_encoder
 from graftwork.training.augmentation import row_generator
-from graftwork.training.engine import Training, load_model, open_rows, run_stages
+from graftwork.training.engine import Training, load_model, open_rows, run_stages, serving_config
 from graftwork.training.loop import open_stage
 from graftwork.training.pictures import PictureChange, recolour
 from graftwork.training.replicas import Replicas
@@ -68,14 +69,18 @@ def test_crops_leave_out_as_much_as_they_may() -> None:
 
 def test_the_draw_is_of_the_place_alone(pixels: np.ndarray) -> None:
     """Another epoch, row, stage or seed draws another; the same one draws the same, whatever else is asked for."""
-    how = {"crop": 0.5, "flip": 0.5, "colour": 0.4}
+    how = {"crop": 0.5, "flip": 0.5, "colour": 0.4, "rand_operations": 3, "rand_magnitude": 20.0}
     same = change(pixels, **how)
     assert (same == change(pixels, **how)).all()
     for place, number in (((7, 0, 2), 0), ((7, 1, 1), 0), ((8, 0, 1), 0), ((7, 0, 1), 1)):
         assert (same != change(pixels, place, number, **how)).any()
     flipped = [bool((change(pixels, number=n, flip=0.5) != pixels).any()) for n in range(40)]
-    also = [bool((change(pixels, number=n, flip=0.5, colour=1e-9) != pixels).any()) for n in range(40)]
-    assert flipped == also
+    slight = {"colour": 1e-9, "rand_operations": 1, "rand_magnitude": 9.0}
+    also = [
+        bool((change(pixels, number=n, flip=0.5, **slight) == change(pixels, number=n, **slight)).all())
+        for n in range(40)
+    ]
+    assert flipped == [not same for same in also]
     assert 8 < sum(flipped) < 32
 
 
@@ -112,7 +117,8 @@ def test_too_few_pictures_to_normalise_are_told(tmp_path: Path, workspace: Works
     plan, checkpoint = run.plan, open_checkpoint(workspace.store, run.lock)
     model = load_model(plan, checkpoint, workspace.store, [])
     cache = PrefixCache(workspace.store, 0, arithmetic_of(model, plan.precision))
-    training = Training(run, open_rows(run, workspace.store, checkpoint), model, cache, Replicas(0, 200))
+    rows = open_rows(run, workspace.store, make_encoder(checkpoint, serving_config(plan)))
+    training = Training(run, rows, model, cache, Replicas(0, 200))
     context = training.stage_context(0, FollowingKeeper(), lambda event: None, lambda: False)
     told = f"stage 'head': batch normalisation needs 400 rows in 200 processes, not {plan.rows['train']}"
     with pytest.raises(TrainingError, match=told):
