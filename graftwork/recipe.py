@@ -9,35 +9,31 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from io import StringIO
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
-    PlainValidator,
     PrivateAttr,
     ValidationInfo,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from graftwork.documents import Section, override_document, read_document, validate_document
 from graftwork.errors import Problem, RecipeError, raise_if
-from graftwork.fields import Amount, Count, Duration, LandingUrl, Rate, Share, Whole, Word
+from graftwork.fields import Amount, Count, Duration, Share, Whole, Word
 from graftwork.fingerprint import digest
 from graftwork.policy import BaselineName
-from graftwork.presets import PRESETS, expand_stages
-from graftwork.targets.catalog import MIXES, MULTI_LABEL, TARGETS, target_of
+from graftwork.sections.data import NOUNS, AuxiliarySection, DataSection, InputSection, SourceSection, check_label
+from graftwork.sections.fields import Column, ProjectPath, distinct
+from graftwork.sections.stages import Stages, StageSection
+from graftwork.targets.catalog import TARGETS, target_of
 from graftwork.targets.target import Target
 
 DIGEST_VERSION = 1
 PLACES: dict[str, Any] = {"sources": {"__all__": {"path", "url"}}}  # where rows lie says nothing of what they are
 TFIDF = "tfidf"  # the baseline that is of texts
-NOUNS = {"text": "texts", "image": "pictures", "audio": "sounds"}  # by what a model reads
-# Of an input and of a stage, what is not said of every kind of rows.
-OF_INPUT = {"text": {"max_tokens"}, "image": {"side"}, "audio": {"seconds"}}
 OF_STAGE = {
     "text": {
         "word_dropout",
@@ -53,37 +49,6 @@ OF_STAGE = {
 LIKENESS = {"image": 0.95, "audio": 0.88}  # of the bits that tell what a picture looks like, or a sound is like
 # A project's root is the nearest folder upward that holds one of these.
 ROOT_MARKS = (".graftwork", "pyproject.toml", ".git")
-TEACHER = r"^(champion|[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9._-]+|/[1-9][0-9]*))$"
-# What a stage may say that is solved to its optimum.
-SOLVED_KEYS = {"name", "train", "solver", "strength", "class_weights"}
-# What says something of some objectives alone, and of stages that learn one task.
-OF_OBJECTIVE = {
-    "hidden_share": ("masked-language-modelling", "replaced-token-detection"),
-    "temperature": ("contrastive",),
-}
-ONE_TASK = {"class_weights", "distil", "ewc"} | MIXES
-# What says something of the head that tells labels, or of what it learns from.
-OF_HEAD = {"solver", "strength", "head_start", "class_weights", "label_smoothing", "augment", "ewc", "distil"}
-
-
-def _project_path(path: Path, info: ValidationInfo) -> Path:
-    """A relative path that stays inside the project, symbolic links followed; an absolute one is taken at its word."""
-    if re.match(r"[a-z0-9+.-]+:/", str(path), re.IGNORECASE):
-        raise ValueError("a path is a file or a folder here; for one elsewhere write url: instead")
-    root = info.context["root"] if info.context else Path.cwd()
-    if not (path.is_absolute() or (root / path).resolve().is_relative_to(root)):
-        raise ValueError(f"the path leaves the project {root}; if that is meant, write it as an absolute path")
-    return path
-
-
-def _train_target(target: str) -> str:
-    if not re.fullmatch(r"head|all|top:[1-9][0-9]{0,3}|(?!top)[a-z][a-z0-9_.]*", target):
-        raise ValueError("expected head, lora, all, top:k with k from 1 on, or the name of a depth group")
-    return target
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 def _readable(data: "DataSection", info: ValidationInfo) -> "DataSection":
@@ -91,23 +56,10 @@ def _readable(data: "DataSection", info: ValidationInfo) -> "DataSection":
     if "problem_type" not in info.data:
         return data
     target = target_of(info.data["problem_type"])
-    _check_label(data.label, target)
+    check_label(data.label, target)
     if target.is_number and data.conflicts == "quarantine" and "conflicts" in data.model_fields_set:
         raise ValueError("conflicts: of the numbers of equal texts the mean is taken: leave it out, or say keep")
     return data
-
-
-def _check_label(label: "LabelSection", target: Target) -> None:
-    """Raise ValueError for a label that is not one of what is learnt."""
-    foreign = sorted(label.model_fields_set - {"column"} - target.label_keys)
-    if not isinstance(label.column, str) and target is not MULTI_LABEL:
-        foreign.append("a list of columns")
-    if foreign:
-        raise ValueError(f"label: {foreign[0]} is not for {target.known_as}")
-    if target is MULTI_LABEL and isinstance(label.column, str) and label.separator is None:
-        raise ValueError("label: say which separator stands between classes, or name a column for each class")
-    if not (label.classes or target.is_number or isinstance(label.column, tuple)):
-        raise ValueError("label.classes is missing")
 
 
 def _meaningful(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tuple[StageSection, ...]":
@@ -123,47 +75,6 @@ def _meaningful(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tu
     return stages
 
 
-def _as_group(value: Any) -> Any:
-    return {"from": value} if isinstance(value, str) else value
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    names = [getattr(value, "name", value) for value in values]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not names:
-        raise ValueError("at least one is needed")
-    if twice:
-        raise ValueError(f"{', '.join(twice)} is there more than once")
-    return values
-
-
-def _text_columns(value: Any) -> Any:
-    names = [value] if isinstance(value, str) else value
-    if not (isinstance(names, list | tuple) and len(names) in (1, 2) and all(isinstance(n, str) and n for n in names)):
-        raise ValueError("expected a column, or a list of two for pairs of texts")
-    return names[0] if len(names) == 1 else tuple(names)
-
-
-def _label_columns(value: Any) -> Any:
-    names = [value] if isinstance(value, str) else value
-    if not (isinstance(names, list | tuple) and names and all(isinstance(name, str) and name for name in names)):
-        raise ValueError("expected a column, or a list of them, one for each class")
-    return value if isinstance(value, str) else _distinct(tuple(names))
-
-
-def _needed_by_adamw(value: Any, info: ValidationInfo) -> Any:
-    if value is None and info.data.get("solver") != "lbfgs":
-        raise PydanticCustomError("missing", "Field required")
-    return value
-
-
-def _head_start(value: Any) -> Any:
-    is_factor = isinstance(value, float) and 0 < value < 1
-    if not (is_factor or value in ("keep", "fresh")):
-        raise ValueError("expected keep, fresh, or a factor between 0 and 1")
-    return value
-
-
 def _solvable(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tuple[StageSection, ...]":
     """The stages, if those that are solved, and those of `start`, have a head that can be: a linear layer, no more."""
     every = [*stages, *(("start" in info.data and info.data["start"].stages) or ())]
@@ -177,204 +88,11 @@ def _solvable(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tupl
     return stages
 
 
-Column = Annotated[str, Field(min_length=1)]
-ProjectPath = Annotated[Path, AfterValidator(_project_path)]
-TrainTarget = Annotated[str, AfterValidator(_train_target)]
-Targets = Annotated[
-    tuple[TrainTarget, ...],
-    BeforeValidator(_as_list, json_schema_input_type=tuple[TrainTarget, ...] | TrainTarget),
-    AfterValidator(_distinct),
-]
-
-
-class GroupSection(Section):
-    """The group of a row: a column's text, or the part of it before a separator."""
-
-    column: Column = Field(alias="from")
-    before: str | None = Field(default=None, min_length=1)
-
-
-class SourceSection(Section):
-    """One file, or a folder that files land in, here or elsewhere."""
-
-    name: Word
-    path: ProjectPath | None = None
-    url: LandingUrl | None = Field(
-        default=None, description="Instead of a path: a folder in a bucket, such as s3://bucket/landing."
-    )
-    format: Literal["csv", "tsv", "jsonl", "parquet"] | None = Field(
-        default=None, description="By default from the suffix."
-    )
-    header: Annotated[tuple[Column, ...], AfterValidator(_distinct)] | None = Field(
-        default=None, description="The columns of a file without a header line."
-    )
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
-    encoding: str = "utf-8"
-    id: Column | None = Field(default=None, description="Column with the row's id.")
-    group: Annotated[GroupSection, BeforeValidator(_as_group, json_schema_input_type=GroupSection | str)] | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "SourceSection":
-        if (self.path is None) == (self.url is None):
-            raise ValueError("expected either path or url")
-        names_its_columns = (self.format or PurePath(self.path or "").suffix.removeprefix(".")) in ("jsonl", "parquet")
-        if names_its_columns and (self.header or self.delimiter):
-            raise ValueError("header and delimiter are for CSV and TSV files; this format names its columns")
-        return self
-
-    @property
-    def place(self) -> Path | str:
-        """The path, or the URL."""
-        if self.url is not None:
-            return self.url
-        assert self.path is not None
-        return self.path
-
-
-class LabelSection(Section):
-    """What is learnt of a row, as `problem_type` says. `classes` pins the order.
-
-    Its class: a column as it is, mapped, or compared with a threshold. Its classes: a column that lists them with a
-    separator between, mapped or not, or a column of 0 and 1 for each. A number: a column as it is.
-    """
-
-    column: Annotated[
-        str | tuple[str, ...], BeforeValidator(_label_columns, json_schema_input_type=str | tuple[str, ...])
-    ] = Field(alias="from")
-    threshold: float | None = Field(default=None, strict=True, description="The second class is above it.")
-    map: dict[str, str] | None = Field(default=None, min_length=1, description="Raw text to class.")
-    separator: str | None = Field(default=None, min_length=1, description="Between the classes that a cell lists.")
-    classes: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
-
-    @model_validator(mode="after")
-    def _check(self) -> "LabelSection":
-        if len(self.classes) == 1 and self.separator is None and isinstance(self.column, str):
-            raise ValueError("at least two classes are needed")
-        if not isinstance(self.column, str) and (self.separator or self.map):
-            raise ValueError("several columns hold 0 or 1 each, and take neither separator nor map")
-        if not isinstance(self.column, str) and self.classes and len(self.classes) != len(self.column):
-            raise ValueError(f"{len(self.column)} columns tell as many classes, in their order")
-        if self.threshold is not None and self.map is not None:
-            raise ValueError("a label has a threshold or a map, not both")
-        if self.threshold is not None and len(self.classes) != 2:
-            raise ValueError("a threshold makes two classes: the one at or below it, then the one above it")
-        if self.map is not None and set(self.map.values()) != set(self.classes):
-            raise ValueError("the map must give each of `classes`, and nothing else")
-        return self
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that tell it."""
-        return (self.column,) if isinstance(self.column, str) else self.column
-
-    def names(self, target: Target) -> tuple[str, ...]:
-        """Its classes in their order; of a number, and of columns without other names, the columns that tell them."""
-        has_names = target.is_number or not isinstance(self.column, str)
-        return self.classes or (self.columns if has_names else ())
-
-
-class SplitSection(Section):
-    """Shares of the rows, and what must stay on one side."""
-
-    holdout: Share = 0.15
-    validation: Share = 0.10
-    by: tuple[Literal["group", "near_duplicate"], ...] = ("group", "near_duplicate")
-    seed: Whole = 0
-    near_duplicate: float = Field(
-        default=0.8,
-        strict=True,
-        gt=0,
-        le=1,
-        description="Jaccard similarity of shingles; of pictures 0.95, of sounds 0.88, of bits.",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> "SplitSection":
-        if not (self.holdout > 0 and self.validation > 0 and self.holdout + self.validation < 1):
-            raise ValueError("holdout and validation must both be above 0 and leave something to train on")
-        return self
-
-
-class DataSection(Section):
-    """Which rows, what their class is, and how they are split."""
-
-    sources: Annotated[tuple[SourceSection, ...], AfterValidator(_distinct)]
-    label: LabelSection
-    contract: ProjectPath | None = None
-    conflicts: Literal["quarantine", "keep"] = Field(
-        default="quarantine", description="Equal texts with different labels; of numbers the mean is taken."
-    )
-    split: SplitSection = SplitSection()
-    quarantine_tolerance: Share = Field(default=0.05, description="Share of the rows that may be set aside.")
-
-
-class AuxiliarySection(Section):
-    """Rows beside `data` that stages may learn from, too, with labels of their own or without; none is judged by."""
-
-    name: Word
-    sources: Annotated[tuple[SourceSection, ...], AfterValidator(_distinct)]
-    columns: (
-        Annotated[str | tuple[str, str], PlainValidator(_text_columns, json_schema_input_type=str | tuple[str, str])]
-        | None
-    ) = Field(default=None, description="What is read of a row; by default the columns of `input`.")
-    label: LabelSection | None = Field(default=None, description="None: rows that nobody labelled.")
-    learns: Literal["classification", "multi-label", "regression"] | None = Field(
-        default=None, description="What is learnt of the label; by default what the recipe learns."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> "AuxiliarySection":
-        if self.label is None and self.learns is not None:
-            raise ValueError("learns says what is learnt of a label, and there is none")
-        return self
-
-
-class InputSection(Section):
-    """What the model sees of a row."""
-
-    text: (
-        Annotated[str | tuple[str, str], PlainValidator(_text_columns, json_schema_input_type=str | tuple[str, str])]
-        | None
-    ) = Field(default=None, description="A column, or two for pairs of texts.")
-    image: Column | None = Field(
-        default=None, description="Instead of text: the column with a picture's path, `file` of pictures by themselves."
-    )
-    audio: Column | None = Field(default=None, description="The same of recordings.")
-    max_tokens: Count = 128
-    side: Count | None = Field(
-        default=None, description="Pixels of the square that pictures become; by default as the checkpoint was made."
-    )
-    seconds: Rate | None = Field(default=None, description="Of a recording, the most that is heard: its middle.")
-    pooling: Literal["mean", "cls", "last", "max", "attention"] | None = Field(
-        default=None, description="By default what the checkpoint was made with."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> "InputSection":
-        if [self.text, self.image, self.audio].count(None) != 2:
-            raise ValueError("expected one of text, image and audio")
-        for kind, keys in OF_INPUT.items():
-            if kind != self.modality and keys & self.model_fields_set:
-                raise ValueError(f"{', '.join(keys)} is for {NOUNS[kind]}")
-        return self
-
-    @property
-    def modality(self) -> str:
-        """What the model reads: text, image or audio."""
-        return next(kind for kind in NOUNS if getattr(self, kind) is not None)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of what the model reads."""
-        named: str | tuple[str, str] = getattr(self, self.modality)
-        return (named,) if isinstance(named, str) else named
-
-
 class CheckpointSection(Section):
     """The pretrained weights to start from."""
 
     source: str = Field(pattern=r"^(pkg|file|hf)://", description="pkg://, file:// or hf://owner/name@<40 hex>")
-    licences: Annotated[tuple[str, ...], AfterValidator(_distinct)] = Field(description="Licences that may be used.")
+    licences: Annotated[tuple[str, ...], AfterValidator(distinct)] = Field(description="Licences that may be used.")
 
 
 class HeadSection(Section):
@@ -391,256 +109,6 @@ class TrainSection(Section):
     batch_tokens: Count = 4096
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     prefix_cache: bool = True
-
-
-class LoraSection(Section):
-    """The adapters of a stage that trains `lora`."""
-
-    rank: Count = 8
-    alpha: Rate | None = Field(default=None, description="By default twice the rank.")
-    dropout: Share = 0.0
-    targets: Annotated[
-        tuple[Word, ...],
-        BeforeValidator(_as_list, json_schema_input_type=tuple[Word, ...] | Word),
-        AfterValidator(_distinct),
-    ] = Field(default=("all-linear",), description="attention, all-linear, or ends of the names of linear layers.")
-    blocks: Targets = ("all",)
-    dora: bool = False
-
-
-class RandSection(Section):
-    """RandAugment: a few operations on a picture, drawn from a fixed list, all of one magnitude."""
-
-    operations: Count = Field(default=2, description="How many are drawn for a picture.")
-    magnitude: float = Field(default=9.0, strict=True, ge=0, le=30, description="Their strength, of 30 at most.")
-
-
-class AugmentSection(Section):
-    """What is done to training rows anew in each epoch."""
-
-    word_dropout: Share = Field(default=0.0, description="Probability that a word is made blank.")
-    word_deletion: Share = Field(default=0.0, description="Probability that a word is left out.")
-    word_swap: Share = Field(default=0.0, description="Times that two words change places, as a share of their number.")
-    crop: Share = Field(default=0.0, description="Largest share of a picture's area that is left out.")
-    flip: Share = Field(default=0.0, description="Probability that a picture is mirrored.")
-    colour: Share = Field(
-        default=0.0, description="Most that a picture's brightness, contrast and saturation change, as a share."
-    )
-    rand: RandSection | None = None
-    mixup: Amount = Field(
-        default=0.0, description="Pictures are blended with others by a share of Beta(it, it), and so are labels."
-    )
-    cutmix: Amount = Field(
-        default=0.0, description="A piece of another picture is pasted, of a share of Beta(it, it), and so of labels."
-    )
-    noise: Share = Field(default=0.0, description="Loudest noise beside a recording, as a share of its own loudness.")
-    gain: Amount = Field(default=0.0, description="Most that a recording is made louder or softer, in decibels.")
-    shift: Share = Field(default=0.0, description="Most that a recording is moved in time, as a share of its length.")
-    mask: Share = Field(default=0.0, description="Largest share of a recording that is silenced.")
-
-    @property
-    def strengths(self) -> dict[str, float]:
-        """Of each augmentation that is asked for, by name."""
-        asked: dict[str, float] = self.model_dump(exclude_defaults=True, exclude={"rand"})
-        rand = {} if self.rand is None else {f"rand_{name}": float(value) for name, value in self.rand}
-        return asked | rand
-
-
-class AverageSection(Section):
-    """The average of the weights over the steps, which takes their place when a stage is validated and when it ends."""
-
-    ema: float = Field(strict=True, gt=0, lt=1, description="What the average keeps of itself at a step.")
-    after: Share = Field(default=0.0, description="Share of the steps before the first that counts.")
-
-
-class AdversarySection(Section):
-    """Training on rows that are moved to where the loss rises, beside the rows as they are."""
-
-    epsilon: Rate = Field(
-        default=1.0,
-        description="How far a text's embeddings are moved, over all its tokens; or a pixel, as a share of its range.",
-    )
-    steps: Count = 1
-
-
-class DistilSection(Section):
-    """A model that answers the training rows, and whose answers are learnt beside their labels."""
-
-    teacher: Annotated[str, Field(pattern=TEACHER)] = Field(
-        alias="from", description="champion: of this model. NAME@ALIAS or NAME/3: any that is registered."
-    )
-    weight: float = Field(
-        default=0.5, strict=True, gt=0, le=1, description="Of its answers in the loss; the rest is the labels'."
-    )
-    temperature: Rate = Field(default=2.0, description="What both models' logits are divided by to be compared.")
-
-
-class StageSection(Section):
-    """One depth trained in one way; the defaults are those of a fine-tuning that knows no better.
-
-    epochs, learning_rate: None only where the solver is lbfgs, which needs neither.
-    """
-
-    name: Word
-    train: Targets
-    lora: LoraSection = LoraSection()
-    solver: Literal["adamw", "lbfgs"] = Field(
-        default="adamw", description="lbfgs: a head by itself, solved to its optimum."
-    )
-    strength: Rate | None = Field(
-        default=None,
-        description="Of solver lbfgs, the inverse of the L2 regularisation; by default the best of six on validation.",
-    )
-    epochs: Annotated[Count | None, AfterValidator(_needed_by_adamw)] = Field(default=None, validate_default=True)
-    learning_rate: Annotated[Rate | None, AfterValidator(_needed_by_adamw)] = Field(default=None, validate_default=True)
-    head_start: Annotated[
-        Literal["keep", "fresh"] | float,
-        PlainValidator(_head_start, json_schema_input_type=Literal["keep", "fresh"] | float),
-    ] = Field(default="keep", description="The head it begins with: as it is, a new one, or with its logits scaled.")
-    head_multiplier: Rate = Field(default=1.0, description="The head's learning rate over that of the body.")
-    layer_decay: float = Field(
-        default=1.0, strict=True, gt=0, le=1, description="Learning rate of a group over the next one."
-    )
-    warmup: Share = Field(default=0.1, description="Share of the steps.")
-    schedule: Literal["linear", "cosine", "constant", "one-cycle"] = "linear"
-    weight_decay: Amount = 0.01
-    label_smoothing: Share = 0.0
-    body_dropout: bool = Field(default=True, description="False: what is pretrained is trained without dropout.")
-    clip_norm: Rate = 1.0
-    keep_epoch: Literal["log-loss", "accuracy", "last"] = Field(
-        default="log-loss",
-        description="The epoch whose weights it leaves: the best by this on validation, or the last.",
-    )
-    patience: Count | None = Field(default=None, description="Epochs without a better one before it stops.")
-    class_weights: Literal["none", "balanced"] = "none"
-    augment: AugmentSection = AugmentSection()
-    accumulate: Count = Field(default=1, description="Batches of an optimiser step.")
-    average: AverageSection | None = None
-    objective: Literal[
-        "classification",
-        "contrastive",
-        "masked-language-modelling",
-        "replaced-token-detection",
-        "autoregressive",
-    ] = Field(
-        default="classification",
-        description="contrastive: bring rows of a class together. masked-language-modelling, replaced-token-detection: "
-        "learn from texts alone. autoregressive: learn from sounds, or from texts, alone what comes next.",
-    )
-    hidden_share: Share = Field(default=0.15, description="Of a text's words, those that are hidden and told.")
-    temperature: Rate = Field(
-        default=0.1, description="Of likeness in a contrastive stage: small ones tell close rows."
-    )
-    adversary: AdversarySection | None = None
-    l2_sp: Amount = Field(default=0.0, description="Strength of the pull to the weights the stage began with.")
-    ewc: Amount = Field(
-        default=0.0, description="The same, but of each weight by what it is worth to the rows the champion knows."
-    )
-    distil: DistilSection | None = None
-    auxiliary: Annotated[
-        tuple[Word, ...],
-        BeforeValidator(_as_list, json_schema_input_type=tuple[Word, ...] | Word),
-    ] = Field(default=(), description="Which of `auxiliary` it learns from, too: their labels by heads of their own.")
-    sampling: float = Field(
-        default=1.0,
-        strict=True,
-        ge=0,
-        le=1,
-        description="How many rows of each an epoch has: in proportion to their number to this power.",
-    )
-    weighting: Literal["equal", "uncertainty"] = Field(
-        default="equal",
-        description="What tasks count: the same, or the less, the less sure the model can be of their labels.",
-    )
-
-    @property
-    def asked(self) -> set[str]:
-        """The keys, and those of `augment`, that are not as they are by default."""
-        return {*self.model_dump(exclude_defaults=True), *self.augment.model_dump(exclude_defaults=True)}
-
-    @model_validator(mode="after")
-    def _check(self) -> "StageSection":
-        if "lora" in self.model_fields_set and "lora" not in self.train:
-            raise ValueError("it says what adapters are like, but its `train` does not name lora")
-        if "lora" in self.train and not {"lora", "head"}.issuperset(self.train):
-            raise ValueError("adapters stand beside a body that is frozen: only the head is trained with lora")
-        if "lora" in self.train and self.layer_decay != 1:
-            raise ValueError("layer_decay makes rates of depth groups differ, and all adapters are one")
-        pull = next((name for name in ("l2_sp", "ewc") if getattr(self, name)), None)
-        if "lora" in self.train and pull:
-            raise ValueError(f"{pull} holds the body where it began, and adapters leave it there")
-        if self.lora.dropout and not self.body_dropout:
-            raise ValueError("lora.dropout asks for what body_dropout: false forbids")
-        mixed = self.asked & MIXES
-        if mixed and self.distil:
-            raise ValueError(f"{min(mixed)} makes pictures that the teacher of distil is not asked about")
-        if self.patience is not None and self.keep_epoch == "last":
-            raise ValueError("patience waits for a better epoch, and keep_epoch: last keeps the last whatever it is")
-        return self
-
-    @model_validator(mode="after")
-    def _check_objective(self) -> "StageSection":
-        for key, objectives in OF_OBJECTIVE.items():
-            if key in self.model_fields_set and self.objective not in objectives:
-                raise ValueError(f"{key} is for objective: {' or '.join(objectives)}")
-        if self.objective == "classification":
-            return self
-        if {"head", "lora"} & set(self.train):
-            raise ValueError(f"objective {self.objective} needs no head and trains none: say all, or top:4")
-        meant = self.model_dump(exclude_defaults=True).keys() & OF_HEAD
-        if meant:
-            raise ValueError(f"objective {self.objective} trains no head and takes no {', '.join(sorted(meant))}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_auxiliary(self) -> "StageSection":
-        meant = sorted({"sampling", "weighting"} & self.model_fields_set)
-        if meant and not self.auxiliary:
-            raise ValueError(f"{meant[0]} is of auxiliary rows: name them with `auxiliary`")
-        if not self.auxiliary:
-            return self
-        if self.weighting == "uncertainty" and self.objective != "classification":
-            raise ValueError(f"weighting is of tasks that are told by labels, and {self.objective} reads none")
-        refused = sorted(self.asked & ONE_TASK)
-        if self.objective == "contrastive":
-            refused.append("objective: contrastive")
-        if refused:
-            raise ValueError(f"{refused[0]} is for a stage of one task, and this one has auxiliary rows")
-        if self.train == ("head",):
-            raise ValueError("auxiliary rows teach the body, and this stage trains just the head")
-        return self
-
-    @model_validator(mode="after")
-    def _check_head(self) -> "StageSection":
-        if self.head_start != "keep" and not {"head", "all"} & set(self.train):
-            raise ValueError("head_start is for a stage that trains the head")
-        if self.head_start != "keep" and self.ewc:
-            raise ValueError("ewc holds the head, too, where it was left, and head_start asks for another")
-        if self.solver == "adamw":
-            if self.strength is not None:
-                raise ValueError("strength is for solver: lbfgs")
-            return self
-        if self.train != ("head",):
-            raise ValueError("solver lbfgs is for a stage that trains just the head (train: head)")
-        meant = self.model_dump(exclude_defaults=True).keys() - SOLVED_KEYS
-        if meant:
-            raise ValueError(f"solver lbfgs finds the optimum and takes no {', '.join(sorted(meant))}")
-        return self
-
-
-def _labelled_at_last(stages: tuple[StageSection, ...]) -> tuple[StageSection, ...]:
-    """Whatever is learnt from texts alone comes before what is learnt from labels."""
-    if stages and stages[-1].objective != "classification":
-        raise ValueError("the last stage has to train a classifier: objective: classification")
-    return stages
-
-
-Stages = Annotated[
-    tuple[StageSection, ...],
-    BeforeValidator(expand_stages, json_schema_input_type=tuple[StageSection, ...] | Literal[*PRESETS] | dict),
-    AfterValidator(_distinct),
-    AfterValidator(_labelled_at_last),
-]
 
 
 class StartSection(Section):
@@ -699,17 +167,17 @@ class ResourcesSection(Section):
 
 
 def _named_apart(auxiliary: tuple[AuxiliarySection, ...]) -> tuple[AuxiliarySection, ...]:
-    return _distinct(auxiliary) if auxiliary else auxiliary
+    return distinct(auxiliary) if auxiliary else auxiliary
 
 
 def _check_auxiliary(recipe: "Recipe") -> None:
     """Raise ValueError for auxiliary rows that can't be read or learnt from as the recipe says."""
     known = {each.name: each for each in recipe.auxiliary}
-    _distinct(recipe.sources)
+    distinct(recipe.sources)
     for each in recipe.auxiliary:
         target = recipe.learnt_of(each)
         if target is not None and each.label is not None:
-            _check_label(each.label, target)
+            check_label(each.label, target)
         if len(recipe.columns_of(each)) != len(recipe.input.columns):
             raise ValueError(
                 f"auxiliary {each.name!r}: a row is read by {len(recipe.input.columns)} columns, as in `input`"

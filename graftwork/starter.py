@@ -26,7 +26,8 @@ from graftwork.models.catalog import block_layers, families_for, family_of
 from graftwork.models.pixels import SIDE, read_pixels
 from graftwork.models.serving.config import TOKEN_SIDE, TOKENS_PER_SECOND
 from graftwork.presets import PRESETS
-from graftwork.recipe import NOUNS, TFIDF, find_root
+from graftwork.recipe import TFIDF, find_root
+from graftwork.sections.data import NOUNS
 
 POLICY = "policy.yaml"
 LICENCES = ("apache-2.0", "mit")

@@ -20,7 +20,7 @@ from graftwork.data.quarantine import BadRow, Cells
 from graftwork.data.sources import FILE, FOLDER, FORMATS, MEDIA, NAME, cells_of_media, stamp_files
 from graftwork.errors import DataError, Problem, shorten
 from graftwork.fingerprint import digest, file_digest
-from graftwork.recipe import NOUNS
+from graftwork.sections.data import NOUNS
 
 if TYPE_CHECKING:
     import pyarrow

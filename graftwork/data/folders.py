@@ -10,7 +10,7 @@ from graftwork.data.media import check_readable
 from graftwork.data.sources import MEDIA, stamp_files
 from graftwork.data.survey import MOST_CLASSES
 from graftwork.errors import DataError, Problem
-from graftwork.recipe import NOUNS
+from graftwork.sections.data import NOUNS
 
 SEPARATORS = ("_", "-")
 MEASURED_FILES = 1000  # whose lengths are looked at

@@ -8,7 +8,8 @@ from graftwork.data.remote import RemoteFolder
 from graftwork.data.sources import FORMATS
 from graftwork.errors import DataError, Problem, RecipeError
 from graftwork.fingerprint import file_digest
-from graftwork.recipe import Recipe, SourceSection
+from graftwork.recipe import Recipe
+from graftwork.sections.data import SourceSection
 from graftwork.storage import make_folder, whole_file
 
 

@@ -10,7 +10,8 @@ from graftwork.data.media import MediaReader
 from graftwork.data.rows import make_row
 from graftwork.data.sources import LandedFile
 from graftwork.errors import DataError, raise_if
-from graftwork.recipe import LabelSection, Recipe, SourceSection
+from graftwork.recipe import Recipe
+from graftwork.sections.data import LabelSection, SourceSection
 from graftwork.targets.target import UNLABELLED, Label, LabelRule, Read, Target
 
 

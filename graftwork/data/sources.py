@@ -19,7 +19,7 @@ from graftwork.data.parquet import read_parquet
 from graftwork.data.quarantine import BadRow, Cells
 from graftwork.errors import DataError, Problem, raise_if, shorten
 from graftwork.fingerprint import file_digest
-from graftwork.recipe import NOUNS
+from graftwork.sections.data import NOUNS
 
 # Suffixes of files that are a row, or what a table's row names, by what a recipe reads.
 MEDIA: Mapping[str, frozenset[str]] = {

@@ -34,7 +34,8 @@ from graftwork.data.splits import SIDES, Memory, Placed
 from graftwork.data.tables import read_memory, rows_digest, write_memory, write_rows
 from graftwork.errors import DataError, Problem
 from graftwork.fingerprint import to_json
-from graftwork.recipe import AuxiliarySection, Recipe, kin_of
+from graftwork.recipe import Recipe, kin_of
+from graftwork.sections.data import AuxiliarySection
 from graftwork.storage import Store, make_folder, whole_file
 from graftwork.targets.catalog import CLASSIFICATION, MULTI_LABEL, TARGETS
 from graftwork.targets.labels import describe_numbers

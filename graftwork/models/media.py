@@ -6,7 +6,7 @@ from typing import Any
 
 from graftwork.models.configs import read_model_config
 from graftwork.models.pixels import read_pixels
-from graftwork.recipe import InputSection
+from graftwork.sections.data import InputSection
 
 
 def read_media(folder: Path, given: InputSection) -> dict[str, Any]:

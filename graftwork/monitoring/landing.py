@@ -22,7 +22,8 @@ from graftwork.errors import DataError
 from graftwork.faults import fault
 from graftwork.fingerprint import digest
 from graftwork.phrases import duration
-from graftwork.recipe import Recipe, RetrainSection, SourceSection
+from graftwork.recipe import Recipe, RetrainSection
+from graftwork.sections.data import SourceSection
 from graftwork.workspace import Workspace
 
 Outcome = Literal["nothing new", "waiting", "refused", "under way", "started"]

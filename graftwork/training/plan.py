@@ -38,7 +38,9 @@ from graftwork.models.media import read_media, tokens_of
 from graftwork.models.pixels import find_side_problem
 from graftwork.models.serving.config import PixelConfig, SoundConfig
 from graftwork.policy import Policy
-from graftwork.recipe import NOUNS, TFIDF, EvaluationSection, Recipe, StageSection
+from graftwork.recipe import TFIDF, EvaluationSection, Recipe
+from graftwork.sections.data import NOUNS
+from graftwork.sections.stages import StageSection
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
 from graftwork.targets.catalog import target_of

@@ -7,7 +7,7 @@ from typing import ClassVar
 from graftwork.errors import Problem, RecipeError, raise_if
 from graftwork.models.adapters import Adapters, adapter_parameters
 from graftwork.models.catalog import DepthGroup, Family, block_layers
-from graftwork.recipe import LoraSection, StageSection
+from graftwork.sections.stages import LoraSection, StageSection
 from graftwork.targets.catalog import MIXES
 
 ATTENTION, ALL_LINEAR = "attention", "all-linear"

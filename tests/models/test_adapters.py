@@ -17,7 +17,7 @@ from graftwork.models.serving.classifier import Classifier
 from graftwork.models.serving.config import ServingConfig
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_body, load_pretrained
-from graftwork.recipe import LoraSection
+from graftwork.sections.stages import LoraSection
 from graftwork.training.stages import plan_adapters
 
 CONFIG = ServingConfig(classes=("no", "yes"), columns=("text",), pooling="mean", max_tokens=16)

@@ -16,7 +16,7 @@ from graftwork.models.catalog import FAMILIES, depth_groups
 from graftwork.models.layers import check_layers
 from graftwork.models.serving.own import make_own_body
 from graftwork.models.text import load_body
-from graftwork.recipe import LoraSection
+from graftwork.sections.stages import LoraSection
 from graftwork.training.stages import plan_adapters
 
 # https://docs.pytorch.org/vision/stable/models.html, of models for the 1,000 classes of ImageNet

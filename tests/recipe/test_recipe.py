@@ -13,7 +13,8 @@ from graftwork.documents import parse_document
 from graftwork.errors import RecipeError
 from graftwork.policy import load_policy
 from graftwork.presets import PRESETS
-from graftwork.recipe import StageSection, find_root, load_recipe, recipe_schema, stages_as_yaml
+from graftwork.recipe import find_root, load_recipe, recipe_schema, stages_as_yaml
+from graftwork.sections.stages import StageSection
 
 ROOT = Path(__file__).parents[2]
 
