@@ -300,7 +300,10 @@ def _data_table(manifest: "DatasetManifest") -> Table:
 
 def _set_aside(manifest: "DatasetManifest", settings: "Settings") -> Iterator[Text]:
     """Where rows that were set aside stand, with their reasons."""
-    if manifest.counts.quarantined:
+    for each in manifest.auxiliary:
+        if each.withheld:
+            yield Text(f"{each.name}: rows not learnt from, since they belong to such as are judged: {each.withheld:,}")
+    if manifest.counts.quarantined or any(each.counts.quarantined for each in manifest.auxiliary):
         yield Text(f"set aside: {settings.store_root / manifest.key / QUARANTINE}")
 
 
