@@ -76,8 +76,8 @@ $(VENV)-setfit/installed: $(VENV)/installed
 	$(VENV)-setfit/bin/pip install --quiet --no-deps setfit==1.2.0 evaluate==0.4.6
 	touch $@
 
-bench-scenarios: install $(VENV)-setfit/installed ## what few-shot training, adaptation and adversaries gain: hours at first
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scenarios few-shot adaptation adversarial pixels
+bench-scenarios: install $(VENV)-setfit/installed ## what the scenarios of docs/scenarios.md gain: hours at first
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scenarios few-shot adaptation multi-task adversarial pixels
 
 clean: ## remove what demo runs left here
 	rm -rf .graftwork landing
