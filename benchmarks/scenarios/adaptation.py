@@ -25,6 +25,7 @@ ADAPT = (
     "{name: adapt, objective: masked-language-modelling, train: all, epochs: 1, learning_rate: 1e-4, "
     "keep_epoch: last, auxiliary: unlabelled}"
 )
+RATES = {"adapted": "1e-4", "adapted slowly": "2e-5"}  # of that stage
 UNLABELLED = (
     "auxiliary=[{name: unlabelled, sources: [{name: unlabelled, path: landing/unlabelled, header: [id, rating, text], "
     "id: id, group: {from: id, before: _}}]}]"
@@ -45,9 +46,9 @@ def train(seed: int, folder: Path, source: str, start: str) -> Found:
     rows = [draw(side(source, "train"), ROWS, seed), draw(side(source, "validation"), VALIDATED, seed)]
     project = review_project(folder / "project", pd.concat([*rows, side("amazon", "holdout")]), SPLIT)
     own = ["train.batch_tokens=800", f"train.seed={seed}", f"stages=[{FULL}]"]
-    if start == "adapted":
+    if start in RATES:
         land(project, "unlabelled", pd.concat([side("amazon", name) for name in ("train", "validation")]), "amazon")
-        own += [UNLABELLED, f"stages=[{ADAPT}, {FULL}]"]
+        own += [UNLABELLED, f"stages=[{ADAPT}, {FULL}]", f"stages.0.learning_rate={RATES[start]}"]
     if start == "random":
         own.append(f"checkpoint.source=file://{_random_body(seed, folder / 'random')}")
     return project.judge(project.train(*own), side("amazon", "holdout"))
@@ -82,6 +83,7 @@ ADAPTATION = Scenario(
     {
         "movies": _arm("movies", "checkpoint"),
         "Amazon's texts, then movies": _arm("movies", "adapted"),
+        "the same at `learning_rate: 2e-5`": _arm("movies", "adapted slowly"),
         "movies, from random weights": _arm("movies", "random"),
         "as many labelled Amazon reviews": _arm("amazon", "checkpoint"),
     },
