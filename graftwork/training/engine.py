@@ -397,6 +397,7 @@ def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters 
         is_unsure = stage.auxiliary.weighting == "uncertainty"
         seed = seed_of(run.plan.seed, index, "objective")
         attach_task_heads(model, serving_config(run.plan), tasks, is_unsure, seed)
+    quicken_dropout(model, pick_device())
     adapters = stage.adapters
     if adapters is None:
         return None

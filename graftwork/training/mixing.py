@@ -28,7 +28,7 @@ class Mix:
         """(side, side, 3) uint8, of two like it."""
         if self.box is None:
             return np.rint(self.share * mine + (1 - self.share) * other).astype(np.uint8)
-        pixels = mine.copy()
+        pixels = np.array(mine)
         pixels[self.box] = other[self.box]
         return pixels
 
