@@ -112,7 +112,7 @@ def test_a_stage_learns_so_and_is_resumed_exactly(tmp_path: Path, electra: Path)
     assert (adapt.detects, top.detects) == (True, False)
     bundle = train_until(run, whole)
     first, *_, last = bundle.stages[0].epochs
-    assert last.validation_loss < first.validation_loss
+    assert last.train_loss < 0.6 * first.train_loss  # of rows told from what was written better and better
     assert not [name for name in load_file(whole.store.root / adapt.key / WEIGHTS) if name.startswith("objective.")]
     again = resolve_run(tmp_path, broken, STAGES)
     with pytest.raises(Paused):
