@@ -153,9 +153,13 @@ def _read_media(file: TableFile, served: "ServingModel") -> "list[NamedFile]":
 
     _check_columns(file, served.columns)
     files = RowFiles(served.modality, file, served.columns[0])
-    chunk = next(read_chunks(file, served.columns, COMPARED_ROWS))
-    named = [(line, cell) for line, cell in zip(chunk.lines, files.cells(chunk), strict=True) if cell and cell.strip()]
-    opened = [files.open(line, cell) for line, cell in named]
+    rows = (
+        row for chunk in read_chunks(file, served.columns) for row in zip(chunk.lines, files.cells(chunk), strict=True)
+    )
+    named = ((line, cell) for line, cell in rows if cell and cell.strip())
+    opened = [files.open(line, cell) for line, cell in islice(named, COMPARED_ROWS)]
+    if not opened:
+        raise RecipeError(Problem("it has no row to compare on", str(file.path)))
     bad = [each for each in opened if not isinstance(each, NamedFile)]
     raise_if((Problem(each.reason, str(file.path), "mend the row, or leave it out") for each in bad), DataError)
     return [each for each in opened if isinstance(each, NamedFile)]

@@ -4,12 +4,13 @@ Not here: where things live (settings), when a model may be promoted (policy), a
 that a recipe names are any good.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -387,10 +388,28 @@ def find_root(path: Path) -> Path:
 
 
 def kin_of(recipe: Recipe) -> dict[str, str]:
-    """By name, sources of auxiliary rows that lie where one of `data` does, and so share its groups; and that one."""
-    places = {source.place: source.name for source in recipe.data.sources}
-    beside = recipe.sources[len(recipe.data.sources) :]
-    return {source.name: places[source.place] for source in beside if source.place in places}
+    """By name, sources of auxiliary rows that lie where one of `data` does, and so share its records; and that one.
+
+    Raises RecipeError where it is not one.
+    """
+    kin: dict[str, str] = {}
+    for source in recipe.sources[len(recipe.data.sources) :]:
+        found = [each.name for each in recipe.data.sources if _meet(_place(each, recipe), _place(source, recipe))]
+        if len(found) > 1:
+            problem = f"source {source.name!r} lies where several of `data` do ({', '.join(found)})"
+            raise RecipeError(Problem(problem, str(recipe.path), "give it a place of its own, or that of one of them"))
+        if found:
+            kin[source.name] = found[0]
+    return kin
+
+
+def _place(source: SourceSection, recipe: Recipe) -> PurePath:
+    """Where it lies, as it is compared with other places."""
+    return PurePath(source.url) if source.url else PurePath(os.path.normpath(recipe.root / source.place))
+
+
+def _meet(one: PurePath, other: PurePath) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def teachers_of(stages: Sequence[StageSection]) -> tuple[str, ...]:

@@ -105,11 +105,10 @@ def score_rows(
     digest, files = file.digest, _files_of(served, file)
     total, references = _check_rows(file, served, files)
     try:
-        chunks = read_chunks(file, file.columns, at_once)
+        columns = file.columns if output.suffix.lower() == ".parquet" else _told_columns(file, files)
+        chunks = read_chunks(file, columns, at_once)
         with whole_file(output) as aside:
             predicted = _predicted(served, chunks, prefix, total, on_progress, files, iter(references))
-            if files is not None and files.held is not None and output.suffix.lower() != ".parquet":
-                predicted = (table.drop_columns(files.column) for table in predicted)  # bytes are no text
             WRITERS[output.suffix.lower()](aside, predicted)
             if file.digest != digest:
                 hint = "run again when it is whole"
@@ -160,12 +159,18 @@ def _files_of(served: "Predictor", file: TableFile) -> "RowFiles | None":
     return RowFiles(served.modality, file, served.columns[0])
 
 
+def _told_columns(file: TableFile, files: "RowFiles | None") -> list[str]:
+    """All but the one that holds pictures or sounds, which is no text and is looked at by itself."""
+    held = None if files is None or files.held is None else files.column
+    return [column for column in file.columns if column != held]
+
+
 def _check_rows(file: TableFile, served: "Predictor", files: "RowFiles | None") -> tuple[int, list[str]]:
     """The number of rows, and the reference of each one's picture. Raises DataError with the first that are no good."""
     problems: list[Problem] = []
     references: list[str] = []
     rows = 0
-    for chunk in read_chunks(file, file.columns):
+    for chunk in read_chunks(file, _told_columns(file, files)):
         rows += len(chunk.lines)
         problems += islice(_row_problems(chunk, served, file.path, files, references), SHOWN_PROBLEMS - len(problems))
         if len(problems) == SHOWN_PROBLEMS:

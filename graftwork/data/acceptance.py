@@ -1,6 +1,6 @@
 """From landed files to accepted rows on their sides: every row that was read is kept, set aside, or a duplicate."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,12 +137,14 @@ def accept_auxiliary(
     by: Sequence[str],
     alike: Callable[[Sequence[Row]], list[tuple[int, int]]],
     conflicts: str,
+    kin: Mapping[str, str],
     limit: int | None = None,
 ) -> Acceptance:
     """Rows to learn from beside those that have their sides: each text once, and none that belongs to a row judged.
 
     To belong together means what it means there, so that a row of the holdout, or what is nearly one, is not learnt
-    from under another name. What is accepted is on the training side. All else as `accept_rows`.
+    from under another name; and one record, read by other columns, belongs to itself. What is accepted is on the
+    training side. kin: by name of a source, another whose records its own are. All else as `accept_rows`.
     """
     taken, not_taken = _first(rows, limit)
     distinct = distinct_rows(taken, {}, conflicts)
@@ -152,13 +154,22 @@ def accept_auxiliary(
         {item.row.content: item.side for item in beside},
         {item.row.group: item.side for item in beside if item.row.group is not None},
     )
-    pairs = alike(every) if "near_duplicate" in by else []
+    pairs = [*(alike(every) if "near_duplicate" in by else ()), *_same_records(known, distinct.rows, kin)]
     found, bridges = place_rows(every, pairs, memory, "group" in by, holdout=0.0, validation=0.0, seed=0)
     old = {row.row_id for row in known}
     placed = [item for item in found if item.row.row_id not in old]
     withheld = [_reject(item.row, WITHHELD, item.side) for item in placed if item.side != TRAIN]
     rejected = [*_rejected(distinct, tell), *withheld, *(_reject_bridge(bridge, WITHHELD) for bridge in bridges)]
     return Acceptance([item for item in placed if item.side == TRAIN], rejected, distinct.duplicates, not_taken)
+
+
+def _same_records(known: Sequence[Row], rows: Sequence[Row], kin: Mapping[str, str]) -> Iterator[tuple[int, int]]:
+    """Pairs of a known row and one of the others, by their places in both together, that are read from one record."""
+    places = {row.row_id: place for place, row in enumerate(known)}
+    for place, row in enumerate(rows, start=len(known)):
+        record = f"{kin.get(row.source)}/{row.row_id.removeprefix(f'{row.source}/')}"
+        if record in places:
+            yield places[record], place
 
 
 def _first(rows: Sequence[Row], limit: int | None) -> tuple[list[Row], list[Row]]:

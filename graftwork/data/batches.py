@@ -34,21 +34,32 @@ def epoch_batches(
     return [batches[index] for index in generator.permutation(len(batches))]
 
 
-def sample_sets(sizes: Sequence[int], power: float, seed: Sequence[int]) -> np.ndarray:
-    """Row indices that one epoch has of several sets of rows, which lie one after the other: in proportion to size
-    ** power, and of the first set each row once.
+def sampled_rows(sizes: Sequence[int], power: float) -> list[int]:
+    """How many rows an epoch has of each of several sets: in proportion to size ** power, of the first each one.
 
-    With a power of 1 that is each row of all sets once, with 0 as many of each set. A set of which more are asked for
-    than it has is gone through again; what is left over of a whole pass is drawn anew in each epoch.
+    With a power of 1 that is all rows of all sets, with 0 as many of each.
     Method: size ** alpha sampling (Arivazhagan et al. 2019, Massively multilingual translation in the wild).
     """
-    ends = np.cumsum(sizes)
-    chosen = [np.arange(sizes[0])]
-    for place in range(1, len(sizes)):
-        rows = np.arange(ends[place] - sizes[place], ends[place])
-        passes, rest = divmod(round(sizes[0] * (sizes[place] / sizes[0]) ** power), sizes[place])
+    return [round(sizes[0] * (size / sizes[0]) ** power) for size in sizes]
+
+
+def copies_of(size: int, rows: int) -> int:
+    """How often a set of so many rows has to be there for an epoch to have so many of it, each once."""
+    return max(1, -(-rows // size))
+
+
+def sample_sets(sizes: Sequence[int], power: float, seed: Sequence[int]) -> np.ndarray:
+    """Indices of the rows that one epoch has of several sets, as many as `sampled_rows` says, each once.
+
+    The sets lie one after the other, and of each as many copies as `copies_of` says, so that a row that comes again is
+    another one, which is augmented in its own way. What is left over of a whole set is drawn anew in each epoch.
+    """
+    chosen, start = [], 0
+    for place, (size, rows) in enumerate(zip(sizes, sampled_rows(sizes, power), strict=True)):
+        whole = rows // size * size
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(place,))))
-        chosen += [*[rows] * passes, generator.permutation(rows)[:rest]]
+        chosen += [start + np.arange(whole), start + whole + generator.permutation(size)[: rows - whole]]
+        start += size * copies_of(size, rows)
     return np.concatenate(chosen)
 
 

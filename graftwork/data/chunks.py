@@ -107,7 +107,8 @@ def open_folder(path: Path, modality: str) -> TableFile:
 
 def list_media(path: Path) -> list[str]:
     """The files below a folder, sorted by their paths in it, without what is hidden or still being written."""
-    return sorted(PurePath(name).relative_to(path).as_posix() for _, name, *_ in stamp_files("", path.absolute(), path))
+    place = path.absolute()
+    return sorted(PurePath(name).relative_to(place).as_posix() for _, name, *_ in stamp_files("", place, place))
 
 
 def read_chunks(file: TableFile, columns: Sequence[str], rows: int = ROWS) -> Iterator[Chunk]:

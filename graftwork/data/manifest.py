@@ -172,6 +172,14 @@ def load_rows(
     return _load(store, manifest, "rows.parquet", filters=[("side", "in", list(sides))])
 
 
+def load_learnt(store: Store, manifest: DatasetManifest) -> "pandas.DataFrame":
+    """All rows that a model of the manifest may have learnt from, or been chosen by: all but the holdout."""
+    import pandas as pd
+
+    beside = (load_auxiliary(store, manifest, each.name) for each in manifest.auxiliary)
+    return pd.concat([load_rows(store, manifest, sides=("train", "validation")), *beside], ignore_index=True)
+
+
 def load_auxiliary(store: Store, manifest: DatasetManifest, name: str) -> "pandas.DataFrame":
     """The auxiliary rows of that name, in the columns of `load_rows`; UNLABELLED where they have no label."""
     return _load(store, manifest, next(each.file for each in manifest.auxiliary if each.name == name))

@@ -18,7 +18,7 @@ import pyarrow
 import pyarrow.parquet
 
 from graftwork.data.chunks import Chunk, TableFile
-from graftwork.data.parquet import EmbeddedFiles, holds_files
+from graftwork.data.parquet import EmbeddedFiles
 from graftwork.data.quarantine import BadRow
 from graftwork.data.sources import MEDIA, LandedFile, reference_of
 from graftwork.errors import DataError, Problem, RecipeError, shorten
@@ -108,8 +108,7 @@ class MediaReader:
             return None
         key = (file.path, column)
         if key not in self.embedded:
-            schema = pyarrow.parquet.read_schema(file.path)
-            self.embedded[key] = EmbeddedFiles(file.path, column) if holds_files(schema, column) else None
+            self.embedded[key] = EmbeddedFiles.of(file.path, column)
         return self.embedded[key]
 
     def tell_conversions(self) -> None:
@@ -205,8 +204,7 @@ class RowFiles:
 
     def __init__(self, modality: str, file: TableFile, column: str) -> None:
         self.modality, self.file, self.column = modality, file, column
-        is_held = file.kind == "parquet" and holds_files(pyarrow.parquet.read_schema(file.path), column)
-        self.held = EmbeddedFiles(file.path, column) if is_held else None
+        self.held = EmbeddedFiles.of(file.path, column) if file.kind == "parquet" else None
 
     def cells(self, chunk: Chunk) -> list[str | None]:
         """What names the file of each row of the chunk: its path, or the number of its row. None if nothing does."""

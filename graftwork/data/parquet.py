@@ -56,15 +56,27 @@ def holds_files(schema: "pyarrow.Schema", column: str) -> bool:
 class EmbeddedFiles:
     """The encoded files that a column holds, by the number of their row, from 1."""
 
-    def __init__(self, path: Path, column: str) -> None:
+    def __init__(self, column: "pyarrow.ChunkedArray") -> None:
         import pyarrow
         import pyarrow.compute
+
+        is_struct = pyarrow.types.is_struct(column.type)
+        self.found = pyarrow.compute.struct_field(column, "bytes") if is_struct else column
+
+    @classmethod
+    def of(cls, path: Path, column: str) -> "EmbeddedFiles | None":
+        """Those of a table; None if the column holds none. Raises UnreadableFileError for a table that is not whole."""
+        import pyarrow
         from pyarrow.parquet import ParquetFile
 
-        with ParquetFile(path, page_checksum_verification=True) as file:
-            self.found = file.read(columns=[column]).column(column)
-        if pyarrow.types.is_struct(self.found.type):
-            self.found = pyarrow.compute.struct_field(self.found, "bytes")
+        try:
+            with ParquetFile(path, page_checksum_verification=True) as file:
+                _check_size(file, str(path))
+                if not holds_files(file.schema_arrow, column):
+                    return None
+                return cls(file.read(columns=[column]).column(column))
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UnreadableFileError(Problem(f"not a whole Parquet file: {error}", str(path))) from error
 
     def __getitem__(self, number: int) -> bytes | None:
         data: bytes | None = self.found[number - 1].as_py()

@@ -39,8 +39,11 @@ def rows_digest(placed: Iterable[Placed]) -> str:
     return hashed.hexdigest()
 
 
-def write_memory(path: Path, memory: Memory, placed: Iterable[Placed]) -> None:
-    """Write what was remembered and what is decided now; rows that are gone stay remembered."""
+def write_memory(path: Path, memory: Memory, placed: Iterable[Placed], learnt: Iterable[Placed] = ()) -> None:
+    """Write what was remembered and what is decided now; rows that are gone stay remembered.
+
+    learnt: rows beside them that are trained on, so that none of them is judged when it lands among the others.
+    """
     groups = {group: {"group": group, "side": side} for group, side in memory.groups.items()}
     contents = {
         content: {"content": content, "row_id": memory.row_ids[content], "side": side}
@@ -49,6 +52,11 @@ def write_memory(path: Path, memory: Memory, placed: Iterable[Placed]) -> None:
     for item in placed:
         row = item.row
         contents[row.content] = {"content": row.content, "row_id": row.row_id, "side": item.side}
+        if row.group is not None:
+            groups.setdefault(row.group, {"group": row.group, "side": item.side})
+    for item in learnt:
+        row = item.row
+        contents.setdefault(row.content, {"content": row.content, "row_id": row.row_id, "side": item.side})
         if row.group is not None:
             groups.setdefault(row.group, {"group": row.group, "side": item.side})
     entries = [entries[key] for entries in (contents, groups) for key in sorted(entries)]

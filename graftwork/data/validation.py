@@ -32,7 +32,7 @@ from graftwork.data.rows import Row
 from graftwork.data.sources import MEDIA, LandedFile
 from graftwork.data.splits import SIDES, Memory, Placed
 from graftwork.data.tables import read_memory, rows_digest, write_memory, write_rows
-from graftwork.errors import DataError, Problem
+from graftwork.errors import DataError, Problem, raise_if
 from graftwork.fingerprint import to_json
 from graftwork.recipe import Recipe, kin_of
 from graftwork.sections.data import AuxiliarySection
@@ -56,17 +56,16 @@ def make_manifest(
 
     Raises DataError; the quarantine of data that is refused is kept outside the store.
     """
-    modality, landed = recipe.input.modality, list(files)
-    files = files_of(recipe.data.sources, landed)
-    media = MediaReader(modality, files) if modality in MEDIA else None
-    read = read_rows(RowSource.of(recipe), contract, files, media)
+    modality, own = recipe.input.modality, files_of(recipe.data.sources, files)
+    media = MediaReader(modality, own) if modality in MEDIA else None
+    read = read_rows(RowSource.of(recipe), contract, own, media)
     memory = Memory() if parent is None else read_memory(workspace.store.root / parent.key / "memory.parquet")
     alike = partial(_find_alike, recipe.near_duplicate, media)
     accepted = _accept(recipe, read, memory, alike)
     accepted = dataclasses.replace(accepted, rejected=[*read.rejected, *accepted.rejected])
-    sources = _count_files(files, read, accepted)
+    sources = _count_files(own, read, accepted)
     beside = [
-        _take_auxiliary(recipe, each, files_of(each.sources, landed), media, accepted.placed, alike)
+        _take_auxiliary(recipe, each, files_of(each.sources, files), media, accepted.placed, alike)
         for each in recipe.auxiliary
     ]
     manifest = DatasetManifest(
@@ -87,6 +86,7 @@ def make_manifest(
     )
     rejected = [*accepted.rejected, *(each for _, found in beside for each in found.rejected)]
     _refuse_excess(manifest, rejected, recipe.data.quarantine_tolerance, workspace)
+    _check_auxiliary(beside)
     check_classes(manifest.sides)
     check_numbers(manifest.numbers)
     if media is not None:
@@ -105,17 +105,18 @@ def _take_auxiliary(
     beside: Sequence[Placed],
     alike: Callable[[Sequence[Row]], list[tuple[int, int]]],
 ) -> tuple[AuxiliaryRows, Acceptance]:
-    """The rows of an auxiliary set that may be learnt from. Raises DataError if there are none, or nothing to learn."""
+    """The rows of an auxiliary set that may be learnt from."""
     target = recipe.learnt_of(section)
     source = RowSource(section.sources, recipe.columns_of(section), section.label, target, kin_of(recipe))
     read = read_rows(source, None, files, media and MediaReader(media.modality, files, beside=media))
     conflicts = "mean" if target is not None and target.is_number else "quarantine"
     split = recipe.data.split
-    accepted = accept_auxiliary(read.rows, beside, source.tell, split.by, alike, conflicts, recipe.limit_rows)
+    accepted = accept_auxiliary(
+        read.rows, beside, source.tell, split.by, alike, conflicts, source.kin, recipe.limit_rows
+    )
     accepted = dataclasses.replace(accepted, rejected=[*read.rejected, *accepted.rejected])
     sources = _count_files(files, read, accepted)
     numbers = _describe_sides(accepted.placed).get(TRAIN) if target is not None and target.is_number else None
-    _check_auxiliary(section.name, accepted, numbers)
     rows = AuxiliaryRows(
         name=section.name,
         rows_digest=rows_digest(accepted.placed),
@@ -129,12 +130,18 @@ def _take_auxiliary(
     return rows, accepted
 
 
-def _check_auxiliary(name: str, accepted: Acceptance, numbers: Numbers | None) -> None:
-    if not accepted.placed:
-        hint = "check its sources; rows that belong to rows of the holdout or of validation are not learnt from"
-        raise DataError(Problem("no rows to learn from", f"auxiliary {name!r}", hint))
-    if numbers is not None and numbers.std == 0:
-        raise DataError(Problem(f"every row is labelled {numbers.mean:g}", f"auxiliary {name!r}", "check its `label:`"))
+def _check_auxiliary(beside: Sequence[tuple[AuxiliaryRows, Acceptance]]) -> None:
+    """Refuse auxiliary sets without rows, or of which all rows say the same."""
+    problems = []
+    for rows, accepted in beside:
+        labels, where = {item.row.label for item in accepted.placed}, f"auxiliary {rows.name!r}"
+        if not labels:
+            why = f"{rows.withheld} belong to rows of the holdout or of validation" if rows.withheld else ""
+            problems.append(Problem("no rows to learn from", where, why or "check its sources and what landed there"))
+        elif rows.target is not None and len(labels) == 1:
+            told = TARGETS[rows.target].tell(labels.pop(), rows.classes)
+            problems.append(Problem(f"every row is labelled {told}", where, "check its `label:`"))
+    raise_if(problems, DataError)
 
 
 def _find_alike(threshold: float, media: MediaReader | None, rows: Sequence[Row]) -> list[tuple[int, int]]:
@@ -238,7 +245,8 @@ def _publish(
     ]
     with store.writing(manifest.key) as folder:
         write_rows(folder / "rows.parquet", accepted.placed, TARGETS[manifest.target].storage)
-        write_memory(folder / "memory.parquet", memory, accepted.placed)
+        learnt = [item for placed in beside.values() for item in placed]
+        write_memory(folder / "memory.parquet", memory, accepted.placed, learnt)
         for each, placed in beside.items():
             write_rows(folder / each.file, placed, TARGETS[each.target or CLASSIFICATION.name].storage)
         write_quarantine(folder / QUARANTINE, rejected)

@@ -39,14 +39,15 @@ class Family:
     can read; "" for any number. has_offset: its first token's position is the one after the padding token's id, not 0.
     side: what config.json calls the one side of pictures that it has positions for; "" for any. has_mask: it was made
     to tell words that a mask token hides. is_autoregressive: it was made to tell what comes next. is_detective: words
-    that were replaced. is_transposed: its linear layers keep their weights as (inputs, outputs). renamed: names in the
-    checkpoint, without the base model's prefix, or parts of names that end with a dot, that are others in the model.
-    reads_pairs: it is given two texts as one, with a token between them. lender: inside a block, the module of the
-    lowest one that lends its bias of positions to all others. stale: pattern of names that old files hold and no model
-    has. unused: prefixes of what a checkpoint may hold for other uses. tower: what it is called, where config.json
-    names a model of two. width: name of a tensor as high as the last state is wide, where config.json does not say.
-    jump: 0 where blocks are numbered; where layers are, all in one row, the least step from one with parameters to the
-    next that leads into another block. The first of these blocks are the embeddings.
+    that were replaced. is_tied: it tells tokens by its table of them, if config.json does not say. is_transposed: its
+    linear layers keep their weights as (inputs, outputs). renamed: names in the checkpoint, without the base model's
+    prefix, or parts of names that end with a dot, that are others in the model. reads_pairs: it is given two texts as
+    one, with a token between them. lender: inside a block, the module of the lowest one that lends its bias of
+    positions to all others. stale: pattern of names that old files hold and no model has. unused: prefixes of what a
+    checkpoint may hold for other uses. tower: what it is called, where config.json names a model of two. width: name of
+    a tensor as high as the last state is wide, where config.json does not say. jump: 0 where blocks are numbered; where
+    layers are, all in one row, the least step from one with parameters to the next that leads into another block. The
+    first of these blocks are the embeddings.
     """
 
     known_as: str
@@ -68,6 +69,7 @@ class Family:
     has_mask: bool = True
     is_autoregressive: bool = False
     is_detective: bool = False
+    is_tied: bool = True
     is_transposed: bool = False
     reads_pairs: bool = True
     renamed: Mapping[str, str] = field(default_factory=dict)
@@ -205,6 +207,7 @@ FAMILIES: Mapping[str, Family] = {
         table="embed_tokens.weight",
         has_mask=False,
         is_autoregressive=True,
+        is_tied=False,
         special_tokens=(),
         reads_pairs=False,
         pooling="last",

@@ -250,6 +250,7 @@ class StageSection(Section):
             raise ValueError(f"{meant[0]} is of auxiliary rows: name them with `auxiliary`")
         if not self.auxiliary:
             return self
+        distinct(self.auxiliary)
         if self.weighting == "uncertainty" and self.objective != "classification":
             raise ValueError(f"weighting is of tasks that are told by labels, and {self.objective} reads none")
         refused = sorted(self.asked & ONE_TASK)

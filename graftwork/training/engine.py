@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 from graftwork.checkpoints.retrieve import open_checkpoint
-from graftwork.data.batches import sample_sets
+from graftwork.data.batches import copies_of, sample_sets, sampled_rows
 from graftwork.errors import Problem, TrainingError
 from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of, to_json
@@ -82,9 +82,6 @@ from graftwork.training.stages import Distillation, Hiding, Stage, stage_groups
 from graftwork.training.state import FollowingKeeper, StateKeeper
 from graftwork.workspace import Workspace
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class ResumeWish:
@@ -128,9 +125,8 @@ def run_stages(
         replicas.tell(str(len(results)))
         if remaining:
             cache = PrefixCache(store, settings.cache_bytes, arithmetic_of(model, run.plan.precision))
-            training = Training(
-                run, open_rows(run, store, make_encoder(checkpoint, serving_config(run.plan))), model, cache, replicas
-            )
+            rows = open_rows(run, store, encoder_of(run.plan, checkpoint))
+            training = Training(run, rows, model, cache, replicas)
         for index, stage in enumerate(remaining, start=len(results)):
             score = run.plan.target.score if stage.reads_labels else "accuracy"
             place = {"index": index, "stages": len(run.plan.stages)}
@@ -150,7 +146,7 @@ def follow_stages(run: ResolvedRun, store: Store, replicas: Replicas) -> None:
     """Train the stages that the leader trains, beside it, and leave the rest to it."""
     checkpoint = open_checkpoint(store, run.lock)
     model = load_model(run.plan, checkpoint, store, [])
-    rows = open_rows(run, store, make_encoder(checkpoint, serving_config(run.plan)))
+    rows = open_rows(run, store, encoder_of(run.plan, checkpoint))
     everything = sys.maxsize  # to keep the cache small is left to the leader, too
     cache = PrefixCache(store, everything, arithmetic_of(model, run.plan.precision))
     training = Training(run, rows, model, cache, replicas)
@@ -177,6 +173,11 @@ def serving_config(plan: TrainingPlan) -> ServingConfig:
         scale=plan.scale,
         separator=plan.separator,
     )
+
+
+def encoder_of(plan: TrainingPlan, checkpoint: Path) -> Encoder:
+    """What makes the plan's rows what its checkpoint reads."""
+    return make_encoder(checkpoint, serving_config(plan))
 
 
 @dataclass(frozen=True)
@@ -221,18 +222,22 @@ class Training:
         stage, rows = self.run.plan.stages[context.index], self.rows
         if stage.auxiliary is None:
             return self._data_of(stage, rows, context)
-        plan, names = self.run.plan, stage.auxiliary.names
-        own = Task(plan.target, len(plan.classes), rows.train.labels) if stage.has_tasks else None
-        sizes = [len(rows.train.rows), *(len(rows.auxiliary[name].inputs) for name in names)]
-        data = self._data_of(stage, rows.joined(names, own), context)
-        data = replace(data, draw=partial(sample_sets, sizes, stage.auxiliary.sampling))
-        return data if own is None else self._of_tasks(stage, own, data)
+        sets, power = [rows.auxiliary[name] for name in stage.auxiliary.names], stage.auxiliary.sampling
+        sizes = [len(rows.train.rows), *(len(each.inputs) for each in sets)]
+        counts = zip(sizes[1:], sampled_rows(sizes, power)[1:], strict=True)
+        beside = [each.times(copies_of(*count)) for each, count in zip(sets, counts, strict=True)]
+        plan, tasks = self.run.plan, list[Task]()
+        if stage.has_tasks:
+            own = Task(plan.target, len(plan.classes), rows.train.labels)
+            tasks = [own, *(each.task for each in beside if each.task is not None)]
+        data = self._data_of(stage, rows.joined(beside, tasks), context)
+        data = replace(data, draw=partial(sample_sets, sizes, power))
+        return self._of_tasks(stage, tasks, data) if tasks else data
 
-    def _of_tasks(self, stage: Stage, own: Task, data: StageData) -> StageData:
+    def _of_tasks(self, stage: Stage, tasks: Sequence[Task], data: StageData) -> StageData:
         """The same data where each row is learnt by its own task, and the first is the one that is validated."""
-        assert stage.auxiliary is not None
         heads: Any = self.model.get_submodule("objective")
-        tasks = [own, *(task for name in stage.auxiliary.names if (task := self.rows.auxiliary[name].task))]
+        own = tasks[0]
 
         def measure(outputs: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
             return own.target.learning.measure(outputs[:, : own.outputs], labels)
@@ -397,17 +402,19 @@ def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters 
         is_unsure = stage.auxiliary.weighting == "uncertainty"
         seed = seed_of(run.plan.seed, index, "objective")
         attach_task_heads(model, serving_config(run.plan), tasks, is_unsure, seed)
+    attached = None if stage.adapters is None else _attach_adapters(run, index, model)
     quicken_dropout(model, pick_device())
-    adapters = stage.adapters
-    if adapters is None:
-        return None
+    return attached
+
+
+def _attach_adapters(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters:
+    adapters = run.plan.stages[index].adapters
+    assert adapters is not None
     warm = run.plan.start.warm
     first = warm.key if warm else run.lock.key
     keys = [first, *(stage.key for stage in run.plan.stages[:index] if stage.rates.keys() != {"head"})]
     seed, family = seed_of(run.plan.seed, index, "adapters"), family_of(run.lock.architecture)
-    attached = AttachedAdapters(model.body, adapters, seed, keys[-1], family.is_transposed)
-    quicken_dropout(model, pick_device())
-    return attached
+    return AttachedAdapters(model.body, adapters, seed, keys[-1], family.is_transposed)
 
 
 def _cut_data(

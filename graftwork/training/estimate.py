@@ -94,7 +94,8 @@ class Trial:
     def _rates(self, stage: Stage) -> dict[str, float]:
         """Those of the groups that it trains then; a head that leaves with the stage comes on top."""
         lasting = [name for name in stage.rates if name != OBJECTIVE]
-        kept = {*lasting[-self.groups :], OBJECTIVE}
+        least = 2 if stage.has_tasks else 1  # of which a head by itself would learn nothing
+        kept = {*lasting[-max(self.groups, least) :], OBJECTIVE}
         return {name: rate for name, rate in stage.rates.items() if name in kept}
 
 

@@ -226,6 +226,7 @@ def plan_training(
             "next": sample_head_parameters(width, config.get("quantization", 0)),
         },
         width=width,
+        is_tied=config.get("tie_word_embeddings", family.is_tied),
         start=start,
         manifest=manifest,
     )
@@ -278,6 +279,7 @@ def _resolve_stages(
     room: CacheRoom,
     heads: Mapping[str, int],
     width: int,
+    is_tied: bool,
     start: Start,
     manifest: DatasetManifest,
 ) -> tuple[Stage, ...]:
@@ -293,7 +295,7 @@ def _resolve_stages(
         has_adapters = "lora" in section.train
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
         hiding = _plan_hiding(section, family, heads, where)
-        autoregression = _plan_autoregression(section, family, heads["next"], where)
+        autoregression = _plan_autoregression(section, family, heads["next"], is_tied, where)
         auxiliary = _plan_auxiliary(section, width, recipe.head.layers, manifest)
         own = hiding or autoregression or auxiliary
         if section.train == (OBJECTIVE,):
@@ -404,15 +406,24 @@ def _plan_hiding(section: StageSection, family: Family, heads: Mapping[str, int]
     return Hiding(section.hidden_share, heads[section.objective])
 
 
-def _plan_autoregression(section: StageSection, family: Family, head: int, where: str) -> Autoregression | None:
+def _plan_autoregression(
+    section: StageSection, family: Family, head: int, is_tied: bool, where: str
+) -> Autoregression | None:
     """Of a stage of autoregressive learning, whose head has so many parameters, else None.
 
-    Raises RecipeError for a family that is not pretrained so.
+    is_tied: the checkpoint tells tokens by the table that it reads them by. Raises RecipeError for a family, or a
+    checkpoint, that is not pretrained so.
     """
     if section.objective != "autoregressive":
         return None
     lack = "it was not made to tell what comes next"
     _check_made_so(family, lambda each: each.is_autoregressive, lack, "autoregressive learning", where)
+    if family.modality == "text" and not is_tied:
+        problem = (
+            "this checkpoint tells tokens by another table than it reads them by, which is no part of a classifier"
+        )
+        hint = "it is for checkpoints whose config.json has tie_word_embeddings: true, such as SmolLM's"
+        raise RecipeError(Problem(problem, f"{where}.objective", hint))
     return Autoregression(head)
 
 

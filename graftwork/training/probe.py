@@ -22,12 +22,12 @@ from graftwork.errors import Paused
 from graftwork.faults import fault
 from graftwork.models.prefix_cache import KIND, FrozenPart, PrefixCache, arithmetic_of, prefix_digest, row_name
 from graftwork.models.serving.inference import BATCH_TOKENS, inference_batches, pick_device
-from graftwork.models.serving.model import Encoder, make_encoder
+from graftwork.models.serving.model import Encoder
 from graftwork.models.text import attention_of
 from graftwork.storage import Store
 from graftwork.training.bundle import EpochMetrics, StageResult
 from graftwork.training.contract import contract_of
-from graftwork.training.engine import Training, attach, finished_stages, load_model, serving_config
+from graftwork.training.engine import Training, attach, encoder_of, finished_stages, load_model
 from graftwork.training.estimate import StageEstimate, Trial
 from graftwork.training.lease import Lease, hold
 from graftwork.training.loop import Batch, Report, StageLoop, open_stage, validate
@@ -62,7 +62,7 @@ def probe_run(
     store, plan = workspace.store, trial.apply(run.plan)
     checkpoint = open_checkpoint(store, run.lock)
     finished = finished_stages(plan, store, _ignore)
-    rows = open_rows(run, store, make_encoder(checkpoint, serving_config(run.plan)))
+    rows = open_rows(run, store, encoder_of(run.plan, checkpoint))
     with store.staging() as folder:
         database = Database.open(f"sqlite:///{folder / 'scratch.db'}")
         with hold(database, run.run_id, LEASE_S, _ignore) as lease:

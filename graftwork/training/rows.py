@@ -37,12 +37,10 @@ class RunRows:
     known: Examples | None = None
     auxiliary: "Mapping[str, BesideRows]" = field(default_factory=dict)
 
-    def joined(self, names: Sequence[str], own: Task | None) -> "RunRows":
-        """The same with auxiliary rows behind the training rows. own: the task of the latter, where labels are read."""
-        beside = [self.auxiliary[name] for name in names]
+    def joined(self, beside: "Sequence[BesideRows]", tasks: Sequence[Task]) -> "RunRows":
+        """The same with auxiliary rows behind the training rows. tasks: of all of them, where labels are read."""
         every = [self.train, *(each.examples for each in beside)]
         lengths = [length for examples in every for length in examples.lengths]
-        tasks = [own, *(each.task for each in beside if each.task is not None)] if own is not None else []
         labels = join_labels(tasks) if tasks else np.zeros(len(lengths), dtype=np.int64)
         train = Examples([row for examples in every for row in examples.rows], labels, self.encoder, lengths)
         inputs = [row for part in (self.train_inputs, *(each.inputs for each in beside)) for row in part]
@@ -56,6 +54,13 @@ class BesideRows:
     examples: Examples
     inputs: list[Any]
     task: Task | None
+
+    def times(self, copies: int) -> "BesideRows":
+        """So many copies of them, one after the other."""
+        found, task = self.examples, self.task
+        labels = np.tile(found.labels, (copies, *[1] * (found.labels.ndim - 1)))
+        examples = replace(found, rows=[*found.rows] * copies, labels=labels, lengths=[*found.lengths] * copies)
+        return BesideRows(examples, self.inputs * copies, task and replace(task, labels=labels))
 
 
 def open_rows(run: ResolvedRun, store: Store, encoder: Encoder) -> RunRows:

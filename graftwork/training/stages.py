@@ -28,9 +28,10 @@ class Averaging:
 
 @dataclass(frozen=True)
 class Hiding:
-    """What a stage of masked language modelling is. share: of a text's words that are hidden. parameters: of its head.
+    """What a stage is that learns from hidden words. share: of a text's words, those. parameters: of its head.
 
-    The head belongs to the stage alone: the depth group `objective`, beside the classifier's head, which rests.
+    The head, or what writes words in their place, belongs to the stage alone: the depth group `objective`, beside the
+    classifier's head, which rests.
     """
 
     SCHEMA: ClassVar[int] = 1

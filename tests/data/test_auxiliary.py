@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from graftwork.data.acceptance import WITHHELD
 from graftwork.data.manifest import DatasetManifest, load_auxiliary, load_rows, validate_data
 from graftwork.errors import DataError, RecipeError
+from graftwork.evaluation.holdout import judged_rows
 from graftwork.monitoring.landing import RecipeSources
 from graftwork.recipe import load_recipe
 from graftwork.targets.target import UNLABELLED
@@ -75,7 +76,7 @@ def test_groups_of_what_is_judged_are_not_learnt_from(
 ) -> None:
     """Where both read one file: whatever its other labels say, no row shares a group or a text with one judged."""
     project = make_project()
-    lines = [f"{n % 31},{make_sentence(n)},{('bad', 'good')[n % 2]},art" for n in range(200)]
+    lines = [f"{n % 31},{make_sentence(n)},{('bad', 'good')[n % 2]},{('art', 'sport')[n % 2]}" for n in range(200)]
     lines += [f"{group},{make_sentence(300 + n)},,{('art', 'sport')[n % 2]}" for group, n in rows]
     project.write("reviews.csv", "group,text,label,topic\n" + "\n".join([*lines, f"99,{make_sentence(999)},,art"]))
     source = {"path": "reviews.csv", "group": "group"}
@@ -92,15 +93,69 @@ def test_groups_of_what_is_judged_are_not_learnt_from(
     assert counts.read == counts.kept + counts.quarantined + counts.duplicates == len(lines) + 1
 
 
+def test_what_was_learnt_is_never_judged(project: Project) -> None:
+    """Rows that land among the others after they were learnt from are trained on there, too, and their groups."""
+    write_texts(project, [make_sentence(number) for number in range(1000, 1100)])
+    validate(project, TEXTS)
+    write_texts(project, [make_sentence(5000)])
+    project.write_rows("reviews.csv", range(200, 300))
+    rows = "".join(f"{n},{make_sentence(n)},{('bad', 'good')[n % 2]}\n" for n in (*range(200), *range(1000, 1100)))
+    project.write("reviews.csv", f"id,text,label\n{rows}")
+    manifest = validate(project, TEXTS)
+    learnt = load_rows(project.workspace.store, manifest)
+    learnt = learnt[learnt["text"].isin({make_sentence(number) for number in range(1000, 1100)})]
+    assert len(learnt) == 100
+    assert set(learnt["side"]) == {"train"}
+
+
+def test_a_model_that_learnt_them_elsewhere_is_not_judged_by_them(
+    project: Project, make_project: Callable[[], Project]
+) -> None:
+    """As any row that it was trained on, whichever lineage that was."""
+    manifest = project.validate()
+    judged = load_rows(project.workspace.store, manifest, sides=("holdout",))
+    project.write("texts.csv", "\n".join(["text", *judged["text"][:5], *map(make_sentence, range(3000, 3010))]))
+    project.write_rows("reviews.csv", range(400, 600))
+    other = validate(project, TEXTS, name="other")
+    assert len(kept(project, other)) == 15
+    rows, known = judged_rows(project.workspace.store, manifest, [other.digest])
+    assert known == 5
+    assert not set(rows["text"]) & set(judged["text"][:5])
+
+
+@pytest.mark.parametrize("path", ["reviews.csv", "./landing/../reviews.csv"])
+def test_a_record_that_is_judged_is_not_learnt_from_by_another_column(project: Project, path: str) -> None:
+    """Whatever its place is called."""
+    (project.root / "landing").mkdir()
+    rows = [f"{n},{make_sentence(n)},{make_sentence(n + 5000)},{('bad', 'good')[n % 2]}" for n in range(200)]
+    project.write("reviews.csv", "\n".join(["id,text,summary,label", *rows]))
+    project.data["sources"] = [{"name": "reviews", "path": "reviews.csv", "id": "id"}]
+    summaries = {"name": "s", "columns": "summary", "sources": [{"name": "again", "path": path, "id": "id"}]}
+    manifest = validate(project, summaries)
+    found = load_auxiliary(project.workspace.store, manifest, "s")
+    sides = load_rows(project.workspace.store, manifest).set_index("row_id")["side"]
+    assert {sides[row_id.replace("again/", "reviews/")] for row_id in found["row_id"]} == {"train"}
+    assert len(found) == manifest.side_rows["train"]
+
+
+def test_a_place_that_several_sources_share_is_refused(project: Project) -> None:
+    """Nobody could tell whose groups these are."""
+    project.data["sources"] = [{"name": name, "path": "reviews.csv"} for name in ("one", "two")]
+    with pytest.raises(RecipeError, match=r"'again' lies where several of `data` do \(one, two\)"):
+        validate(project, TEXTS | {"sources": [{"name": "again", "path": "reviews.csv"}]})
+
+
 def test_bad_auxiliary_rows_are_counted_apart(project: Project) -> None:
     """What is set aside of them is measured by the tolerance; what is withheld because it is judged is not."""
-    lines = [f"{make_sentence(number)},art" for number in range(200)]
+    lines = [f"{make_sentence(number)},{('art', 'sport')[number % 2]}" for number in range(200)]
     project.write("topics.csv", "\n".join(["text,topic", *lines]))
     topics = TOPICS | {"sources": [{"name": "topics", "path": "topics.csv"}]}
     assert validate(project, topics).auxiliary[0].withheld > 0
-    project.write(
-        "topics.csv", "\n".join(["text,topic", *lines, *(f"{make_sentence(n)},war" for n in range(300, 330))])
-    )
+    wrong = [f"{make_sentence(number)},war" for number in range(300, 330)]
+    project.write("topics.csv", "\n".join(["text,topic", *wrong]))
+    with pytest.raises(DataError, match=r"auxiliary 'topics': 30 of 30 rows are set aside.*all of them are in"):
+        validate(project, topics)
+    project.write("topics.csv", "\n".join(["text,topic", *lines, *wrong]))
     with pytest.raises(DataError, match=r"auxiliary 'topics': 30 of 230 rows are set aside"):
         validate(project, topics)
 
@@ -113,6 +168,11 @@ def test_bad_auxiliary_rows_are_counted_apart(project: Project) -> None:
             {"name": "n", "label": {"from": "text"}, "learns": "regression"},
             ["3.5", "3.5"],
             r"every row is labelled 3\.5",
+        ),
+        (
+            {"name": "n", "label": {"from": "text", "map": {"a": "x", "b": "y"}, "classes": ["x", "y"]}},
+            ["a"],
+            "every row is labelled x",
         ),
     ],
 )

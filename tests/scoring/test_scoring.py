@@ -239,6 +239,29 @@ def test_a_folder_is_predicted_picture_by_picture(pictures: tuple[ServingModel, 
     np.testing.assert_allclose([float(row["p_yes"]) for row in found], expected[:, 1], atol=1e-6)
 
 
+def test_a_folder_may_be_named_from_where_one_is(
+    pictures: tuple[ServingModel, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, data = pictures
+    monkeypatch.chdir(data.parent)
+    assert score_rows(served, open_folder(Path("pictures"), "image"), tmp_path / "out.csv") == 160
+
+
+def test_a_damaged_table_of_pictures_is_told(pictures: tuple[ServingModel, Path], tmp_path: Path) -> None:
+    """With its name, not as a fault of ours."""
+    served, data = pictures
+    table = tmp_path / "held.parquet"
+    held = [(data.parent / row["file"]).read_bytes() for row in read(data)]
+    parquet.write_table(pyarrow.table({"file": held}), table, write_page_checksum=True, compression="none")
+    content = bytearray(table.read_bytes())
+    content[2000] ^= 0xFF
+    table.write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"held\.parquet.*not a whole Parquet file"
+    ):
+        score_rows(served, open_table(table), tmp_path / "out.csv")
+
+
 def test_a_folder_that_grows_meanwhile_is_told(pictures: tuple[ServingModel, Path], tmp_path: Path) -> None:
     served, data = pictures
     folder = data.parent / "pictures"

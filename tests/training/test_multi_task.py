@@ -16,16 +16,21 @@ from safetensors.torch import load_file
 from tiny import REVIEWS, facts, resolve_run, train_until, write_family_project, write_stripes, write_tones
 from torch import nn
 
-from graftwork.data.batches import epoch_batches, sample_sets
+from graftwork.checkpoints.retrieve import open_checkpoint
+from graftwork.data.batches import copies_of, epoch_batches, sample_sets, sampled_rows
 from graftwork.errors import Paused, RecipeError
 from graftwork.models.multi_task import TaskHeads, attach_task_heads
+from graftwork.models.prefix_cache import PrefixCache, arithmetic_of
 from graftwork.models.serving.config import WEIGHTS
 from graftwork.models.text import load_pretrained
 from graftwork.storage import Store
 from graftwork.targets.catalog import TARGETS
-from graftwork.training.engine import serving_config
+from graftwork.training.engine import Training, attach, encoder_of, load_model, serving_config
+from graftwork.training.estimate import Trial
 from graftwork.training.multi_task import Task, TaskCriterion, join_labels
 from graftwork.training.plan import ResolvedRun
+from graftwork.training.rows import open_rows
+from graftwork.training.state import FollowingKeeper
 from graftwork.workspace import Workspace
 
 SHARED = "name: shared, train: [head, 'top:2'], epochs: 2, learning_rate: 1e-3"
@@ -93,15 +98,40 @@ def test_every_head_has_a_gradient_in_every_step() -> None:
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=4), st.floats(0, 1), st.integers(0, 50))
 def test_an_epoch_has_rows_in_proportion_to_size_to_a_power(sizes: list[int], power: float, epoch: int) -> None:
-    """Of the first set each once; of any other no row more than once oftener than another."""
-    rows = sample_sets(sizes, power, (1, 2, epoch))
-    counts = np.split(np.bincount(rows, minlength=sum(sizes)), np.cumsum(sizes)[:-1])
-    assert (counts[0] == 1).all()
-    for size, found in zip(sizes, counts, strict=True):
-        assert found.sum() == round(sizes[0] * (size / sizes[0]) ** power)
-        assert found.max() - found.min() <= 1
-    batches = epoch_batches([3] * sum(sizes), 12, (0, 0, epoch), rows=rows)
+    """Of the first set each once; of any other no row more than once oftener than another, and then as another copy."""
+    rows, counts = sample_sets(sizes, power, (1, 2, epoch)), sampled_rows(sizes, power)
+    assert len(set(rows.tolist())) == len(rows)
+    copies = [copies_of(size, count) for size, count in zip(sizes, counts, strict=True)]
+    starts = np.cumsum([0, *(size * times for size, times in zip(sizes, copies, strict=True))])
+    for place, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        mine = rows[(rows >= starts[place]) & (rows < starts[place + 1])] - starts[place]
+        often = np.bincount(mine % size, minlength=size)
+        assert often.sum() == count == round(sizes[0] * (size / sizes[0]) ** power)
+        assert often.max() - often.min() <= 1
+    assert counts[0] == sizes[0]
+    batches = epoch_batches([3] * int(starts[-1]), 12, (0, 0, epoch), rows=rows)
     assert sorted(row for batch in batches for row in batch) == sorted(rows.tolist())
+
+
+def test_a_row_that_comes_again_in_an_epoch_is_another_version(
+    resolve_beside: Callable[..., ResolvedRun], workspace: Workspace
+) -> None:
+    """Each copy hides its own words, so that going through a small set again shows something new."""
+    stage = "name: a, objective: masked-language-modelling, train: all, epochs: 1, learning_rate: 1e-3"
+    head = "name: head, train: head, epochs: 1, learning_rate: 1e-3"
+    small = ("auxiliary.2.sources.0.path=small.csv",)
+    (Path(workspace.settings.home).parent / "small.csv").write_text("\n".join(["words", *REVIEWS[400:410]]))
+    run = resolve_beside(f"{stage}, auxiliary: texts, sampling: 0}}, {{{head}", *small)
+    checkpoint = open_checkpoint(workspace.store, run.lock)
+    model = load_model(run.plan, checkpoint, workspace.store, [])
+    attach(run, 0, model)
+    rows = open_rows(run, workspace.store, encoder_of(run.plan, checkpoint))
+    training = Training(run, rows, model, PrefixCache(workspace.store, 0, arithmetic_of(model, run.plan.precision)))
+    context = training.stage_context(0, FollowingKeeper(), lambda _: None, lambda: False)
+    train, own, size = training.stage_data(context).train, run.plan.rows["train"], len(rows.auxiliary["texts"].inputs)
+    copies = [train.version(own + place, context.epoch(1)).tolist() for place in range(0, 3 * size, size)]
+    assert [row[0] for row in copies[0]] != [row[0] for row in copies[1]] or copies[1] != copies[2]
+    assert len({str(copy) for copy in copies}) > 1
 
 
 def test_what_is_left_over_is_drawn_anew_in_each_epoch() -> None:
@@ -126,6 +156,14 @@ def test_a_stage_learns_tasks_and_leaves_a_classifier(
     assert not [name for name in load_file(workspace.store.root / stage.key / WEIGHTS) if "objective" in name]
     alone = train_until(resolve_beside(SHARED), workspace)
     assert alone.stages[0].weights_digest != bundle.stages[0].weights_digest
+
+
+def test_what_is_proposed_to_save_memory_is_a_stage_that_may_be(resolve_beside: Callable[..., ResolvedRun]) -> None:
+    """A head by itself would learn nothing from the others' rows, and is refused."""
+    run = resolve_beside(f"{SHARED}, auxiliary: topics")
+    (override,) = Trial(run.plan.batch_tokens, groups=1).overrides(run.plan, [run.plan.stages[0].key])
+    changed = resolve_beside(f"{SHARED}, auxiliary: topics", override)
+    assert [*changed.plan.stages[0].rates] == ["block.2", "head", "objective"]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +206,7 @@ def test_texts_alone_are_read_beside_those_of_the_run(
         (f"{SHARED}, auxiliary: gone", "no auxiliary rows are called 'gone'"),
         (f"{SHARED}, auxiliary: texts", "auxiliary rows 'texts' have no label to learn"),
         (f"{SHARED}, sampling: 0.5", "sampling is of auxiliary rows"),
+        (f"{SHARED}, auxiliary: [topics, topics]", "topics is there more than once"),
         (f"{SHARED}, auxiliary: topics, sampling: 1.5", "less than or equal to 1"),
         (f"{SHARED}, auxiliary: topics, class_weights: balanced", "class_weights is for a stage of one task"),
         ("name: head, train: head, epochs: 1, learning_rate: 1, auxiliary: topics", "trains just the head"),

@@ -1,5 +1,6 @@
 """Decoders of texts go on with their pretraining: each token is told from those before it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,25 @@ STAGES = (
     " {name: top, train: [head, 'top:1'], epochs: 1, learning_rate: 1e-3}]"
 )
 DECODERS = ("gpt2", "llama")
+
+
+def tie(checkpoint: Path, is_tied: bool = True) -> None:
+    """Have the checkpoint say by which table it tells tokens."""
+    config = json.loads((checkpoint / "config.json").read_text()) | {"tie_word_embeddings": is_tied}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(("architecture", "is_tied"), [("llama", None), ("llama", False), ("gpt2", False)])
+def test_a_checkpoint_that_tells_tokens_by_another_table_is_refused(
+    tmp_path: Path, make_checkpoint: Callable[..., Path], architecture: str, is_tied: bool | None
+) -> None:
+    """As Llama's do unless they say otherwise: what they would be trained by is not what they were pretrained by."""
+    folder = make_checkpoint(architecture)
+    if is_tied is not None:
+        tie(folder, is_tied)
+    write_project(tmp_path, folder)
+    with pytest.raises(RecipeError, match="tells tokens by another table than it reads them by"):
+        resolve_run(tmp_path, Workspace.open(Settings(home=tmp_path / "home")), STAGES)
 
 
 @pytest.mark.parametrize("architecture", DECODERS)
@@ -50,7 +70,9 @@ def test_a_stage_learns_so_and_is_resumed_exactly(
     tmp_path: Path, make_checkpoint: Callable[..., Path], architecture: str
 ) -> None:
     """It tells tokens better from epoch to epoch, by no head of its own."""
-    write_project(tmp_path, make_checkpoint(architecture))
+    folder = make_checkpoint(architecture)
+    tie(folder)
+    write_project(tmp_path, folder)
     whole, broken = (Workspace.open(Settings(home=tmp_path / name)) for name in ("whole", "broken"))
     run = resolve_run(tmp_path, whole, STAGES)
     adapt, _ = run.plan.stages
