@@ -256,9 +256,7 @@ def test_a_damaged_table_of_pictures_is_told(pictures: tuple[ServingModel, Path]
     content = bytearray(table.read_bytes())
     content[2000] ^= 0xFF
     table.write_bytes(content)
-    with pytest.raises(
-        DataError, match=r"held\.parquet.*not a whole Parquet file"
-    ):
+    with pytest.raises(DataError, match=r"held\.parquet.*not a whole Parquet file"):
         score_rows(served, open_table(table), tmp_path / "out.csv")
 
 
