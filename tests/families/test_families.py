@@ -124,6 +124,8 @@ def test_it_is_judged_registered_served_and_exported(trained: Trained, monkeypat
     np.testing.assert_allclose(pd.read_csv(output)[columns], expected, atol=1e-6)
     with reach_mlflow(workspace.settings):
         served = mlflow.pyfunc.load_model(version.uri)
+        model = mlflow.MlflowClient().get_logged_model(version.model_id)
+    assert model.model_type == f"{FAMILIES[run.lock.architecture].modality}-classification"
     np.testing.assert_allclose(served.predict(pd.DataFrame({column: inputs}))[["p_no", "p_yes"]], expected, atol=1e-6)
     exported = export_version(workspace, "tiny/1", trained.folder / "made.csv", trained.folder / "exported")
     assert exported.difference < 1e-5
