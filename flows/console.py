@@ -363,10 +363,11 @@ def _pages(settings: "Settings") -> Iterator[Text]:
 def families_table(families: "Sequence[FamilyFacts]") -> Table:
     """Every architecture, one a line."""
     architecture = Column("model_type", no_wrap=True)
-    table = Table(architecture, "known as", "depth groups", "pooling", "attention", box=None, header_style="dim")
+    beside = ("known as", "depth groups", "pooling", "attention", "without labels")
+    table = Table(architecture, *beside, box=None, header_style="dim")
     for family in families:
-        groups = ", ".join(family.depth_groups)
-        table.add_row(family.architecture, family.known_as, groups, family.pooling, family.attention_layers)
+        groups, objectives = ", ".join(family.depth_groups), ", ".join(family.objectives)
+        table.add_row(family.architecture, family.known_as, groups, family.pooling, family.attention_layers, objectives)
     return table
 
 

@@ -5,7 +5,7 @@ here works on tensor names, so a plan can be made from a checkpoint's header wit
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from math import prod
@@ -375,11 +375,20 @@ class DepthGroup:
     prefixes: tuple[str, ...]
 
 
+# What a family can go on being pretrained by, as recipes call it.
+OBJECTIVES: Mapping[str, Callable[[Family], bool]] = {
+    "masked-language-modelling": lambda family: family.has_mask,
+    "replaced-token-detection": lambda family: family.is_detective,
+    "autoregressive": lambda family: family.is_autoregressive,
+}
+
+
 @dataclass(frozen=True)
 class FamilyFacts:
     """What users of an architecture have to know. depth_groups: shallowest first, where there are n blocks.
 
-    attention_layers: "-" for none.
+    attention_layers: "-" for none. objectives: of stages that read no labels. left_out: prefixes of tensors that its
+    files may hold for other uses.
     """
 
     architecture: str
@@ -387,6 +396,8 @@ class FamilyFacts:
     depth_groups: tuple[str, ...]
     pooling: str
     attention_layers: str
+    objectives: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def list_families() -> tuple[FamilyFacts, ...]:
@@ -398,6 +409,8 @@ def list_families() -> tuple[FamilyFacts, ...]:
             depth_groups=_group_names(family),
             pooling=family.pooling,
             attention_layers=f"{family.blocks}i.{family.attention}*" if family.has_attention else "-",
+            objectives=tuple(name for name, is_made in OBJECTIVES.items() if is_made(family)),
+            left_out=family.unused,
         )
         for name, family in FAMILIES.items()
     )

@@ -3,7 +3,7 @@
 A plan is made from records and a checkpoint's header alone. Nothing is loaded, so it is shown before it is paid for.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -23,6 +23,7 @@ from graftwork.fingerprint import digest, from_json, to_json, without_defaults
 from graftwork.models.catalog import (
     FAMILIES,
     LEAST_ROWS,
+    OBJECTIVES,
     DepthGroup,
     Family,
     depth_groups,
@@ -396,11 +397,9 @@ def _plan_hiding(section: StageSection, family: Family, heads: Mapping[str, int]
     Raises RecipeError for a family that is not pretrained so.
     """
     if section.objective == "masked-language-modelling":
-        lack = "it has no token that hides a word"
-        _check_made_so(family, lambda each: each.has_mask, lack, "masked language modelling", where)
+        _check_made_so(family, section.objective, "it has no token that hides a word", where)
     elif section.objective == "replaced-token-detection":
-        lack = "it was not made to tell words that were replaced"
-        _check_made_so(family, lambda each: each.is_detective, lack, "replaced token detection", where)
+        _check_made_so(family, section.objective, "it was not made to tell words that were replaced", where)
     else:
         return None
     return Hiding(section.hidden_share, heads[section.objective])
@@ -416,8 +415,7 @@ def _plan_autoregression(
     """
     if section.objective != "autoregressive":
         return None
-    lack = "it was not made to tell what comes next"
-    _check_made_so(family, lambda each: each.is_autoregressive, lack, "autoregressive learning", where)
+    _check_made_so(family, section.objective, "it was not made to tell what comes next", where)
     if family.modality == "text" and not is_tied:
         problem = (
             "this checkpoint tells tokens by another table than it reads them by, which is no part of a classifier"
@@ -427,12 +425,12 @@ def _plan_autoregression(
     return Autoregression(head)
 
 
-def _check_made_so(family: Family, is_made: Callable[[Family], bool], lack: str, learning: str, where: str) -> None:
+def _check_made_so(family: Family, objective: str, lack: str, where: str) -> None:
     """Raises RecipeError for a family that a stage can't go on pretraining so, and names those that it can."""
-    if not is_made(family):
-        known = ", ".join(name for name, each in FAMILIES.items() if is_made(each))
+    if not OBJECTIVES[objective](family):
+        known = ", ".join(name for name, each in FAMILIES.items() if OBJECTIVES[objective](each))
         problem = f"{family.known_as}: {lack}"
-        raise RecipeError(Problem(problem, f"{where}.objective", f"{learning} is for {known}"))
+        raise RecipeError(Problem(problem, f"{where}.objective", f"{objective} is for {known}"))
 
 
 def plan_run(

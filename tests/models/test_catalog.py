@@ -85,6 +85,7 @@ def test_the_page_lists_every_family() -> None:
     page = (Path(__file__).parents[2] / "docs/families.md").read_text(encoding="utf-8")
     lines = [
         f"| `{each.architecture}` | {each.known_as} | {', '.join(each.depth_groups)} | {each.pooling} |"
+        f" {', '.join(each.objectives) or '–'} |"
         for each in list_families()
     ]
     assert [line for line in page.splitlines() if line.startswith("| `")][1:] == lines
