@@ -363,8 +363,8 @@ def _pages(settings: "Settings") -> Iterator[Text]:
 def families_table(families: "Sequence[FamilyFacts]") -> Table:
     """Every architecture, one a line."""
     architecture = Column("model_type", no_wrap=True)
-    beside = ("known as", "depth groups", "pooling", "attention", "without labels")
-    table = Table(architecture, *beside, box=None, header_style="dim")
+    folded = (Column(name, overflow="fold") for name in ("attention", "without labels"))
+    table = Table(architecture, "known as", "depth groups", "pooling", *folded, box=None, header_style="dim")
     for family in families:
         groups, objectives = ", ".join(family.depth_groups), ", ".join(family.objectives)
         table.add_row(family.architecture, family.known_as, groups, family.pooling, family.attention_layers, objectives)
