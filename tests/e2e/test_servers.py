@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from browser import has_browser, page
+from processes import wait_until
 from projects import ROOT, SMALL_STAGES, Project, make_project, processes_below
 from servers import ask_prefect, call, commands, environment_for, free_port, postgres_server, serving
 
@@ -225,6 +226,8 @@ def test_an_mlflow_server_that_is_away_ends_the_command_soon(team: Team, laptop_
 def expect_whole(team: Team, run: dict[str, Any], run_id: str) -> None:
     """A completed flow run with all task runs, in order and each tried once, and its artifacts."""
     assert (run["state_name"], run["name"]) == ("Completed", "finetune-recipes/review-sentiment.yaml")
+    # Prefect sends the states of task runs as events, which may come after that of their flow run.
+    wait_until(lambda: all(task["state_name"] != "Running" for task in team.of_run("task_runs", run["id"])))
     tasks = team.of_run("task_runs", run["id"])
     assert [task["name"] for task in tasks] == [name.format(run=run_id) for name in TASKS]
     assert {(task["state_name"], task["run_count"]) for task in tasks} == {("Completed", 1)}

@@ -72,7 +72,7 @@ def test_a_picture_that_changes_meanwhile_is_no_fault_of_the_graph(
     class Meddling(export.Values):
         def __init__(self, served: ServingModel) -> None:
             super().__init__(served)
-            opened.path.unlink(missing_ok=True)
+            (tmp_path / "project/pictures/no/000.png").unlink(missing_ok=True)
 
     monkeypatch.setattr(export, "Values", Meddling)
     with pytest.raises(DataError, match=r"made\.csv:2: 000\.png: it can't be read"):
