@@ -7,7 +7,6 @@ told in the same words; Parquet keeps its types.
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from graftwork.data.decoding import UnreadableFileError, read_lines
 from graftwork.data.delimited import read_delimited
 from graftwork.data.jsonlines import read_json_lines
+from graftwork.data.parquet import open_parquet
 from graftwork.data.quarantine import BadRow, Cells
 from graftwork.data.sources import FILE, FOLDER, FORMATS, MEDIA, NAME, cells_of_media, stamp_files
 from graftwork.errors import DataError, Problem, shorten
@@ -24,7 +24,6 @@ from graftwork.sections.data import NOUNS
 
 if TYPE_CHECKING:
     import pyarrow
-    from pyarrow.parquet import ParquetFile
 
 ROWS = 4096
 FOLDER_KIND = "folder"
@@ -124,7 +123,7 @@ def read_chunks(file: TableFile, columns: Sequence[str], rows: int = ROWS) -> It
 
 def _columns(path: Path, kind: str) -> Sequence[str]:
     if kind == "parquet":
-        with _opened(path) as file:
+        with open_parquet(path, str(path)) as file:
             return list(file.schema_arrow.names)
     if kind == "jsonl":
         return list(_keys(path))
@@ -181,7 +180,7 @@ def _parquet_chunks(file: TableFile, columns: Sequence[str], size: int) -> Itera
     import pyarrow
 
     first = 1
-    with _opened(file.path) as parquet:
+    with open_parquet(file.path, str(file.path)) as parquet:
         for batch in parquet.iter_batches(batch_size=size, columns=list(columns)):
             table = pyarrow.Table.from_batches([batch]).select(list(columns))
             yield Chunk(range(first, first + table.num_rows), table)
@@ -195,15 +194,3 @@ def _folder_chunks(file: TableFile, columns: Sequence[str], size: int) -> Iterat
 
 
 CHUNKS = {"parquet": _parquet_chunks, FOLDER_KIND: _folder_chunks}
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator["ParquetFile"]:
-    import pyarrow
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        with ParquetFile(path, page_checksum_verification=True) as file:
-            yield file
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UnreadableFileError(Problem(f"not a whole Parquet file: {error}", str(path))) from error

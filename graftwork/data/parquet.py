@@ -1,6 +1,7 @@
 """Parquet: columns as text, exactly, or encoded files; types that have no exact text are refused by column."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from graftwork.errors import Problem
 
 if TYPE_CHECKING:
     import pyarrow
+    from pyarrow.parquet import ParquetFile
 
 MAX_ROW_GROUP_BYTES = 4 << 30
 
@@ -23,24 +25,33 @@ def read_parquet(
     in whose place the row's number stands (see `EmbeddedFiles`). Raises UnreadableFileError.
     """
     import pyarrow
+
+    with open_parquet(path, where) as file:
+        schema = file.schema_arrow
+        embedded = [name for name in files if holds_files(schema, name)]
+        _check_schema(schema, [name for name in columns if name not in embedded], exact, where)
+        _check_size(file, where)
+        table = file.read(columns=[name for name in columns if name not in embedded])
+        numbers = [str(number + 1) for number in range(file.metadata.num_rows)]
+        cells = [
+            numbers if column in embedded else table.column(column).cast(pyarrow.string()).to_pylist()
+            for column in columns
+        ]
+    yield from enumerate(zip(*cells, strict=True), start=1)
+
+
+@contextmanager
+def open_parquet(path: Path, where: str) -> "Iterator[ParquetFile]":
+    """The file, for as long as it is read. Raises UnreadableFileError where it is not whole."""
+    import pyarrow
     from pyarrow.parquet import ParquetFile
 
     try:
         # Pages with a checksum are verified; pyarrow would hand over flipped bits otherwise.
         with ParquetFile(path, page_checksum_verification=True) as file:
-            schema = file.schema_arrow
-            embedded = [name for name in files if holds_files(schema, name)]
-            _check_schema(schema, [name for name in columns if name not in embedded], exact, where)
-            _check_size(file, where)
-            table = file.read(columns=[name for name in columns if name not in embedded])
-            numbers = [str(number + 1) for number in range(file.metadata.num_rows)]
-            cells = [
-                numbers if column in embedded else table.column(column).cast(pyarrow.string()).to_pylist()
-                for column in columns
-            ]
+            yield file
     except (pyarrow.ArrowException, OSError) as error:
         raise UnreadableFileError(Problem(f"not a whole Parquet file: {error}", where)) from error
-    yield from enumerate(zip(*cells, strict=True), start=1)
 
 
 def holds_files(schema: "pyarrow.Schema", column: str) -> bool:
@@ -66,17 +77,11 @@ class EmbeddedFiles:
     @classmethod
     def of(cls, path: Path, column: str) -> "EmbeddedFiles | None":
         """Those of a table; None if the column holds none. Raises UnreadableFileError for a table that is not whole."""
-        import pyarrow
-        from pyarrow.parquet import ParquetFile
-
-        try:
-            with ParquetFile(path, page_checksum_verification=True) as file:
-                _check_size(file, str(path))
-                if not holds_files(file.schema_arrow, column):
-                    return None
-                return cls(file.read(columns=[column]).column(column))
-        except (pyarrow.ArrowException, OSError) as error:
-            raise UnreadableFileError(Problem(f"not a whole Parquet file: {error}", str(path))) from error
+        with open_parquet(path, str(path)) as file:
+            _check_size(file, str(path))
+            if not holds_files(file.schema_arrow, column):
+                return None
+            return cls(file.read(columns=[column]).column(column))
 
     def __getitem__(self, number: int) -> bytes | None:
         data: bytes | None = self.found[number - 1].as_py()
