@@ -68,7 +68,7 @@ def _meaningful(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tu
     if "problem_type" not in info.data:
         return stages
     target = target_of(info.data["problem_type"])
-    for stage in (*stages, *(("start" in info.data and info.data["start"].stages) or ())):
+    for stage in _with_start(stages, info):
         asked = {*stage.asked, stage.objective, f"keep_epoch: {stage.keep_epoch}"}
         refused = sorted(asked & target.refused)
         if refused:
@@ -76,10 +76,14 @@ def _meaningful(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tu
     return stages
 
 
+def _with_start(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tuple[StageSection, ...]":
+    """The stages, and those of `start` where that is valid."""
+    return (*stages, *(("start" in info.data and info.data["start"].stages) or ()))
+
+
 def _solvable(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tuple[StageSection, ...]":
     """The stages, if those that are solved, and those of `start`, have a head that can be: a linear layer, no more."""
-    every = [*stages, *(("start" in info.data and info.data["start"].stages) or ())]
-    names = ", ".join(stage.name for stage in every if stage.solver == "lbfgs")
+    names = ", ".join(stage.name for stage in _with_start(stages, info) if stage.solver == "lbfgs")
     if names and "head" in info.data and info.data["head"].layers:
         raise ValueError(f"solver lbfgs of {names} is for a head without hidden layers (head.layers: [])")
     if names and "input" in info.data and info.data["input"].pooling == "attention":

@@ -43,9 +43,9 @@ def sampled_rows(sizes: Sequence[int], power: float) -> list[int]:
     return [round(sizes[0] * (size / sizes[0]) ** power) for size in sizes]
 
 
-def copies_of(size: int, rows: int) -> int:
-    """How often a set of so many rows has to be there for an epoch to have so many of it, each once."""
-    return max(1, -(-rows // size))
+def copies_of(sizes: Sequence[int], power: float) -> list[int]:
+    """How often each set has to be there for an epoch to have as many of its rows as `sampled_rows` says, each once."""
+    return [max(1, -(-rows // size)) for size, rows in zip(sizes, sampled_rows(sizes, power), strict=True)]
 
 
 def sample_sets(sizes: Sequence[int], power: float, seed: Sequence[int]) -> np.ndarray:
@@ -55,11 +55,12 @@ def sample_sets(sizes: Sequence[int], power: float, seed: Sequence[int]) -> np.n
     another one, which is augmented in its own way. What is left over of a whole set is drawn anew in each epoch.
     """
     chosen, start = [], 0
-    for place, (size, rows) in enumerate(zip(sizes, sampled_rows(sizes, power), strict=True)):
+    sets = zip(sizes, sampled_rows(sizes, power), copies_of(sizes, power), strict=True)
+    for place, (size, rows, copies) in enumerate(sets):
         whole = rows // size * size
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(place,))))
         chosen += [start + np.arange(whole), start + whole + generator.permutation(size)[: rows - whole]]
-        start += size * copies_of(size, rows)
+        start += size * copies
     return np.concatenate(chosen)
 
 

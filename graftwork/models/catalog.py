@@ -493,8 +493,7 @@ def replacer_parameters(width: int, shapes: Mapping[str, tuple[int, ...]]) -> in
     small, each = generator_width(width), table[1]
     block = 4 * (small + 1) * small + (small + 1) * 4 * small + (4 * small + 1) * small + 4 * small
     generator = (positions[0] + types[0] + 2) * each + (each != small) * (each + 1) * small + layers * block
-    writer = small * each + 3 * each + table[0]
-    return generator + writer + (width + 1) * width + width + 1
+    return generator + language_head_parameters(small, *table) + (width + 1) * width + width + 1
 
 
 def block_layers(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, tuple[int, int]]]:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from graftwork.checkpoints.retrieve import open_checkpoint
-from graftwork.data.batches import copies_of, sample_sets, sampled_rows
+from graftwork.data.batches import copies_of, sample_sets
 from graftwork.errors import Problem, TrainingError
 from graftwork.faults import fault
 from graftwork.fingerprint import file_digest, folder_digest, from_json, seed_of, to_json
@@ -224,8 +224,7 @@ class Training:
             return self._data_of(stage, rows, context)
         sets, power = [rows.auxiliary[name] for name in stage.auxiliary.names], stage.auxiliary.sampling
         sizes = [len(rows.train.rows), *(len(each.inputs) for each in sets)]
-        counts = zip(sizes[1:], sampled_rows(sizes, power)[1:], strict=True)
-        beside = [each.times(copies_of(*count)) for each, count in zip(sets, counts, strict=True)]
+        beside = [each.times(copies) for each, copies in zip(sets, copies_of(sizes, power)[1:], strict=True)]
         plan, tasks = self.run.plan, list[Task]()
         if stage.has_tasks:
             own = Task(plan.target, len(plan.classes), rows.train.labels)
@@ -390,17 +389,16 @@ def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters 
 
     They stand beside the body that the last stage which trained any of it left.
     """
-    stage = run.plan.stages[index]
+    stage, seed = run.plan.stages[index], seed_of(run.plan.seed, index, "objective")
     if stage.hiding is not None:
         attach_hidden = attach_replacer if stage.detects else attach_language_head
-        attach_hidden(model, seed_of(run.plan.seed, index, "objective"))
+        attach_hidden(model, seed)
     if stage.autoregression is not None and stage.own_parameters:
-        attach_sample_head(model, seed_of(run.plan.seed, index, "objective"))
+        attach_sample_head(model, seed)
     if stage.auxiliary is not None and stage.has_tasks:
         sets = {each.name: each.classes for each in run.manifest.auxiliary}
         tasks = [sets[name] for name in stage.auxiliary.names]
         is_unsure = stage.auxiliary.weighting == "uncertainty"
-        seed = seed_of(run.plan.seed, index, "objective")
         attach_task_heads(model, serving_config(run.plan), tasks, is_unsure, seed)
     attached = None if stage.adapters is None else _attach_adapters(run, index, model)
     quicken_dropout(model, pick_device())

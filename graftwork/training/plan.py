@@ -41,7 +41,7 @@ from graftwork.models.serving.config import PixelConfig, SoundConfig
 from graftwork.policy import Policy
 from graftwork.recipe import TFIDF, EvaluationSection, Recipe
 from graftwork.sections.data import NOUNS
-from graftwork.sections.stages import StageSection
+from graftwork.sections.stages import OF_OBJECTIVE, StageSection
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
 from graftwork.targets.catalog import target_of
@@ -73,6 +73,13 @@ ADDED, ADDED_TO_STAGES = (
     ("pixels", "sound", "scale", "separator"),
     ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects"),
 )
+
+# Why a family can't go on being pretrained by an objective.
+LACKS = {
+    "masked-language-modelling": "it has no token that hides a word",
+    "replaced-token-detection": "it was not made to tell words that were replaced",
+    "autoregressive": "it was not made to tell what comes next",
+}
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
 
@@ -396,12 +403,9 @@ def _plan_hiding(section: StageSection, family: Family, heads: Mapping[str, int]
 
     Raises RecipeError for a family that is not pretrained so.
     """
-    if section.objective == "masked-language-modelling":
-        _check_made_so(family, section.objective, "it has no token that hides a word", where)
-    elif section.objective == "replaced-token-detection":
-        _check_made_so(family, section.objective, "it was not made to tell words that were replaced", where)
-    else:
+    if section.objective not in OF_OBJECTIVE["hidden_share"]:
         return None
+    _check_made_so(family, section.objective, where)
     return Hiding(section.hidden_share, heads[section.objective])
 
 
@@ -415,7 +419,7 @@ def _plan_autoregression(
     """
     if section.objective != "autoregressive":
         return None
-    _check_made_so(family, section.objective, "it was not made to tell what comes next", where)
+    _check_made_so(family, section.objective, where)
     if family.modality == "text" and not is_tied:
         problem = (
             "this checkpoint tells tokens by another table than it reads them by, which is no part of a classifier"
@@ -425,11 +429,11 @@ def _plan_autoregression(
     return Autoregression(head)
 
 
-def _check_made_so(family: Family, objective: str, lack: str, where: str) -> None:
+def _check_made_so(family: Family, objective: str, where: str) -> None:
     """Raises RecipeError for a family that a stage can't go on pretraining so, and names those that it can."""
     if not OBJECTIVES[objective](family):
         known = ", ".join(name for name, each in FAMILIES.items() if OBJECTIVES[objective](each))
-        problem = f"{family.known_as}: {lack}"
+        problem = f"{family.known_as}: {LACKS[objective]}"
         raise RecipeError(Problem(problem, f"{where}.objective", f"{objective} is for {known}"))
 
 

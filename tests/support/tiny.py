@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from graftwork.checkpoints.retrieve import retrieve_checkpoint
 from graftwork.checkpoints.vector_files import WordVectors
 from graftwork.data.manifest import validate_data
+from graftwork.errors import Paused
 from graftwork.models.catalog import FAMILIES, families_for
 from graftwork.models.serving.config import WEIGHTS, ServingConfig
 from graftwork.models.serving.own import OWN, make_own_body
@@ -420,6 +422,20 @@ def train_until(run: ResolvedRun, workspace: Workspace, stop_after: int | None =
 
     asked = count(1)
     return run_stages(run, workspace, lambda event: None, lambda: stop_after is not None and next(asked) > stop_after)
+
+
+def train_with_stops(run: ResolvedRun, workspace: Workspace, *limits: int) -> ServingBundle:
+    """Train until it has asked so often, once for each limit, and then to the end."""
+    for limit in limits:
+        with pytest.raises(Paused):
+            train_until(run, workspace, limit)
+    return train_until(run, workspace)
+
+
+def forget_trained(run: ResolvedRun, workspace: Workspace) -> None:
+    """Have it train again what it has trained."""
+    for key in (run.plan.bundle_key, *(stage.key for stage in run.plan.stages)):
+        workspace.store.remove(key)
 
 
 def facts(bundle: ServingBundle) -> Any:

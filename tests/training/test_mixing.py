@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import beta, kstest
-from tiny import facts, resolve_run, train_until, write_family_project, write_image_labels_project
+from tiny import facts, forget_trained, resolve_run, train_until, write_family_project, write_image_labels_project
 from torch import nn
 
 from graftwork.errors import Paused, RecipeError
@@ -136,8 +136,7 @@ def test_a_run_of_mixed_pictures_goes_on_to_the_same_bits(tmp_path: Path, worksp
     run = resolve_run(tmp_path, workspace, *changes, "stages.1.label_smoothing=0.1")
     assert run.plan.stages[1].cut == 0 and run.plan.stages[1].mixing == {"mixup": 0.2, "cutmix": 1.0}
     unbroken = train_until(run, workspace)
-    for key in (run.plan.bundle_key, *(stage.key for stage in run.plan.stages)):
-        workspace.store.remove(key)
+    forget_trained(run, workspace)
     for limit in (8, 2):
         with pytest.raises(Paused, match="'top' at step"):
             train_until(run, workspace, limit)

@@ -13,12 +13,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny import REVIEWS, facts, resolve_run, train_until, write_family_project, write_stripes, write_tones
+from tiny import (
+    REVIEWS,
+    facts,
+    resolve_run,
+    train_until,
+    train_with_stops,
+    write_family_project,
+    write_stripes,
+    write_tones,
+)
 from torch import nn
 
 from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.batches import copies_of, epoch_batches, sample_sets, sampled_rows
-from graftwork.errors import Paused, RecipeError
+from graftwork.errors import RecipeError
 from graftwork.models.multi_task import TaskHeads, attach_task_heads
 from graftwork.models.prefix_cache import PrefixCache, arithmetic_of
 from graftwork.models.serving.config import WEIGHTS
@@ -101,7 +110,7 @@ def test_an_epoch_has_rows_in_proportion_to_size_to_a_power(sizes: list[int], po
     """Of the first set each once; of any other no row more than once oftener than another, and then as another copy."""
     rows, counts = sample_sets(sizes, power, (1, 2, epoch)), sampled_rows(sizes, power)
     assert len(set(rows.tolist())) == len(rows)
-    copies = [copies_of(size, count) for size, count in zip(sizes, counts, strict=True)]
+    copies = copies_of(sizes, power)
     starts = np.cumsum([0, *(size * times for size, times in zip(sizes, copies, strict=True))])
     for place, (size, count) in enumerate(zip(sizes, counts, strict=True)):
         mine = rows[(rows >= starts[place]) & (rows < starts[place + 1])] - starts[place]
@@ -181,9 +190,7 @@ def test_stopped_and_gone_on_it_ends_with_the_same_bits(
     run = resolve_beside(stage)
     unbroken = replace(workspace, store=Store(shutil.copytree(workspace.store.root, tmp_path / "unbroken")))
     expected = facts(train_until(run, unbroken))
-    with pytest.raises(Paused):
-        train_until(run, workspace, stop_after=9)
-    assert facts(train_until(run, workspace)) == expected
+    assert facts(train_with_stops(run, workspace, 9)) == expected
 
 
 def test_texts_alone_are_read_beside_those_of_the_run(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import facts, resolve_run, train_until, write_project
+from tiny import facts, resolve_run, train_until, train_with_stops, write_project
 
-from graftwork.errors import GraftworkError, Paused, RecipeError
+from graftwork.errors import GraftworkError, RecipeError
 from graftwork.generation import generate_sound
 from graftwork.models.autoregressive import AutoregressiveModel
 from graftwork.models.serving.config import ServingConfig
@@ -82,9 +82,7 @@ def test_a_stage_learns_so_and_is_resumed_exactly(
     first, last = bundle.stages[0].epochs
     assert last.validation_loss < first.validation_loss
     again = resolve_run(tmp_path, broken, STAGES)
-    with pytest.raises(Paused):
-        train_until(again, broken, stop_after=7)
-    assert facts(train_until(again, broken)) == facts(bundle)
+    assert facts(train_with_stops(again, broken, 7)) == facts(bundle)
 
 
 def test_what_was_made_otherwise_is_refused(tmp_path: Path, make_checkpoint: Callable[..., Path]) -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny import facts, resolve_run, write_family_project
+from tiny import facts, forget_trained, resolve_run, train_with_stops, write_family_project
 
 from graftwork.checkpoints.retrieve import open_checkpoint
-from graftwork.errors import Paused, TrainingError
+from graftwork.errors import TrainingError
 from graftwork.models.prefix_cache import PrefixCache, arithmetic_of
 from graftwork.models.serving.config import PixelConfig
 from graftwork.models.serving.images import ImageEncoder, ImageRow
@@ -102,13 +102,8 @@ def test_a_picture_that_is_left_over_joins_a_batch(tmp_path: Path, workspace: Wo
     changes = ("input.side=16", f"train.batch_tokens={size}", "stages.1.train=all", "stages.1.average={ema: 0.5}")
     run = resolve_run(tmp_path, workspace, *changes)
     unbroken = run_stages(run, workspace, lambda event: None, lambda: False)
-    for key in (run.plan.bundle_key, *(stage.key for stage in run.plan.stages)):
-        workspace.store.remove(key)
-    for limit in (7, 23):
-        asked = count(1)
-        with pytest.raises(Paused):
-            run_stages(run, workspace, lambda event: None, lambda asked=asked, limit=limit: next(asked) > limit)
-    assert facts(run_stages(run, workspace, lambda event: None, lambda: False)) == facts(unbroken)
+    forget_trained(run, workspace)
+    assert facts(train_with_stops(run, workspace, 7, 23)) == facts(unbroken)
 
 
 def test_too_few_pictures_to_normalise_are_told(tmp_path: Path, workspace: Workspace) -> None:

@@ -1,6 +1,5 @@
 """Training on moved pictures: the move by hand, and in a run that is stopped, killed and gone on from."""
 
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import facts, resolve_run, write_family_project
+from tiny import facts, forget_trained, resolve_run, train_with_stops, write_family_project
 from torch import Tensor, nn
 from torture import torture
 
-from graftwork.errors import Paused, RecipeError
+from graftwork.errors import RecipeError
 from graftwork.models.moves import moved
 from graftwork.models.serving.config import PixelConfig
 from graftwork.settings import Settings
@@ -106,13 +105,8 @@ def test_stopped_and_gone_on_from_it_ends_with_the_same_bits(tmp_path: Path, wor
     changes = ("train.batch_tokens=20", "stages.1.train=all", AGAINST, "stages.1.augment={flip: 0.5}")
     run = resolve_run(tmp_path, workspace, *changes)
     unbroken = run_stages(run, workspace, lambda event: None, lambda: False)
-    for key in (run.plan.bundle_key, *(stage.key for stage in run.plan.stages)):
-        workspace.store.remove(key)
-    for limit in (7, 23):
-        asked = count(1)
-        with pytest.raises(Paused):
-            run_stages(run, workspace, lambda event: None, lambda asked=asked, limit=limit: next(asked) > limit)
-    assert facts(run_stages(run, workspace, lambda event: None, lambda: False)) == facts(unbroken)
+    forget_trained(run, workspace)
+    assert facts(train_with_stops(run, workspace, 7, 23)) == facts(unbroken)
 
 
 @pytest.mark.e2e
