@@ -117,6 +117,19 @@ class MediaReader:
             Counter(word for each in self.found.values() for word in each.facts.converted).items()
         ):
             log.info("%d of %d files converted by rule: %s", count, len(self.found), word)
+        if self.modality == "audio":
+            self._tell_rates()
+
+    def _tell_rates(self) -> None:
+        """Log at what rates the recordings are: a model hears all of them at its own, which is known later."""
+        from graftwork.data.sounds import SoundFacts
+
+        facts = (each.facts for each in self.found.values())
+        rates = Counter(each.rate for each in facts if isinstance(each, SoundFacts))
+        for rate, count in sorted(rates.items()):
+            log.info(
+                "%d of %d files are at %s Hz; the model hears them at its own rate", count, len(self.found), f"{rate:,}"
+            )
 
     def _why_not_landed(self, file: LandedFile, cell: str) -> str:
         """In words, for a path that leads to no file which was looked at."""

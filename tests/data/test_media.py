@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
+import soundfile
 from PIL import Image
 from pyarrow import parquet
-from tiny import write_image_project, write_stripes
+from tiny import write_audio_project, write_image_project, write_stripes
 
 from graftwork.data.chunks import TableFile
 from graftwork.data.manifest import DatasetManifest, load_rows, open_manifest, validate_data
@@ -168,6 +169,34 @@ def test_copies_that_were_saved_anew_are_on_one_side(
     rows = load_rows(workspace.store, validate())
     sides = rows.assign(name=rows["file"].str.partition(".")[0]).groupby("name")["side"].nunique()
     assert len(sides) == 160 and (sides == 1).all()
+
+
+def test_what_the_rules_changed_is_counted(
+    folder: Path, validate: Callable[..., DatasetManifest], caplog: pytest.LogCaptureFixture
+) -> None:
+    """How many pictures were made what the model reads, by each rule."""
+    paths = sorted((folder / "pictures" / "no").iterdir())[:5]
+    for path in paths[:3]:
+        Image.open(path).convert("P").save(path)
+    for path in paths[3:]:
+        Image.open(path).convert("RGB").convert("CMYK").save(path.with_suffix(".jpg"), quality=95)
+        path.unlink()
+    with caplog.at_level("INFO", "graftwork.data.media"):
+        validate()
+    told = [line for line in caplog.messages if "by rule" in line and "grey" not in line]
+    assert told == ["2 of 160 files converted by rule: CMYK", "3 of 160 files converted by rule: palette"]
+
+
+def test_the_rates_of_recordings_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever the model's own is, which is not known yet."""
+    write_audio_project(tmp_path, tmp_path / "checkpoint")
+    other = sorted((tmp_path / "sounds" / "yes").iterdir())[0]
+    samples, rate = soundfile.read(other)
+    soundfile.write(other, samples, rate // 2)
+    with caplog.at_level("INFO", "graftwork.data.media"):
+        validate_data(load_recipe(tmp_path / "recipe.yaml"), Workspace.open(Settings(home=tmp_path / "home")))
+    told = [line.split(";")[0] for line in caplog.messages if "Hz" in line]
+    assert told == [f"1 of 160 files are at {rate // 2:,} Hz", f"159 of 160 files are at {rate:,} Hz"]
 
 
 def test_a_picture_that_changes_meanwhile_is_refused(folder: Path, workspace: Workspace) -> None:
