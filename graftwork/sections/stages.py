@@ -23,7 +23,11 @@ TEACHER = r"^(champion|[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9._-]+|/[1-9][0-9]*)
 SOLVED_KEYS = {"name", "train", "solver", "strength", "class_weights"}
 # What says something of some objectives alone, and of stages that learn one task.
 OF_OBJECTIVE = {
-    "hidden_share": ("masked-language-modelling", "replaced-token-detection"),
+    "hidden_share": (
+        "masked-language-modelling",
+        "replaced-token-detection",
+        "next-sentence-prediction",
+    ),
     "temperature": ("contrastive",),
 }
 ONE_TASK = {"class_weights", "distil", "ewc"} | MIXES
@@ -173,10 +177,12 @@ class StageSection(Section):
         "masked-language-modelling",
         "replaced-token-detection",
         "autoregressive",
+        "next-sentence-prediction",
     ] = Field(
         default="classification",
-        description="contrastive: bring rows of a class together. masked-language-modelling, replaced-token-detection: "
-        "learn from texts alone. autoregressive: learn from sounds, or from texts, alone what comes next.",
+        description="contrastive: bring rows of a class together. masked-language-modelling, replaced-token-detection, "
+        "next-sentence-prediction: learn from texts alone. autoregressive: learn from sounds, or from "
+        "texts, alone what comes next.",
     )
     hidden_share: Share = Field(default=0.15, description="Of a text's words, those that are hidden and told.")
     temperature: Rate = Field(
