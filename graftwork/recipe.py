@@ -44,6 +44,7 @@ OF_STAGE = {
         "masked-language-modelling",
         "replaced-token-detection",
         "next-sentence-prediction",
+        "span-corruption",
     },
     "image": {"crop", "flip", "colour", "rand", "mixup", "cutmix", "adversary"},
     "audio": {"noise", "gain", "shift", "mask"},

@@ -27,7 +27,9 @@ OF_OBJECTIVE = {
         "masked-language-modelling",
         "replaced-token-detection",
         "next-sentence-prediction",
+        "span-corruption",
     ),
+    "span": ("span-corruption",),
     "temperature": ("contrastive",),
 }
 ONE_TASK = {"class_weights", "distil", "ewc"} | MIXES
@@ -178,13 +180,17 @@ class StageSection(Section):
         "replaced-token-detection",
         "autoregressive",
         "next-sentence-prediction",
+        "span-corruption",
     ] = Field(
         default="classification",
         description="contrastive: bring rows of a class together. masked-language-modelling, replaced-token-detection, "
-        "next-sentence-prediction: learn from texts alone. autoregressive: learn from sounds, or from "
+        "next-sentence-prediction, span-corruption: learn from texts alone. autoregressive: learn from sounds, or from "
         "texts, alone what comes next.",
     )
-    hidden_share: Share = Field(default=0.15, description="Of a text's words, those that are hidden and told.")
+    hidden_share: Share = Field(
+        default=0.15, description="Of a text's words, or of its tokens in spans, those that are hidden and told."
+    )
+    span: float = Field(default=3.0, strict=True, ge=1, description="Tokens of a hidden span on average.")
     temperature: Rate = Field(
         default=0.1, description="Of likeness in a contrastive stage: small ones tell close rows."
     )
@@ -240,6 +246,8 @@ class StageSection(Section):
         for key, objectives in OF_OBJECTIVE.items():
             if key in self.model_fields_set and self.objective not in objectives:
                 raise ValueError(f"{key} is for objective: {' or '.join(objectives)}")
+        if self.objective == "span-corruption" and self.adversary:
+            raise ValueError("adversary moves what a body reads, and in span-corruption a decoder reads by it, too")
         if self.objective == "classification":
             return self
         if {"head", "lora"} & set(self.train):

@@ -41,6 +41,7 @@ from graftwork.models.serving.config import WEIGHTS, ServingConfig
 from graftwork.models.serving.inference import pick_device
 from graftwork.models.serving.model import Encoder, load, make_encoder
 from graftwork.models.serving.text import TextEncoder
+from graftwork.models.spans import SpanModel, attach_decoder
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
 from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, WordEdits, row_generator
@@ -80,6 +81,7 @@ from graftwork.training.replicas import ALONE, Replicas
 from graftwork.training.rows import RunRows, open_rows
 from graftwork.training.sentences import pair_data
 from graftwork.training.solver import solve_stage
+from graftwork.training.spans import span_data
 from graftwork.training.stages import Distillation, Hiding, Stage, stage_groups
 from graftwork.training.state import FollowingKeeper, StateKeeper
 from graftwork.workspace import Workspace
@@ -251,6 +253,8 @@ class Training:
         if stage.hiding is not None:
             if stage.pairs:
                 return pair_data(NextSentenceModel(self.model), rows, stage.hiding.share, stage.name, context)
+            if stage.span:
+                return span_data(SpanModel(self.model), rows, stage.hiding.share, stage.span, context)
             learner = ReplacedTokenModel(self.model) if stage.detects else MaskedLanguageModel(self.model)
             return _hidden_data(learner, rows, stage.hiding, context)
         train = replace(rows.train, augmentations=_augmentations(stage, rows.train_inputs, encoder))
@@ -413,6 +417,8 @@ def _attach_hidden(stage: Stage, model: Classifier, seed: int, checkpoint: Path)
     """What tells hidden words, or what was made of them."""
     if stage.pairs:
         attach_pair_head(model, seed, checkpoint)
+    elif stage.span:
+        attach_decoder(model, checkpoint)
     elif stage.detects:
         attach_replacer(model, seed)
     else:

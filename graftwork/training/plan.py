@@ -73,7 +73,7 @@ RUN_RECORD = "run.json"
 # What plans, and their stages, say in later versions alone: no part of what names those that don't.
 ADDED, ADDED_TO_STAGES = (
     ("pixels", "sound", "scale", "separator"),
-    ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects", "pairs"),
+    ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects", "pairs", "span"),
 )
 
 # Why a family can't go on being pretrained by an objective.
@@ -82,6 +82,7 @@ LACKS = {
     "replaced-token-detection": "it was not made to tell words that were replaced",
     "autoregressive": "it was not made to tell what comes next",
     "next-sentence-prediction": "it was not made to tell whether one text follows another",
+    "span-corruption": "it was not made to tell hidden spans by a decoder",
 }
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
@@ -223,7 +224,7 @@ def plan_training(
     vector = width * (2 if shared["precision"] == "bfloat16" else 4)
     room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens, vector)
     table = next((shape for name, shape in shapes.items() if family.table and name.endswith(family.table)), (0, 0))
-    beside = find_beside(family, config, shapes)
+    beside = find_beside(checkpoint, family, config, shapes)
     resolve = partial(
         _resolve_stages,
         recipe,
@@ -237,6 +238,7 @@ def plan_training(
             "masked-language-modelling": language_head_parameters(width, *table),
             "replaced-token-detection": replacer_parameters(width, shapes),
             "next-sentence-prediction": pair_parameters(width, *table),
+            "span-corruption": beside.decoder,
             "next": sample_head_parameters(width, config.get("quantization", 0)),
         },
         width=width,
@@ -310,7 +312,7 @@ def _resolve_stages(
         has_adapters = "lora" in section.train
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
         hiding = _plan_hiding(section, family, heads, where)
-        check_beside(section, beside, where)
+        check_beside(section, beside, room.max_tokens, where)
         autoregression = _plan_autoregression(section, family, heads["next"], is_tied, where)
         auxiliary = _plan_auxiliary(section, width, recipe.head.layers, manifest)
         own = hiding or autoregression or auxiliary
@@ -366,6 +368,7 @@ def _resolve_stages(
             "auxiliary": auxiliary,
             "detects": section.objective == "replaced-token-detection",
             "pairs": beside.pair_source if section.objective == "next-sentence-prediction" else "",
+            "span": section.span if section.objective == "span-corruption" else 0.0,
         }
         before = digest({"before": before, "index": index} | without_defaults(Stage, facts))
         trainable = sum(group.parameters for group in trained)

@@ -110,6 +110,7 @@ class Stage:
     before. distil: None if rows are learnt from by their labels alone. auxiliary: None if they are the run's own alone.
     detects: whether hidden words are written anew, and told from the text's own, rather than told. pairs: by whose head
     it is told whether one part of a text follows another, beside hidden words, `checkpoint`, `pooler` or `new`, or "".
+    span: mean tokens of hidden spans that a decoder tells; 0 where hidden words are.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -147,6 +148,7 @@ class Stage:
     auxiliary: Auxiliary | None = None
     detects: bool = False
     pairs: str = ""
+    span: float = 0.0
 
     @property
     def own_parameters(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from pretrained import write_sentences
+from pretrained import write_sentences, write_t5
 from sqlalchemy import update
 from team import train_together
 from tiny import WORDS, facts, resolve_run, write_checkpoint, write_family_project, write_image_project, write_project
@@ -121,10 +121,14 @@ UNLABELLED = "train: all, epochs: 2, learning_rate: 1e-3"
 HEAD = "{name: head, train: head, epochs: 1, learning_rate: 1e-3}"
 
 
-def test_two_processes_draw_pairs_as_one_does(tmp_path: Path, tiny_checkpoint: Path) -> None:
+@pytest.mark.parametrize("objective", ["next-sentence-prediction", "span-corruption"])
+def test_two_processes_draw_pairs_and_spans_as_one_does(tmp_path: Path, tiny_checkpoint: Path, objective: str) -> None:
     """Whichever process has a row; a batch may be one row, of which a process has none."""
-    checkpoint, write = without_dropout(tiny_checkpoint, tmp_path), write_sentences
-    stages = f"stages=[{{name: adapt, objective: next-sentence-prediction, {UNLABELLED}}}, {HEAD}]"
+    if objective == "span-corruption":
+        checkpoint, write = write_t5(tmp_path / "checkpoint", dropout_rate=0.0), write_project
+    else:
+        checkpoint, write = without_dropout(tiny_checkpoint, tmp_path), write_sentences
+    stages = f"stages=[{{name: adapt, objective: {objective}, {UNLABELLED}}}, {HEAD}]"
     project = Project(tmp_path, checkpoint, "head.dropout=0", "train.batch_tokens=33", stages, write=write)
     np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
 
