@@ -89,10 +89,26 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
     ]
 
 
+PAIR_HEADS = {
+    "checkpoint": "the checkpoint's own head",
+    "pooler": "the checkpoint's pooler, with a new layer above it,",
+    "new": "a new head",
+}
+
+
+def _told(stage: "Stage") -> Iterator[str]:
+    """What of a checkpoint, beside its body, a stage without labels goes on with, or lacks."""
+    if stage.pairs:
+        yield f"{PAIR_HEADS[stage.pairs]} tells whether one part of a text follows another"
+    if stage.hiding and stage.span:
+        yield f"the checkpoint's decoder tells {stage.hiding.share:.0%} of all tokens, in spans of {stage.span:g}"
+
+
 def _options(stage: "Stage") -> Iterator[str]:
     """What a stage does that not every stage does."""
     if stage.head_start != "keep":
         yield "a fresh head" if stage.head_start == "fresh" else f"the head's logits scaled by {stage.head_start:g}"
+    yield from _told(stage)
     if stage.adapters:
         kind = "DoRA" if stage.adapters.dora else "LoRA"
         yield f"{kind} of rank {stage.adapters.rank} beside {len(stage.adapters.layers)} layers"

@@ -43,6 +43,8 @@ OF_STAGE = {
         "adversary",
         "masked-language-modelling",
         "replaced-token-detection",
+        "next-sentence-prediction",
+        "span-corruption",
     },
     "image": {"crop", "flip", "colour", "rand", "mixup", "cutmix", "adversary"},
     "audio": {"noise", "gain", "shift", "mask"},

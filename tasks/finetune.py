@@ -112,6 +112,11 @@ class TrainingProgress:
             self.logged = self.stage_started
             log.info("stage %s: computing what is frozen, row %d of %d", event["stage"], event["rows"], event["of"])
 
+    def on_paired(self, event: dict[str, Any]) -> None:
+        if event["single"]:
+            text = "stage %s: %d of %d texts are one sentence, of which hidden words alone are told"
+            log.info(text, event["stage"], event["single"], event["rows"])
+
     def on_resumed(self, event: dict[str, Any]) -> None:
         self.first_step = event["step"]
         self.stage_started = time.monotonic()

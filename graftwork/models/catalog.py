@@ -39,9 +39,10 @@ class Family:
     can read; "" for any number. has_offset: its first token's position is the one after the padding token's id, not 0.
     side: what config.json calls the one side of pictures that it has positions for; "" for any. has_mask: it was made
     to tell words that a mask token hides. is_autoregressive: it was made to tell what comes next. is_detective: words
-    that were replaced. is_tied: it tells tokens by its table of them, if config.json does not say. is_transposed: its
-    linear layers keep their weights as (inputs, outputs). renamed: names in the checkpoint, without the base model's
-    prefix, or parts of names that end with a dot, that are others in the model. reads_pairs: it is given two texts as
+    that were replaced. joins_texts: whether one text follows another. tells_spans: spans that are hidden, by a decoder
+    beside it. is_tied: it tells tokens by its table of them, if config.json does not say. is_transposed: its linear
+    layers keep their weights as (inputs, outputs). renamed: names in the checkpoint, without the base model's prefix,
+    or parts of names that end with a dot, that are others in the model. reads_pairs: it is given two texts as
     one, with a token between them. lender: inside a block, the module of the lowest one that lends its bias of
     positions to all others. stale: pattern of names that old files hold and no model has. unused: prefixes of what a
     checkpoint may hold for other uses. tower: what it is called, where config.json names a model of two. width: name of
@@ -69,6 +70,8 @@ class Family:
     has_mask: bool = True
     is_autoregressive: bool = False
     is_detective: bool = False
+    joins_texts: bool = False
+    tells_spans: bool = False
     is_tied: bool = True
     is_transposed: bool = False
     reads_pairs: bool = True
@@ -136,7 +139,11 @@ OLD_VIT: Mapping[str, str] = {
 
 FAMILIES: Mapping[str, Family] = {
     "bert": Family(
-        "BERT, MiniLM, BGE, E5", "encoder.layer.", base_prefix="bert.", unused=("pooler.", "cls.", "classifier.")
+        "BERT, MiniLM, BGE, E5",
+        "encoder.layer.",
+        joins_texts=True,
+        base_prefix="bert.",
+        unused=("pooler.", "cls.", "classifier."),
     ),
     "roberta": Family(
         "RoBERTa",
@@ -145,7 +152,13 @@ FAMILIES: Mapping[str, Family] = {
         has_offset=True,
         unused=("pooler.", "lm_head.", "classifier."),
     ),
-    "ernie": Family("ERNIE", "encoder.layer.", base_prefix="ernie.", unused=("pooler.", "cls.", "classifier.")),
+    "ernie": Family(
+        "ERNIE",
+        "encoder.layer.",
+        joins_texts=True,
+        base_prefix="ernie.",
+        unused=("pooler.", "cls.", "classifier."),
+    ),
     "electra": Family(
         "ELECTRA (its discriminator)",
         "encoder.layer.",
@@ -226,6 +239,7 @@ FAMILIES: Mapping[str, Family] = {
         table="shared.weight",
         positions="",
         has_mask=False,
+        tells_spans=True,
         special_tokens=("pad_token", "unk_token"),
         above={"embed_tokens": IS_GONE, "dropout": HANDS_ON},
         base_prefix="encoder.",
@@ -380,6 +394,8 @@ OBJECTIVES: Mapping[str, Callable[[Family], bool]] = {
     "masked-language-modelling": lambda family: family.has_mask,
     "replaced-token-detection": lambda family: family.is_detective,
     "autoregressive": lambda family: family.is_autoregressive,
+    "next-sentence-prediction": lambda family: family.joins_texts,
+    "span-corruption": lambda family: family.tells_spans,
 }
 
 

@@ -43,14 +43,19 @@ class MaskedLanguageModel:
         Of each row the mean loss of its hidden tokens, and the share of them that is told rightly; 0 without any.
         """
         ids, hidden = rows.unbind(-1)
-        is_hidden = hidden != IGNORED
         states = self.model.body(input_ids=ids, attention_mask=attention_mask).last_hidden_state
         head: Any = self.model.get_submodule("objective")
-        scores, told = head(states[is_hidden], token_table(self.model.body)).float(), hidden[is_hidden]
-        losses = nn.functional.cross_entropy(scores, told, reduction="none")
-        found = torch.stack([losses, (scores.argmax(1) == told).float()], dim=1)
-        sums = found.new_zeros(len(rows), 2).index_add(0, is_hidden.nonzero()[:, 0], found)
-        return sums / is_hidden.sum(1, keepdim=True).clamp(min=1)
+        return tell_hidden(head, states, hidden, token_table(self.model.body))
+
+
+def tell_hidden(head: LanguageHead, states: Tensor, hidden: Tensor, table: Tensor) -> Tensor:
+    """Of (batch, tokens, width) states and (batch, tokens) hidden ids, what `MaskedLanguageModel` gives."""
+    is_hidden = hidden != IGNORED
+    scores, told = head(states[is_hidden], table).float(), hidden[is_hidden]
+    losses = nn.functional.cross_entropy(scores, told, reduction="none")
+    found = torch.stack([losses, (scores.argmax(1) == told).float()], dim=1)
+    sums = found.new_zeros(len(hidden), 2).index_add(0, is_hidden.nonzero()[:, 0], found)
+    return sums / is_hidden.sum(1, keepdim=True).clamp(min=1)
 
 
 def mean_loss(found: Tensor, _labels: Tensor) -> Tensor:
@@ -65,15 +70,15 @@ def measure_hidden(found: Tensor, _labels: Tensor) -> tuple[float, float]:
 
 
 class MaskedRows:
-    """Pads rows with hidden words."""
+    """Pads rows with hidden words, and where a row says more of each token, that with what is given for it."""
 
-    def __init__(self, encoder: TextEncoder) -> None:
+    def __init__(self, encoder: TextEncoder, *more: int) -> None:
         self.max_tokens = encoder.max_tokens
-        self._padding = int(encoder.tokenizer.pad_token_id)
+        self._padding = torch.tensor([int(encoder.tokenizer.pad_token_id), IGNORED, *more])
 
     def pad(self, rows: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:
-        """(rows, length, 2), and the attention mask, (rows, length)."""
-        padded = torch.tensor([self._padding, IGNORED]).repeat(len(rows), length, 1)
+        """(rows, length, 2 or more), and the attention mask, (rows, length)."""
+        padded = self._padding.repeat(len(rows), length, 1)
         mask = torch.zeros(len(rows), length, dtype=torch.long)
         for index, row in enumerate(rows):
             padded[index, : len(row)] = row

@@ -23,7 +23,13 @@ TEACHER = r"^(champion|[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9._-]+|/[1-9][0-9]*)
 SOLVED_KEYS = {"name", "train", "solver", "strength", "class_weights"}
 # What says something of some objectives alone, and of stages that learn one task.
 OF_OBJECTIVE = {
-    "hidden_share": ("masked-language-modelling", "replaced-token-detection"),
+    "hidden_share": (
+        "masked-language-modelling",
+        "replaced-token-detection",
+        "next-sentence-prediction",
+        "span-corruption",
+    ),
+    "span": ("span-corruption",),
     "temperature": ("contrastive",),
 }
 ONE_TASK = {"class_weights", "distil", "ewc"} | MIXES
@@ -173,12 +179,18 @@ class StageSection(Section):
         "masked-language-modelling",
         "replaced-token-detection",
         "autoregressive",
+        "next-sentence-prediction",
+        "span-corruption",
     ] = Field(
         default="classification",
-        description="contrastive: bring rows of a class together. masked-language-modelling, replaced-token-detection: "
-        "learn from texts alone. autoregressive: learn from sounds, or from texts, alone what comes next.",
+        description="contrastive: bring rows of a class together. masked-language-modelling, replaced-token-detection, "
+        "next-sentence-prediction, span-corruption: learn from texts alone. autoregressive: learn from sounds, or from "
+        "texts, alone what comes next.",
     )
-    hidden_share: Share = Field(default=0.15, description="Of a text's words, those that are hidden and told.")
+    hidden_share: Share = Field(
+        default=0.15, description="Of a text's words, or of its tokens in spans, those that are hidden and told."
+    )
+    span: float = Field(default=3.0, strict=True, ge=1, description="Tokens of a hidden span on average.")
     temperature: Rate = Field(
         default=0.1, description="Of likeness in a contrastive stage: small ones tell close rows."
     )
@@ -234,6 +246,8 @@ class StageSection(Section):
         for key, objectives in OF_OBJECTIVE.items():
             if key in self.model_fields_set and self.objective not in objectives:
                 raise ValueError(f"{key} is for objective: {' or '.join(objectives)}")
+        if self.objective == "span-corruption" and self.adversary:
+            raise ValueError("adversary moves what a body reads, and in span-corruption a decoder reads by it, too")
         if self.objective == "classification":
             return self
         if {"head", "lora"} & set(self.train):

@@ -32,6 +32,7 @@ from graftwork.models.masked import (
     token_table,
 )
 from graftwork.models.multi_task import MultiTaskModel, attach_task_heads
+from graftwork.models.pairs import NextSentenceModel, attach_pair_head
 from graftwork.models.prefix import HeadAlone, cut_at
 from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRows, arithmetic_of
 from graftwork.models.replaced import ReplacedTokenModel, attach_replacer
@@ -40,6 +41,7 @@ from graftwork.models.serving.config import WEIGHTS, ServingConfig
 from graftwork.models.serving.inference import pick_device
 from graftwork.models.serving.model import Encoder, load, make_encoder
 from graftwork.models.serving.text import TextEncoder
+from graftwork.models.spans import SpanModel, attach_decoder
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.storage import Store
 from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, WordEdits, row_generator
@@ -77,7 +79,9 @@ from graftwork.training.multi_task import Task, TaskCriterion
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.replicas import ALONE, Replicas
 from graftwork.training.rows import RunRows, open_rows
+from graftwork.training.sentences import pair_data
 from graftwork.training.solver import solve_stage
+from graftwork.training.spans import span_data
 from graftwork.training.stages import Distillation, Hiding, Stage, stage_groups
 from graftwork.training.state import FollowingKeeper, StateKeeper
 from graftwork.workspace import Workspace
@@ -133,7 +137,7 @@ def run_stages(
             report({"event": "stage", "stage": stage.name, "score": score} | place)
             keeper.begin(index, stage.name)
             reset_peak(pick_device())
-            adapters = attach(run, index, model)
+            adapters = attach(run, index, model, checkpoint)
             progress = training.run_stage(index, keeper, report, should_stop)
             lease.advance(lease.state)  # or be told that the run is another process's
             results.append(_publish_stage(store, stage, model, adapters, progress, keeper.drift))
@@ -151,7 +155,7 @@ def follow_stages(run: ResolvedRun, store: Store, replicas: Replicas) -> None:
     cache = PrefixCache(store, everything, arithmetic_of(model, run.plan.precision))
     training = Training(run, rows, model, cache, replicas)
     for index in range(int(replicas.tell()), len(run.plan.stages)):
-        adapters = attach(run, index, model)
+        adapters = attach(run, index, model, checkpoint)
         training.run_stage(index, FollowingKeeper(), report=lambda _: None, should_stop=lambda: False)
         detach_objective(model)
         if adapters is not None:
@@ -247,6 +251,10 @@ class Training:
         """What the stage is trained on, of these rows."""
         encoder = rows.encoder
         if stage.hiding is not None:
+            if stage.pairs:
+                return pair_data(NextSentenceModel(self.model), rows, stage.hiding.share, stage.name, context)
+            if stage.span:
+                return span_data(SpanModel(self.model), rows, stage.hiding.share, stage.span, context)
             learner = ReplacedTokenModel(self.model) if stage.detects else MaskedLanguageModel(self.model)
             return _hidden_data(learner, rows, stage.hiding, context)
         train = replace(rows.train, augmentations=_augmentations(stage, rows.train_inputs, encoder))
@@ -384,15 +392,15 @@ def _hidden_data(
     )
 
 
-def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters | None:
+def attach(run: ResolvedRun, index: int, model: Classifier, checkpoint: Path) -> AttachedAdapters | None:
     """What the stage trains beside the classifier: heads of its own, or the adapters that are returned.
 
-    They stand beside the body that the last stage which trained any of it left.
+    They stand beside the body that the last stage which trained any of it left. checkpoint: its verified folder, in
+    which a head may lie that such a stage goes on with.
     """
     stage, seed = run.plan.stages[index], seed_of(run.plan.seed, index, "objective")
     if stage.hiding is not None:
-        attach_hidden = attach_replacer if stage.detects else attach_language_head
-        attach_hidden(model, seed)
+        _attach_hidden(stage, model, seed, checkpoint)
     if stage.autoregression is not None and stage.own_parameters:
         attach_sample_head(model, seed)
     if stage.auxiliary is not None and stage.has_tasks:
@@ -403,6 +411,18 @@ def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters 
     attached = None if stage.adapters is None else _attach_adapters(run, index, model)
     quicken_dropout(model, pick_device())
     return attached
+
+
+def _attach_hidden(stage: Stage, model: Classifier, seed: int, checkpoint: Path) -> None:
+    """What tells hidden words, or what was made of them."""
+    if stage.pairs:
+        attach_pair_head(model, seed, checkpoint)
+    elif stage.span:
+        attach_decoder(model, checkpoint)
+    elif stage.detects:
+        attach_replacer(model, seed)
+    else:
+        attach_language_head(model, seed)
 
 
 def _attach_adapters(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from graftwork.models.catalog import DepthGroup
+from graftwork.models.serving.decoder import Decoder
 
 FIRST_SHARE, LAST_SHARE = 1 / 25, 1 / 25e4  # of the peak rate, in one cycle
 
@@ -28,7 +29,8 @@ def freeze(model: nn.Module, groups: Sequence[DepthGroup], trained: Mapping[str,
 def set_modes(model: nn.Module, has_body_dropout: bool = True) -> None:
     """Training mode where something is trained, eval mode (no dropout) in parts that are wholly frozen.
 
-    has_body_dropout: if not, the whole `body` is in eval mode; that takes no gradient from what is trained in it.
+    has_body_dropout: if not, the whole `body` is in eval mode, and a decoder that was pretrained with it; that takes no
+    gradient from what is trained in them.
     """
     model.train()
     for module in model.modules():
@@ -39,6 +41,8 @@ def set_modes(model: nn.Module, has_body_dropout: bool = True) -> None:
         dropout.eval()
     if not has_body_dropout:
         model.get_submodule("body").eval()
+        for decoder in [module for module in model.modules() if isinstance(module, Decoder)]:
+            decoder.eval()
 
 
 def _dropouts_on_embeddings(model: nn.Module) -> list[nn.Module]:

@@ -20,6 +20,7 @@ from graftwork.data.manifest import DatasetManifest
 from graftwork.errors import Problem, RecipeError, TrainingError
 from graftwork.fields import Duration
 from graftwork.fingerprint import digest, from_json, to_json, without_defaults
+from graftwork.models.beside import Beside, find_beside, pair_parameters
 from graftwork.models.catalog import (
     FAMILIES,
     LEAST_ROWS,
@@ -47,6 +48,7 @@ from graftwork.storage import Store
 from graftwork.targets.catalog import target_of
 from graftwork.targets.target import Target
 from graftwork.training.precision import resolve_precision
+from graftwork.training.pretraining import check_beside
 from graftwork.training.stages import (
     OBJECTIVE,
     Adversary,
@@ -71,7 +73,7 @@ RUN_RECORD = "run.json"
 # What plans, and their stages, say in later versions alone: no part of what names those that don't.
 ADDED, ADDED_TO_STAGES = (
     ("pixels", "sound", "scale", "separator"),
-    ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects"),
+    ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects", "pairs", "span"),
 )
 
 # Why a family can't go on being pretrained by an objective.
@@ -79,6 +81,8 @@ LACKS = {
     "masked-language-modelling": "it has no token that hides a word",
     "replaced-token-detection": "it was not made to tell words that were replaced",
     "autoregressive": "it was not made to tell what comes next",
+    "next-sentence-prediction": "it was not made to tell whether one text follows another",
+    "span-corruption": "it was not made to tell hidden spans by a decoder",
 }
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
@@ -220,6 +224,7 @@ def plan_training(
     vector = width * (2 if shared["precision"] == "bfloat16" else 4)
     room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens, vector)
     table = next((shape for name, shape in shapes.items() if family.table and name.endswith(family.table)), (0, 0))
+    beside = find_beside(checkpoint, family, config, shapes)
     resolve = partial(
         _resolve_stages,
         recipe,
@@ -228,9 +233,12 @@ def plan_training(
         shapes=shapes,
         before=before,
         room=room,
+        beside=beside,
         heads={
             "masked-language-modelling": language_head_parameters(width, *table),
             "replaced-token-detection": replacer_parameters(width, shapes),
+            "next-sentence-prediction": pair_parameters(width, *table),
+            "span-corruption": beside.decoder,
             "next": sample_head_parameters(width, config.get("quantization", 0)),
         },
         width=width,
@@ -285,6 +293,7 @@ def _resolve_stages(
     shapes: Mapping[str, tuple[int, ...]],
     before: str,
     room: CacheRoom,
+    beside: Beside,
     heads: Mapping[str, int],
     width: int,
     is_tied: bool,
@@ -303,6 +312,7 @@ def _resolve_stages(
         has_adapters = "lora" in section.train
         adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
         hiding = _plan_hiding(section, family, heads, where)
+        check_beside(section, beside, room.max_tokens, where)
         autoregression = _plan_autoregression(section, family, heads["next"], is_tied, where)
         auxiliary = _plan_auxiliary(section, width, recipe.head.layers, manifest)
         own = hiding or autoregression or auxiliary
@@ -324,8 +334,8 @@ def _resolve_stages(
         may_be_kept = (
             is_frozen and (is_pooled or family.is_cut) and (is_solved or (recipe.train.prefix_cache and is_unchanged))
         )
-        beside = sum(each.counts.kept for each in manifest.auxiliary if each.name in section.auxiliary)
-        kept_bytes = room.needed(is_pooled, beside) if may_be_kept else 0
+        added = sum(each.counts.kept for each in manifest.auxiliary if each.name in section.auxiliary)
+        kept_bytes = room.needed(is_pooled, added) if may_be_kept else 0
         is_cut = may_be_kept and (is_solved or kept_bytes <= room.budget)
         facts: dict[str, Any] = {
             "rates": peak_rates(section, trained, deepest=groups[-1].depth),
@@ -357,6 +367,8 @@ def _resolve_stages(
             "distil": _plan_distillation(section, start, manifest.classes),
             "auxiliary": auxiliary,
             "detects": section.objective == "replaced-token-detection",
+            "pairs": beside.pair_source if section.objective == "next-sentence-prediction" else "",
+            "span": section.span if section.objective == "span-corruption" else 0.0,
         }
         before = digest({"before": before, "index": index} | without_defaults(Stage, facts))
         trainable = sum(group.parameters for group in trained)

@@ -99,7 +99,7 @@ class Prober:
         keeper = StateKeeper(self.scratch, self.lease, contract, _ignore, share=settings.save_share)
         scratch = PrefixCache(self.scratch, settings.cache_bytes, arithmetic_of(model, plan.precision))
         cache = SampledCache(store, scratch, self.promised, self._changed_by(index))
-        attach(self.run, index, model)
+        attach(self.run, index, model, self.checkpoint)
         training = Training(self.run, self.rows, model, cache)
         context = training.stage_context(index, keeper, _ignore, self.should_stop)
         meter = Meter(context.device)

@@ -108,7 +108,9 @@ class Stage:
     rows of a class together. Where both are None, the head learns to tell the labels. adversary: None if rows are taken
     as they are. ewc: strength of the pull to those weights, of each by what it is worth to the rows that the model knew
     before. distil: None if rows are learnt from by their labels alone. auxiliary: None if they are the run's own alone.
-    detects: whether hidden words are written anew, and told from the text's own, rather than told.
+    detects: whether hidden words are written anew, and told from the text's own, rather than told. pairs: by whose head
+    it is told whether one part of a text follows another, beside hidden words, `checkpoint`, `pooler` or `new`, or "".
+    span: mean tokens of hidden spans that a decoder tells; 0 where hidden words are.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -145,6 +147,8 @@ class Stage:
     distil: Distillation | None = None
     auxiliary: Auxiliary | None = None
     detects: bool = False
+    pairs: str = ""
+    span: float = 0.0
 
     @property
     def own_parameters(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from pretrained import write_sentences, write_t5
 from sqlalchemy import update
 from team import train_together
 from tiny import WORDS, facts, resolve_run, write_checkpoint, write_family_project, write_image_project, write_project
@@ -114,6 +115,34 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, tiny_checkpoint: Pa
     """Each loss on the way, of steps and of epochs, is that of one process; without dropout, which is drawn by each."""
     project = Project(tmp_path, without_dropout(tiny_checkpoint, tmp_path), "head.dropout=0", *changes)
     np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
+
+
+UNLABELLED = "train: all, epochs: 2, learning_rate: 1e-3"
+HEAD = "{name: head, train: head, epochs: 1, learning_rate: 1e-3}"
+
+
+@pytest.mark.parametrize("objective", ["next-sentence-prediction", "span-corruption"])
+def test_two_processes_draw_pairs_and_spans_as_one_does(tmp_path: Path, tiny_checkpoint: Path, objective: str) -> None:
+    """Whichever process has a row; a batch may be one row, of which a process has none."""
+    if objective == "span-corruption":
+        checkpoint, write = write_t5(tmp_path / "checkpoint", dropout_rate=0.0), write_project
+    else:
+        checkpoint, write = without_dropout(tiny_checkpoint, tmp_path), write_sentences
+    stages = f"stages=[{{name: adapt, objective: {objective}, {UNLABELLED}}}, {HEAD}]"
+    project = Project(tmp_path, checkpoint, "head.dropout=0", "train.batch_tokens=33", stages, write=write)
+    np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
+
+
+def test_two_processes_detect_replaced_tokens_and_end_with_the_same_bits_again(tmp_path: Path) -> None:
+    """Each draws what is written in its own rows, always the same; one process would draw otherwise."""
+    write_checkpoint(tmp_path / "checkpoint", "electra")
+    stages = f"stages=[{{name: adapt, objective: replaced-token-detection, {UNLABELLED}}}, {HEAD}]"
+    project = Project(tmp_path, tmp_path / "checkpoint", "train.batch_tokens=33", stages)
+    homes = [project.fresh_home(name) for name in ("one", "two")]
+    assert [project.train(home)[0] for home in homes] == [0, 0]
+    first, second = (facts(project.bundle(home)) for home in homes)
+    assert first == second
+    assert first.stages[0].epochs[-1].train_loss < first.stages[0].epochs[0].train_loss
 
 
 def test_two_processes_hold_and_are_taught_as_one_is(tmp_path: Path, tiny_checkpoint: Path) -> None:

@@ -1,0 +1,85 @@
+"""Span corruption: spans of a text are hidden behind a token each, and the decoder beside the body tells them.
+
+A row is (tokens, 2) integers, of two columns that need not be as long as each other: the ids that the body reads, and
+the ids that the decoder tells, each with IGNORED behind it. Method: T5 (Raffel et al. 2020).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graftwork.errors import CheckpointError, Problem, raise_if
+from graftwork.models.masked import IGNORED, token_table
+from graftwork.models.serving.classifier import Classifier
+from graftwork.models.serving.decoder import load_decoder
+from graftwork.models.serving.text import TextEncoder
+
+
+class SpanModel:
+    """A classifier's body with the decoder `objective` that it has as long as a stage trains it so."""
+
+    def __init__(self, model: Classifier) -> None:
+        self.model = model
+
+    def forward(self, rows: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, tokens, 2) rows and (batch, tokens) mask of what is read -> (batch, 2).
+
+        Of each row the mean loss of what is told, and the share of it that is told rightly.
+        """
+        read, told = rows.unbind(-1)
+        is_told = told != IGNORED
+        longest = int(is_told.sum(1).max())  # what is told is short beside what is read
+        told, is_told = told[:, :longest], is_told[:, :longest]
+        states = self.model.body(input_ids=read, attention_mask=attention_mask).last_hidden_state
+        decoder: Any = self.model.get_submodule("objective")
+        scores = decoder(states, attention_mask, told).float()
+        losses = nn.functional.cross_entropy(scores.transpose(1, 2), told, ignore_index=IGNORED, reduction="none")
+        right = (scores.argmax(-1) == told).float()
+        return torch.stack([losses.sum(1), right.sum(1)], dim=1) / is_told.sum(1, keepdim=True)
+
+
+class SpanRows:
+    """Pads rows with hidden spans. max_tokens: of either column."""
+
+    def __init__(self, encoder: TextEncoder, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self._padding = encoder.filler
+
+    def pad(self, rows: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:
+        """(rows, length, 2), and the mask of what is read, (rows, length)."""
+        padded = torch.full((len(rows), length, 2), IGNORED)
+        for index, row in enumerate(rows):
+            padded[index, : len(row)] = row
+        is_read = padded[..., 0] != IGNORED
+        padded[..., 0].masked_fill_(~is_read, self._padding)
+        return padded, is_read.long()
+
+
+def end_token(model: Classifier, encoder: TextEncoder) -> int:
+    """The token that ends what is told: the tokenizer's, else the one that the model was made with."""
+    config: Any = model.body.config
+    known = encoder.tokenizer.eos_token_id
+    return int(config.eos_token_id if known is None else known)
+
+
+def attach_decoder(model: Classifier, folder: Path) -> None:
+    """Give the classifier the decoder of the checkpoint in the folder as `objective`.
+
+    Raises CheckpointError, naming each tensor, if it is not there whole.
+    """
+    decoder, report = load_decoder(folder, model.body)
+    mismatched = {name for name, *_ in report["mismatched_keys"]}
+    raise_if(
+        [
+            *(Problem(f"tensor {name} is missing from the checkpoint") for name in sorted(report["missing_keys"])),
+            *(
+                Problem(f"tensor {name} of the checkpoint does not fit the decoder")
+                for name in sorted(report["unexpected_keys"] | mismatched)
+            ),
+        ],
+        CheckpointError,
+    )
+    model.add_module("objective", decoder.to(token_table(model.body).device))
