@@ -10,13 +10,17 @@ from safetensors.torch import load_file
 from tiny import facts, resolve_run, train_until, train_with_stops
 from writers import write_writer, write_writer_project
 
+from graftwork.data.manifest import load_rows
 from graftwork.errors import RecipeError
 from graftwork.models.serving.config import WEIGHTS
+from graftwork.models.serving.model import load
 from graftwork.policy import Policy
 from graftwork.recipe import load_recipe
 from graftwork.settings import Settings
+from graftwork.training.bundle import MODEL
 from graftwork.training.engine import run_stages
 from graftwork.training.plan import plan_run
+from graftwork.training.reading import measure_reading
 from graftwork.workspace import Workspace
 
 CASES = [("t5", False), ("t5", True), ("gpt2", False), ("llama", True)]
@@ -109,6 +113,56 @@ def test_activations_teach_what_texts_do(architecture: str, tmp_path: Path, work
     for one, other in zip(kept, anew, strict=True):
         assert one.validation_loss == pytest.approx(other.validation_loss, rel=1e-4)
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+
+
+def test_a_run_goes_on_from_a_writer(tmp_path: Path, workspace: Workspace) -> None:
+    """When rows have landed it begins with the champion's weights, decoder and all."""
+    folder = project(tmp_path, "t5", has_own_table=True)
+    stages = "stages=[{name: all, train: all, epochs: 1, learning_rate: 1e-3}]"
+    bundle = train_until(resolve_run(folder, workspace, stages), workspace)
+    with (folder / "made.csv").open("a") as stream:
+        stream.writelines(f"the plot of number {number} was warm,warm plot\n" for number in range(40))
+    run = resolve_run(folder, workspace, stages, "start.from=champion", before=bundle)
+    weights = load_file(workspace.store.root / bundle.key / MODEL / WEIGHTS)
+    begins = started(run, workspace)
+    assert begins.keys() == weights.keys()
+    assert all(torch.equal(begins[name], weights[name]) for name in weights)
+
+
+def test_it_is_counted_what_is_cut(tmp_path: Path, workspace: Workspace) -> None:
+    """Texts with the prompt around them, and labels that leave no room for their end."""
+    folder = project(tmp_path, "gpt2")
+    (folder / "made.csv").write_text(
+        "text,verdict\n"
+        + "".join(f"the {'very ' * number}good film,{'bad ' * (number % 5)}film\n" for number in range(60))
+    )
+    run = resolve_run(folder, workspace, "input.max_tokens=20", "output.max_tokens=4", "input.prompt='{text} was'")
+    reading = measure_reading(workspace.store, run)
+    assert reading is not None
+    sides = reading.sides.values()
+    assert sum(side.texts for side in sides) == run.manifest.counts.kept
+    rows = load_rows(workspace.store, run.manifest)
+    assert sum(side.cut for side in sides) == sum(len(text.split()) + 1 > 20 for text in rows["text"]) > 0
+    assert sum(side.labels_cut for side in sides) == sum(len(text.split()) + 1 > 4 for text in rows["label"]) > 0
+
+
+def test_two_columns_make_one_prompt(tmp_path: Path, workspace: Workspace) -> None:
+    """A model that reads no pairs reads both in a prompt, and served it is given both."""
+    folder = project(tmp_path, "gpt2")
+    lines = (folder / "made.csv").read_text().splitlines()[1:]
+    cut = (line.replace(" was ", ",", 1) for line in lines)
+    (folder / "made.csv").write_text("thing,words,verdict\n" + "\n".join(cut) + "\n")
+    stages = "stages=[{name: all, train: all, epochs: 1, learning_rate: 1e-3}]"
+    columns = ("input.text=[thing, words]", stages)
+    with pytest.raises(RecipeError, match="no token between the texts of a pair"):
+        resolve_run(folder, workspace, *columns)
+    with pytest.raises(RecipeError, match=r"does not name \{thing\}"):
+        resolve_run(folder, workspace, *columns, "input.prompt='{words} film'")
+    run = resolve_run(folder, workspace, *columns, "input.prompt='{words} of {thing}'")
+    served = load(workspace.store.root / train_until(run, workspace).key / MODEL, "cpu")
+    ids = served.encoder.encode([("the old film", "good and warm")])[0]
+    assert served.encoder.tokenizer.decode(ids) == "good and warm [UNK] the old film"
+    assert served.probabilities([("the old film", "good and warm")]).shape == (1, 1)
 
 
 def test_a_head_that_is_not_there_can_not_be_trained(tmp_path: Path, workspace: Workspace) -> None:
