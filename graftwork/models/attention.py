@@ -32,6 +32,9 @@ def attend(
 
     if query.device.type != "cpu":
         return sdpa_attention_forward(module, query, key, value, mask, **options)
+    bias = options.get("position_bias")  # which T5's decoder makes in the dtype of its queries, where it has none
+    if bias is not None:
+        options["position_bias"] = bias.float()
     with torch.autocast("cpu", enabled=False):
         attended, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **options)
     return attended.to(query.dtype), None

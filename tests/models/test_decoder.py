@@ -57,6 +57,19 @@ def test_logits_are_those_of_transformers(both: tuple[Any, Any, Decoder]) -> Non
     torch.testing.assert_close(loss, wanted.loss)
 
 
+def test_in_bfloat16_it_tells_about_the_same(both: tuple[Any, Any, Decoder]) -> None:
+    """Trained or not: what attends in float32 on a CPU takes states that are not."""
+    _, body, decoder = both
+    ids, mask = _texts(4, 9)
+    states = body(input_ids=ids, attention_mask=mask).last_hidden_state.detach()
+    wanted = decoder(states, mask, ids)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = decoder(states.bfloat16(), mask, ids)
+        assert decoder.write(states.bfloat16(), mask, END, 4).shape[0] == 4
+    found.float().sum().backward()
+    assert (found.float() - wanted).abs().max() < 0.1 * wanted.abs().max()
+
+
 def test_it_writes_what_transformers_writes(both: tuple[Any, Any, Decoder]) -> None:
     """Greedily, token by token from kept states, until a row's end or the most that is asked for."""
     theirs, body, decoder = both
