@@ -72,6 +72,8 @@ def _meaningful(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tu
     for stage in _with_start(stages, info):
         asked = {*stage.asked, stage.objective, f"keep_epoch: {stage.keep_epoch}"}
         refused = sorted(asked & target.refused)
+        if target.is_text and stage.objective != "classification":  # its rows are of two texts, which no other reads
+            refused.append(stage.objective)
         if refused:
             raise ValueError(f"{refused[0]} of {stage.name} is not for {target.known_as}")
     return stages

@@ -67,7 +67,7 @@ REGRESSION = Target(
     is_number=True,
 )
 # What of a stage is of one state for a row, or of labels that are no texts, or is yet to be made for texts.
-NOT_OF_TEXTS = frozenset({"solver", "strength", "head_start", "augment", "adversary", "auxiliary", "autoregressive"})
+NOT_OF_TEXTS = frozenset({"solver", "strength", "head_start", "augment", "adversary", "auxiliary"})
 GENERATION = Target(
     name="generation",
     known_as="text generation",

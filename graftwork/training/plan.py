@@ -200,8 +200,9 @@ def plan_training(
         _check_side(media["pixels"], family, checkpoint)
     max_tokens = tokens_of(media, recipe.input)
     config = read_model_config(checkpoint, recipe.input.modality)
-    # A body that goes on with what it reads needs places for what it writes, too.
-    _check_length(max_tokens, family, config, recipe.output.max_tokens if recipe.target.is_text else 0)
+    # A body that goes on with what it reads needs places, and room, for what it writes, too.
+    written = recipe.output.max_tokens if recipe.target.is_text and family.is_autoregressive else 0
+    _check_length(max_tokens, family, config, written)
     if len(recipe.input.columns) > 1 and not family.reads_pairs and recipe.input.prompt is None:
         raise RecipeError(Problem(f"{family.known_as}: it has no token between the texts of a pair", "input.text"))
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
@@ -225,7 +226,7 @@ def plan_training(
     before = digest({"version": STAGE_VERSION} | shared | ({"start": start.warm.facts} if start.warm else {}))
     rows = manifest.side_rows
     vector = width * (2 if shared["precision"] == "bfloat16" else 4)
-    room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens, vector)
+    room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens + written, vector)
     table = next((shape for name, shape in shapes.items() if family.table and name.endswith(family.table)), (0, 0))
     resolve = partial(
         _resolve_stages,

@@ -33,8 +33,11 @@ policy: policy.yaml
 """
 
 
-def write_writer(folder: Path, architecture: str, has_own_table: bool = False, seed: int = 0) -> Any:
-    """A checkpoint of the whole model, decoder and language head too; transformers' model of it."""
+def write_writer(folder: Path, architecture: str, has_own_table: bool = False, seed: int = 0, **facts: Any) -> Any:
+    """A checkpoint of the whole model, decoder and language head too; transformers' model of it.
+
+    facts: of its config.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -45,7 +48,12 @@ def write_writer(folder: Path, architecture: str, has_own_table: bool = False, s
         path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "[SEP]"}))
     torch.manual_seed(seed)
     extra = OWN_TABLE[architecture] if has_own_table else {"tie_word_embeddings": True}
-    facts = CONFIGS[architecture] | {"vocab_size": vocabulary, "eos_token_id": 3, "decoder_start_token_id": 0} | extra
+    facts = (
+        CONFIGS[architecture]
+        | facts
+        | {"vocab_size": vocabulary, "eos_token_id": 3, "decoder_start_token_id": 0}
+        | extra
+    )
     config = AutoConfig.for_model(architecture, **facts)
     model: Any = (AutoModelForSeq2SeqLM if architecture == "t5" else AutoModelForCausalLM).from_config(config)
     if has_own_table and architecture == "t5":

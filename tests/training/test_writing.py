@@ -196,6 +196,11 @@ def test_what_is_read_and_written_fits_the_checkpoint(tmp_path: Path, workspace:
         ("stages.0.distil={from: champion}", "distil of top is not for text generation"),
         ("stages=[{name: probe, train: head, solver: lbfgs}]", "solver of probe is not for text generation"),
         (
+            "stages=[{name: adapt, objective: autoregressive, train: all, epochs: 1, learning_rate: 1e-3},"
+            " {name: all, train: all, epochs: 1, learning_rate: 1e-3}]",
+            "autoregressive of adapt is not for text generation",
+        ),
+        (
             "stages=[{name: near, objective: contrastive, train: all, epochs: 1, learning_rate: 1e-3},"
             " {name: all, train: all, epochs: 1, learning_rate: 1e-3}]",
             "contrastive of near is not for text generation",
