@@ -139,11 +139,21 @@ def told_rows(encoder: TextEncoder, texts: Sequence[Any], labels: Sequence[str],
         end = end_token(encoder)
     except ValueError as error:
         raise CheckpointError(Problem(f"{error}, so that nothing tells when to stop", "checkpoint.source")) from error
-    told = encoder.tokenizer(list(labels), add_special_tokens=False)["input_ids"] if labels else []
+    before = space_between(encoder)
+    texts_told = [f"{before}{label}" for label in labels]
+    told = encoder.tokenizer(texts_told, add_special_tokens=False)["input_ids"] if labels else []
     pairs = zip(encoder.encode(texts), ([*ids[: most - 1], end] for ids in told), strict=True)
     if is_joined(encoder):
         return [ToldRow([*read, *ids], [IGNORED] * len(read) + ids, len(read) + len(ids)) for read, ids in pairs]
     return [ToldRow(read, ids, len(read) + len(ids)) for read, ids in pairs]
+
+
+def space_between(encoder: TextEncoder) -> str:
+    """What stands before a label that follows what is read, where tokens know of the space before them (GPT-2's do)."""
+    words = [encoder.tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("a", "b")]
+    is_glued = encoder.tokenizer.decode([*words[0], *words[1]]) == "ab"
+    has_space = (encoder.prompt or "")[-1:].isspace()
+    return " " if is_joined(encoder) and is_glued and not has_space else ""
 
 
 def is_joined(encoder: TextEncoder) -> bool:

@@ -13,7 +13,15 @@ from graftwork.checkpoints.safety import read_tensor_shapes
 from graftwork.errors import CheckpointError, RecipeError
 from graftwork.models.serving.config import ServingConfig
 from graftwork.models.serving.text import TextEncoder, fill
-from graftwork.models.serving.writer import IGNORED, Writer, end_token, make_writer_encoder, padded_left, write_texts
+from graftwork.models.serving.writer import (
+    IGNORED,
+    Writer,
+    end_token,
+    make_writer_encoder,
+    padded_left,
+    text_of,
+    write_texts,
+)
 from graftwork.models.text import load_pretrained
 from graftwork.models.writing import ReadRows, ToldRows, is_joined, told_rows, writing_head_parameters
 
@@ -106,6 +114,26 @@ def test_a_long_text_is_cut_where_it_is_least_missed(tmp_path: Path) -> None:
         told = [token for token in row.told if token != IGNORED]
         assert encoder.tokenizer.decode(told[:-1]) == "very very"
         assert (len(told), told[-1]) == (3, end_token(encoder))
+
+
+def test_a_label_is_a_word_of_its_own(tmp_path: Path) -> None:
+    """Where tokens know of the space before them, it follows what is read with one, unless the prompt ends so."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    write_writer(tmp_path, "gpt2")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=["[UNK]", "[SEP]"])
+    tokenizer.train_from_iterator(TEXTS + LABELS, trainer)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    for prompt, expected in ((None, "a film so good"), ("{text}: ", "a film: so good"), ("{text}:", "a film: so good")):
+        encoder = TextEncoder(tmp_path, 40, prompt, ["text"], keeps_end=True)
+        (row,) = told_rows(encoder, ["a film"], ["so good"], 20)
+        assert encoder.tokenizer.decode(row.read[:-1]) == expected
+        told = [token for token in row.told if token != IGNORED]
+        assert text_of(encoder, told) == "so good"
+        assert row.read[-len(told) :] == told
 
 
 def test_a_prompt_holds_what_is_read() -> None:

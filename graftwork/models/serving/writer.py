@@ -61,7 +61,7 @@ class Writer(Classifier):
     head: Any
 
     def __init__(self, body: nn.Module, head: Decoder | TokenTable) -> None:
-        nn.Module.__init__(self)
+        nn.Module.__init__(self)  # and no classifier's, whose head and pooling it has not
         self.body, self.head = body, head
         self.has_decoder = isinstance(head, Decoder)
         self.modality, self.has_mask = "text", True
