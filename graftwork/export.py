@@ -50,12 +50,15 @@ def export_version(workspace: Workspace, model: str, data: Path, folder: Path) -
     RegistryError.
     """
     from graftwork.models.export import GRAPH, export_onnx
-    from graftwork.models.serving.config import CONFIG
+    from graftwork.models.serving.config import CONFIG, GENERATION
     from graftwork.models.serving.model import load
     from graftwork.training.bundle import copy_tokenizer_and_config
 
     version, bundle = _open(workspace, model, folder)
     served = load(bundle, "cpu")
+    if served.target == GENERATION:
+        problem = "a graph gives one answer a row, and this model writes token by token"
+        raise RegistryError(Problem(problem, f"{version.name}/{version.version}", "serve it with MLflow or torch"))
     file = open_folder(data, served.modality) if data.is_dir() else open_table(data)
     inputs: list[Any] = read_texts(file, served.columns) if served.modality == "text" else _read_media(file, served)
     try:

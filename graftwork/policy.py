@@ -26,6 +26,9 @@ MetricName = Literal[
     "rmse",
     "r2",
     "spearman",
+    "rouge_l",
+    "token_f1",
+    "chrf",
 ]
 BaselineName = Literal["majority", "tfidf", "frozen-head"]
 

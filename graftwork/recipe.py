@@ -35,6 +35,7 @@ from graftwork.targets.target import Target
 DIGEST_VERSION = 1
 PLACES: dict[str, Any] = {"sources": {"__all__": {"path", "url"}}}  # where rows lie says nothing of what they are
 TFIDF = "tfidf"  # the baseline that is of texts
+FROZEN_HEAD = "frozen-head"  # the one that is of classes and numbers
 OF_STAGE = {
     "text": {
         "word_dropout",
@@ -73,6 +74,8 @@ def _meaningful(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tu
     for stage in _with_start(stages, info):
         asked = {*stage.asked, stage.objective, f"keep_epoch: {stage.keep_epoch}"}
         refused = sorted(asked & target.refused)
+        if target.is_text and stage.objective != "classification":  # its rows are of two texts, which no other reads
+            refused.append(stage.objective)
         if refused:
             raise ValueError(f"{refused[0]} of {stage.name} is not for {target.known_as}")
     return stages
@@ -107,6 +110,12 @@ class HeadSection(Section):
 
     layers: tuple[Count, ...] = Field(default=(), description="Widths of hidden layers.")
     dropout: Share = 0.1
+
+
+class OutputSection(Section):
+    """What is written, where texts are."""
+
+    max_tokens: Count = Field(default=64, description="The most tokens of a text that is written, its end included.")
 
 
 class TrainSection(Section):
@@ -218,6 +227,23 @@ def _check_modality(recipe: "Recipe", read: str) -> None:
             )
 
 
+def _check_writing(recipe: "Recipe") -> None:
+    """Raise ValueError for what is said of writers where none learns, and of classifiers where one does."""
+    of_classifiers = {"input.pooling": recipe.input.pooling, "head": recipe.head.model_fields_set}
+    of_writers = {"input.prompt": recipe.input.prompt, "output": recipe.output.model_fields_set}
+    refused = [name for name, said in (of_classifiers if recipe.target.is_text else of_writers).items() if said]
+    if refused:
+        raise ValueError(f"{refused[0]} is not for {recipe.target.known_as}")
+    asked = recipe.evaluation.baselines if "baselines" in recipe.evaluation.model_fields_set else ()
+    if recipe.target.is_text and FROZEN_HEAD in asked:
+        raise ValueError(f"evaluation.baselines: {FROZEN_HEAD} tells classes or numbers, no texts")
+    missing = [
+        column for column in recipe.input.columns if f"{{{column}}}" not in (recipe.input.prompt or f"{{{column}}}")
+    ]
+    if missing:
+        raise ValueError(f"input.prompt: it does not name {{{missing[0]}}}, which is read")
+
+
 class Recipe(Section):
     """One model's recipe. Made by `load_recipe`, which also knows where it lies."""
 
@@ -227,6 +253,7 @@ class Recipe(Section):
         "text-classification",
         "text-multi-label",
         "text-regression",
+        "text-generation",
         "image-classification",
         "image-multi-label",
         "image-regression",
@@ -239,6 +266,7 @@ class Recipe(Section):
     input: InputSection
     checkpoint: CheckpointSection
     head: HeadSection = HeadSection()
+    output: OutputSection = OutputSection()
     start: StartSection = Field(default_factory=lambda: StartSection.model_validate({}))
     train: TrainSection = TrainSection()
     stages: Annotated[Stages, AfterValidator(_solvable), AfterValidator(_meaningful)]
@@ -253,6 +281,7 @@ class Recipe(Section):
         if not self.problem_type.startswith(f"{read}-"):
             raise ValueError(f"problem_type {self.problem_type} does not go with input.{read}")
         _check_modality(self, read)
+        _check_writing(self)
         _check_auxiliary(self)
         holding = [stage.name for stage in self.every_stage if stage.ewc]
         if holding and self.start.origin == "checkpoint":
@@ -316,10 +345,11 @@ class Recipe(Section):
 
     @property
     def measured(self) -> EvaluationSection:
-        """What is measured beside the model, without what is of texts alone, unless it was asked for."""
-        if self.input.modality == "text" or "baselines" in self.evaluation.model_fields_set:
+        """What is measured beside the model, without what does not fit its rows, unless it was asked for."""
+        unfit = FROZEN_HEAD if self.target.is_text else "" if self.input.modality == "text" else TFIDF
+        if not unfit or "baselines" in self.evaluation.model_fields_set:
             return self.evaluation
-        kept = tuple(name for name in self.evaluation.baselines if name != TFIDF)
+        kept = tuple(name for name in self.evaluation.baselines if name != unfit)
         return self.evaluation.model_copy(update={"baselines": kept})
 
     @property

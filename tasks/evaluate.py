@@ -32,6 +32,8 @@ def evaluate(run_id: str, bundle: ServingBundle) -> Evaluation:
     for side, each in reading.sides.items() if reading else ():
         told = side, 100 * each.cut_share, run.plan.max_tokens, 100 * each.unknown_share
         log.info("%s: %.1f %% of the texts are cut at %d tokens, %.1f %% of their tokens are unknown", *told)
+        if run.plan.writes is not None:
+            log.info("%s: %d of the labels are cut at %d tokens", side, each.labels_cut, run.plan.writes)
     with narrated("evaluation", workspace.store):
         return evaluations.evaluate(
             workspace.store,

@@ -13,6 +13,7 @@ from graftwork.promotion.gate import Verdict
 from graftwork.promotion.history import LedgerEntry
 from graftwork.registry import publication
 from graftwork.registry.versions import ModelVersion
+from graftwork.report.examples import find_examples
 from graftwork.report.facts import ReportFacts, installed_libraries, this_machine
 from graftwork.report.files import PAGE, copy_page, store_report
 from graftwork.training.bundle import ServingBundle
@@ -48,6 +49,7 @@ def publish_report(
         machine=this_machine(),
         libraries=installed_libraries(),
         reading=find_reading(workspace.store, run.plan),
+        examples=find_examples(workspace.store, evaluation, run.manifest),
     )
     with narrated("report", workspace.store):
         folder = store_report(workspace.store, facts)

@@ -123,7 +123,7 @@ class Evaluation:
     bundle, recipe, manifest: digests. excluded_rows: holdout rows that a contender was trained on, or shares a group
     with. confusion: true class by predicted class. predictions: store keys, by `candidate`, reference and baseline.
     memory: by reference, of those whose data the holdout has grown since; of classes alone. target: what was learnt, as
-    in TARGETS; of numbers there are no classes, of several classes a row no confusion.
+    in TARGETS; of numbers and texts there are no classes, of several classes a row no confusion.
     """
 
     SCHEMA: ClassVar[int] = 1

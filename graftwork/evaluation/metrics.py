@@ -89,7 +89,7 @@ def describe_classes(
 ) -> tuple[tuple[ClassMetrics, ...], tuple[tuple[int, ...], ...]]:
     """Precision, recall, F1 and support of each class, and the confusion matrix (true class by predicted class).
 
-    Of numbers neither, and of classes that a row may have several of no matrix.
+    Of numbers and texts neither, and of classes that a row may have several of no matrix.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 

@@ -41,7 +41,7 @@ class Predictor(Protocol):
     def modality(self) -> str: ...
 
     def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """(inputs, classes), or (inputs, 1) numbers. on_progress is told how many inputs are done."""
+        """(inputs, classes), or (inputs, 1) numbers or texts. on_progress is told how many inputs are done."""
         ...
 
     def table(self, values: np.ndarray) -> dict[str, Any]:
@@ -61,7 +61,8 @@ def predict_rows(
     """
     key = f"predictions/{digest({'model': model, 'rows': rows_digest(rows), 'version': PREDICTIONS_VERSION})}"
     if store.open(key) is None:
-        predictions = frame_predictions(rows, np.asarray(probabilities(inputs_of(rows)), dtype=np.float64))
+        values = np.asarray(probabilities(inputs_of(rows)))
+        predictions = frame_predictions(rows, values if values.dtype == object else values.astype(np.float64))
         with store.writing(key) as folder:
             predictions.to_parquet(folder / FILE, index=False)
     return key
@@ -105,8 +106,10 @@ def labels_of(predictions: "pd.DataFrame", target: Target = CLASSIFICATION) -> n
 
 
 def probabilities_of(predictions: "pd.DataFrame") -> np.ndarray:
-    """(rows, classes)."""
-    return predictions.filter(regex=r"^p_\d+$").to_numpy(dtype=np.float64)
+    """(rows, classes), or (rows, 1) numbers or texts."""
+    values = predictions.filter(regex=r"^p_\d+$")
+    is_number = all(kind.kind in "fiu" for kind in values.dtypes)
+    return values.to_numpy(dtype=np.float64 if is_number else object)
 
 
 def group_codes(predictions: "pd.DataFrame") -> np.ndarray:

@@ -14,16 +14,22 @@ from graftwork.errors import CheckpointError, Problem, raise_if
 from graftwork.models.attention import quicken_attention
 from graftwork.models.catalog import Family, family_of
 from graftwork.models.serving.classifier import Classifier, make_body
-from graftwork.models.serving.config import ServingConfig, Text
+from graftwork.models.serving.config import GENERATION, ServingConfig, Text
 from graftwork.models.serving.text import TextEncoder
 
 
 def load_pretrained(folder: Path, config: ServingConfig, seed: int) -> Classifier:
     """A classifier whose body is the checkpoint in `folder` and whose head is new, drawn from `seed`.
 
+    Of a writer the head is the checkpoint's, too.
+
     Raises CheckpointError, naming each tensor, if the body is not loaded whole.
     """
     torch.manual_seed(seed)
+    if config.target == GENERATION:
+        from graftwork.models.writing import load_writer  # here alone: it needs what is in this module
+
+        return load_writer(folder)
     body = load_body(folder, config.modality)
     return Classifier(body, config)
 
@@ -35,7 +41,7 @@ def load_body(folder: Path, modality: str = "text") -> nn.Module:
     """
     body, report = make_body(folder, modality, has_weights=True)
     config: Any = body.config
-    raise_if(_loading_problems(family_of(config.model_type), report), CheckpointError)
+    raise_if(loading_problems(family_of(config.model_type), report), CheckpointError)
     quicken_attention(body)
     return body
 
@@ -105,7 +111,8 @@ def _number(words: Sequence[tuple[int | None, int | None]]) -> np.ndarray:
     return np.array([numbers.get(word, -1) for word in words] or [-1])  # an empty text is one token, see `encode`
 
 
-def _loading_problems(family: Family, report: dict[str, Any]) -> list[Problem]:
+def loading_problems(family: Family, report: dict[str, Any]) -> list[Problem]:
+    """What is wrong with a checkpoint by transformers' report of what was loaded, each tensor by its name."""
     missing = [Problem(f"tensor {name} is missing from the checkpoint") for name in sorted(report["missing_keys"])]
     unexpected = [
         Problem(f"tensor {name} of the checkpoint belongs to no part of the model")

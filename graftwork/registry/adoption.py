@@ -45,13 +45,16 @@ def adopt(workspace: Workspace, recipe: Recipe, reference: str, reason: str, act
     reference: NAME@ALIAS or NAME/VERSION of any pyfunc that reads the recipe's text columns and gives a column
     p_<class> for each of its classes, or `prediction` where numbers are learnt; it is tried on a few rows before
     anything is changed. It then is a version of the recipe's model, too, if it is not one already. Repeated, this does
-    what is left. Raises RecipeError if the recipe's rows are no texts, PromotionRefused if there is another champion,
-    RegistryError if the version is ours or not such a model.
+    what is left. Raises RecipeError if the recipe's rows are no texts, or its labels are, PromotionRefused if there is
+    another champion, RegistryError if the version is ours or not such a model.
     """
     check_reason(reference, reason)
     if recipe.input.text is None:
         hint = "register it by a run of this recipe"
         raise RecipeError(Problem("only a model that reads texts can be adopted", f"{recipe.path}: input", hint))
+    if recipe.target.is_text:
+        hint = "register it by a run of this recipe"
+        raise RecipeError(Problem("a model that writes texts can't be adopted", f"{recipe.path}: problem_type", hint))
     manifest, ledger = validate_data(recipe, workspace), Ledger.of(workspace)
     with reach_mlflow(workspace.settings) as client:
         origin = _find(client, reference)

@@ -56,7 +56,7 @@ def _signature(config: ServingConfig) -> "ModelSignature":
 
     inputs = [ColSpec("string" if config.modality == "text" else "binary", column) for column in config.columns]
     told = OUTPUTS[config.target].names(config.classes)
-    texts = {"label", "labels"}
+    texts = {"label", "labels", "written"}
     outputs = [ColSpec("string" if place == 0 and name in texts else "double", name) for place, name in enumerate(told)]
     return ModelSignature(Schema(inputs), Schema(outputs))
 

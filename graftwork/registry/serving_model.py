@@ -36,7 +36,8 @@ class BundleModel(mlflow.pyfunc.PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> pd.DataFrame:
-        """One row per input row, in order: label, or labels, and p_<class> for each class; or prediction, a number.
+        """One row per input row, in order: label, or labels, and p_<class> for each class; or prediction, a
+        number; or written, a text.
 
         model_input: a DataFrame with the model's columns, or a list of texts, pairs of texts, or encoded files.
         """

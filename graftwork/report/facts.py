@@ -9,6 +9,7 @@ from graftwork.evaluation.evaluation import Evaluation
 from graftwork.promotion.gate import Verdict
 from graftwork.promotion.history import LedgerEntry
 from graftwork.registry.versions import ModelVersion
+from graftwork.report.examples import Example
 from graftwork.training.bundle import ServingBundle
 from graftwork.training.plan import ResolvedRun
 from graftwork.training.reading import Reading
@@ -32,7 +33,7 @@ class ReportFacts:
     """Everything a report says. version, entry: None for a run that is not registered, or not promoted.
 
     command: what a person types to get this run again. machine, libraries: what the report was made on and with.
-    reading: None where no texts are read.
+    reading: None where no texts are read. examples: of what was written, where texts are.
     """
 
     run: ResolvedRun
@@ -46,6 +47,7 @@ class ReportFacts:
     machine: str
     libraries: dict[str, str]
     reading: Reading | None = None
+    examples: tuple[Example, ...] = ()
 
 
 def this_machine() -> str:

@@ -19,7 +19,7 @@ from graftwork.targets.target import Target
 
 NOUNS = {"text": "texts", "image": "pictures", "audio": "sounds"}  # by what a model reads
 # Of an input and of a stage, what is not said of every kind of rows.
-OF_INPUT = {"text": {"max_tokens"}, "image": {"side"}, "audio": {"seconds"}}
+OF_INPUT = {"text": {"max_tokens", "prompt"}, "image": {"side"}, "audio": {"seconds"}}
 
 
 def check_label(label: "LabelSection", target: Target) -> None:
@@ -31,7 +31,7 @@ def check_label(label: "LabelSection", target: Target) -> None:
         raise ValueError(f"label: {foreign[0]} is not for {target.known_as}")
     if target is MULTI_LABEL and isinstance(label.column, str) and label.separator is None:
         raise ValueError("label: say which separator stands between classes, or name a column for each class")
-    if not (label.classes or target.is_number or isinstance(label.column, tuple)):
+    if target.has_classes and not (label.classes or isinstance(label.column, tuple)):
         raise ValueError("label.classes is missing")
 
 
@@ -94,7 +94,7 @@ class LabelSection(Section):
     """What is learnt of a row, as `problem_type` says. `classes` pins the order.
 
     Its class: a column as it is, mapped, or compared with a threshold. Its classes: a column that lists them with a
-    separator between, mapped or not, or a column of 0 and 1 for each. A number: a column as it is.
+    separator between, mapped or not, or a column of 0 and 1 for each. A number, or a text: a column as it is.
     """
 
     column: Annotated[
@@ -127,8 +127,8 @@ class LabelSection(Section):
         return (self.column,) if isinstance(self.column, str) else self.column
 
     def names(self, target: Target) -> tuple[str, ...]:
-        """Its classes in their order; of a number, and of columns without other names, the columns that tell them."""
-        has_names = target.is_number or not isinstance(self.column, str)
+        """Its classes in their order; without any, or where columns have no other names, the columns that tell it."""
+        has_names = not (target.has_classes and isinstance(self.column, str))
         return self.classes or (self.columns if has_names else ())
 
 
@@ -208,13 +208,17 @@ class InputSection(Section):
         default=None, description="By default what the checkpoint was made with."
     )
 
+    prompt: str | None = Field(
+        default=None, min_length=1, description="Of texts that are written: what is read, with {column} for the text."
+    )
+
     @model_validator(mode="after")
     def _check(self) -> "InputSection":
         if [self.text, self.image, self.audio].count(None) != 2:
             raise ValueError("expected one of text, image and audio")
         for kind, keys in OF_INPUT.items():
             if kind != self.modality and keys & self.model_fields_set:
-                raise ValueError(f"{', '.join(keys)} is for {NOUNS[kind]}")
+                raise ValueError(f"{', '.join(sorted(keys & self.model_fields_set))} is for {NOUNS[kind]}")
         return self
 
     @property

@@ -8,9 +8,11 @@ from graftwork.targets.labels import (
     read_class,
     read_labels,
     read_number,
+    read_text,
     tell_class,
     tell_classes,
     tell_number,
+    tell_text,
 )
 from graftwork.targets.target import Target
 
@@ -64,7 +66,24 @@ REGRESSION = Target(
     shown=("mae", "rmse", "r2", "spearman"),
     is_number=True,
 )
-TARGETS: Mapping[str, Target] = {each.name: each for each in (CLASSIFICATION, MULTI_LABEL, REGRESSION)}
+# What of a stage is of one state for a row, or of labels that are no texts, or is yet to be made for texts.
+NOT_OF_TEXTS = frozenset({"solver", "strength", "head_start", "augment", "adversary", "auxiliary"})
+GENERATION = Target(
+    name="generation",
+    known_as="text generation",
+    module="generation",
+    storage="string",
+    label_keys=frozenset(),
+    refused=(OF_ONE_CLASS - {"keep_epoch: accuracy"}) | MIXES | NOT_OF_TEXTS,
+    reader=read_text,
+    members=lambda _: [0],
+    tell=tell_text,
+    score="token_accuracy",
+    headline="rouge_l",
+    shown=("rouge_l", "token_f1", "chrf", "exact_match"),
+    is_text=True,
+)
+TARGETS: Mapping[str, Target] = {each.name: each for each in (CLASSIFICATION, MULTI_LABEL, REGRESSION, GENERATION)}
 NAMES = {
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
@@ -73,6 +92,9 @@ NAMES = {
     "rmse": "RMSE",
     "r2": "R²",
     "spearman": "Spearman's ρ",
+    "rouge_l": "ROUGE-L",
+    "token_f1": "token F1",
+    "chrf": "chrF",
 }
 
 

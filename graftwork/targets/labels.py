@@ -68,6 +68,11 @@ def _number(raw: str) -> float | Unread:
     return number if math.isfinite(number) else Unread(NOT_A_NUMBER)
 
 
+def read_text(_rule: LabelRule) -> Read:
+    """What gives the text in a cell, without white space around it."""
+    return lambda cells: cells[0].strip()
+
+
 def classes_in(label: str) -> list[int]:
     """Of a digit for each class, the places of those that are there."""
     return [index for index, digit in enumerate(label) if digit == "1"]
@@ -86,6 +91,11 @@ def tell_classes(label: str, classes: Sequence[str]) -> str:
 def tell_number(label: float, _classes: Sequence[str]) -> str:
     """The number as a person writes it."""
     return f"{label:g}"
+
+
+def tell_text(label: str, _classes: Sequence[str]) -> str:
+    """The text as it is."""
+    return label
 
 
 def describe_numbers(labels: Sequence[float]) -> Numbers | None:

@@ -1,7 +1,8 @@
 """What is computed with a target's labels: losses, metrics, and the simplest models.
 
-As an array, labels are (rows,) class indices, or (rows, outputs) numbers. Values are what a model gives for rows,
-(rows, outputs): probabilities, or numbers in the label's own unit. torch and scikit-learn are imported where needed.
+As an array, labels are (rows,) class indices or texts, or (rows, outputs) numbers. Values are what a model gives for
+rows, (rows, outputs): probabilities, numbers in the label's own unit, or texts. torch and scikit-learn are imported
+where needed.
 """
 
 from collections.abc import Callable, Iterable, Mapping

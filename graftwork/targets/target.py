@@ -1,7 +1,7 @@
 """What the kinds of learning problem differ in, whatever is read: texts or pictures. Here is what names them and what a
 row's label is; what is computed with labels is in `learning`, which needs numpy and is imported when it is needed.
 
-A label is stored as a plain value: the index of a class, a digit for each class, or a number.
+A label is stored as a plain value: the index of a class, a digit for each class, a number, or a text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,8 +49,8 @@ class Target:
     """One kind of learning problem.
 
     known_as: what a sentence calls it. module: of its learning. storage: the type of its labels in Parquet. label_keys:
-    what the recipe's `label` may say beside its column. refused: what of a stage means nothing here. is_number: its
-    labels are numbers, and it knows no classes.
+    what the recipe's `label` may say beside its column. refused: what of a stage means nothing here. is_number,
+    is_text: its labels are numbers, or texts that a model writes, and it knows no classes.
 
     reader: what reads the label of a row from its cells. members: indices of the classes that a label counts for. tell:
     a label in words, given the classes.
@@ -72,6 +72,12 @@ class Target:
     headline: str
     shown: tuple[str, ...]
     is_number: bool = False
+    is_text: bool = False
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether a label is one of a few that are known."""
+        return not (self.is_number or self.is_text)
 
     @property
     def learning(self) -> "Learning":

@@ -84,6 +84,7 @@ from graftwork.training.solver import solve_stage
 from graftwork.training.spans import span_data
 from graftwork.training.stages import Distillation, Hiding, Stage, stage_groups
 from graftwork.training.state import FollowingKeeper, StateKeeper
+from graftwork.training.writing import writer_data
 from graftwork.workspace import Workspace
 
 
@@ -176,6 +177,8 @@ def serving_config(plan: TrainingPlan) -> ServingConfig:
         target=plan.target.name,
         scale=plan.scale,
         separator=plan.separator,
+        writes=plan.writes,
+        prompt=plan.prompt,
     )
 
 
@@ -257,6 +260,10 @@ class Training:
                 return span_data(SpanModel(self.model), rows, stage.hiding.share, stage.span, context)
             learner = ReplacedTokenModel(self.model) if stage.detects else MaskedLanguageModel(self.model)
             return _hidden_data(learner, rows, stage.hiding, context)
+        if self.run.plan.target.is_text:
+            sides, learning = (rows.train, rows.validation), self.run.plan.target.learning
+            compute = partial(compute_once, stage=stage.name, context=context)
+            return writer_data(self.model, stage, sides, learning, self.cache, compute)
         train = replace(rows.train, augmentations=_augmentations(stage, rows.train_inputs, encoder))
         train = replace(train, mixture=_mixture(stage, train.labels, len(self.run.plan.classes), encoder))
         if stage.autoregression is not None:

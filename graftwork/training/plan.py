@@ -40,7 +40,7 @@ from graftwork.models.media import read_media, tokens_of
 from graftwork.models.pixels import find_side_problem
 from graftwork.models.serving.config import PixelConfig, SoundConfig
 from graftwork.policy import Policy
-from graftwork.recipe import TFIDF, EvaluationSection, Recipe
+from graftwork.recipe import FROZEN_HEAD, TFIDF, EvaluationSection, Recipe
 from graftwork.sections.data import NOUNS
 from graftwork.sections.stages import OF_OBJECTIVE, StageSection
 from graftwork.settings import CACHE_BYTES
@@ -72,7 +72,7 @@ BUNDLE_VERSION = 3
 RUN_RECORD = "run.json"
 # What plans, and their stages, say in later versions alone: no part of what names those that don't.
 ADDED, ADDED_TO_STAGES = (
-    ("pixels", "sound", "scale", "separator"),
+    ("pixels", "sound", "scale", "separator", "writes", "prompt"),
     ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects", "pairs", "span"),
 )
 
@@ -95,6 +95,7 @@ class TrainingPlan:
     manifest, checkpoint: digests of the records. rows: rows of each side. groups: all depth groups, shallowest first.
     start: which weights the first stage starts from. pixels, sound: how pictures or recordings are read, else None.
     scale: mean and standard deviation that numbers are learnt in. separator: between classes that are told together.
+    writes: the most tokens of a text that is written. prompt: what is read then, with the columns in braces.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -121,6 +122,8 @@ class TrainingPlan:
     sound: SoundConfig | None = None
     scale: tuple[float, ...] | None = None
     separator: str | None = None
+    writes: int | None = None
+    prompt: str | None = None
 
     @property
     def target(self) -> Target:
@@ -201,12 +204,17 @@ def plan_training(
         _check_side(media["pixels"], family, checkpoint)
     max_tokens = tokens_of(media, recipe.input)
     config = read_model_config(checkpoint, recipe.input.modality)
-    _check_length(max_tokens, family, config)
-    if len(recipe.input.columns) > 1 and not family.reads_pairs:
+    # A body that goes on with what it reads needs places, and room, for what it writes, too.
+    written = recipe.output.max_tokens if recipe.target.is_text and family.is_autoregressive else 0
+    _check_length(max_tokens, family, config, written)
+    if len(recipe.input.columns) > 1 and not family.reads_pairs and recipe.input.prompt is None:
         raise RecipeError(Problem(f"{family.known_as}: it has no token between the texts of a pair", "input.text"))
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
     width = width_of(family, config, shapes)
-    head = head_parameters(width, recipe.head.layers, len(manifest.classes), facts["pooling"])
+    if recipe.target.is_text:
+        head = _writing_head(lock, checkpoint, config, shapes)
+    else:
+        head = head_parameters(width, recipe.head.layers, len(manifest.classes), facts["pooling"])
     groups = depth_groups(family, shapes, head)
     del facts["target"]  # the manifest is of it
     shared: dict[str, Any] = facts | {
@@ -222,7 +230,7 @@ def plan_training(
     before = digest({"version": STAGE_VERSION} | shared | ({"start": start.warm.facts} if start.warm else {}))
     rows = manifest.side_rows
     vector = width * (2 if shared["precision"] == "bfloat16" else 4)
-    room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens, vector)
+    room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens + written, vector)
     table = next((shape for name, shape in shapes.items() if family.table and name.endswith(family.table)), (0, 0))
     beside = find_beside(checkpoint, family, config, shapes)
     resolve = partial(
@@ -266,6 +274,8 @@ def _target_facts(recipe: Recipe, manifest: DatasetManifest) -> dict[str, Any]:
     if recipe.target.is_number:
         numbers = manifest.numbers["train"]
         return {"scale": (numbers.mean, numbers.std)}
+    if recipe.target.is_text:
+        return {"writes": recipe.output.max_tokens, "prompt": recipe.input.prompt}
     separator = recipe.data.label.separator
     return {} if separator is None else {"separator": separator}
 
@@ -321,12 +331,16 @@ def _resolve_stages(
         own_parameters = own.parameters if own else 0
         wanted = (*section.train, OBJECTIVE) if own_parameters else section.train
         trained = trained_groups(wanted, stage_groups(groups, adapters, own_parameters), f"{where}.train")
+        if recipe.target.is_text and not sum(group.parameters for group in trained):
+            problem = "this checkpoint tells tokens by the table that it reads them by, and has no head of its own"
+            raise RecipeError(Problem(problem, f"{where}.train", "train blocks, too: [top:1], or all"))
         if section.objective != "classification":  # the classifier's head learns nothing then, whatever `all` says
             trained = [group for group in trained if group.name != "head"]
         if section.body_dropout and normalised_groups(family, shapes) & {group.name for group in trained}:
             _check_batches(recipe, room.max_tokens, section.name)
         augment = section.augment.strengths
         is_pooled = [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
+        is_pooled = is_pooled and not recipe.target.is_text
         is_frozen = is_pooled or frozen_blocks(trained) > 0
         is_solved = section.solver == "lbfgs"
         # What the frozen part reads is the same from one epoch to the next.
@@ -465,6 +479,9 @@ def plan_run(
     if recipe.input.modality != "text" and TFIDF in policy.baselines:
         hint = "a policy for pictures or sounds names others: see policies/images.yaml"
         raise RecipeError(Problem(f"baseline {TFIDF} is for texts", str(recipe.policy), hint))
+    if recipe.target.is_text and FROZEN_HEAD in policy.baselines:
+        hint = "a policy for texts that are written names majority or tfidf: see policies/generation.yaml"
+        raise RecipeError(Problem(f"baseline {FROZEN_HEAD} tells classes or numbers", str(recipe.policy), hint))
     _check_metrics(recipe, policy)
     plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start, cache_bytes)
     facts = {
@@ -550,7 +567,17 @@ def _check_side(pixels: PixelConfig, family: Family, checkpoint: Path) -> None:
         raise RecipeError(problem)
 
 
-def _check_length(max_tokens: int, family: Family, config: Mapping[str, Any]) -> None:
+def _check_length(max_tokens: int, family: Family, config: Mapping[str, Any], written: int = 0) -> None:
     limit = longest_input(family, config)
-    if limit is not None and max_tokens > limit:
-        raise RecipeError(f"input.max_tokens is {max_tokens}: this checkpoint reads at most {limit}")
+    if limit is not None and max_tokens + written > limit:
+        beside = f" and output.max_tokens {written}" if written else ""
+        raise RecipeError(f"input.max_tokens is {max_tokens}{beside}: this checkpoint reads at most {limit}")
+
+
+def _writing_head(
+    lock: CheckpointLock, checkpoint: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> int:
+    """Parameters of what the checkpoint writes by."""
+    from graftwork.models.writing import writing_head_parameters  # here alone: it needs torch
+
+    return writing_head_parameters(lock.architecture, checkpoint, config, shapes)

@@ -4,7 +4,7 @@ Told of each side, since a share that differs between training and holdout says 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -28,13 +28,14 @@ class SideReading:
     """Of the texts of a side. cut: those of which the model reads not all.
 
     tokens: of all of them as they are, without those that the tokenizer puts around a text. unknown: those among them
-    that stand for what it does not know.
+    that stand for what it does not know. labels_cut: labels that are longer than what a model may write.
     """
 
     texts: int
     cut: int
     tokens: int
     unknown: int
+    labels_cut: int = 0
 
     @property
     def cut_share(self) -> float:
@@ -69,9 +70,13 @@ def measure_reading(store: Store, run: ResolvedRun) -> Reading | None:
         return found
     from graftwork.models.serving.text import TextEncoder
 
-    encoder = TextEncoder(open_checkpoint(store, run.lock), run.plan.max_tokens)
+    plan = run.plan
+    encoder = TextEncoder(open_checkpoint(store, run.lock), plan.max_tokens, plan.prompt, plan.columns)
     rows = {side: load_rows(store, run.manifest, sides=(side,)) for side in SIDES}
     reading = Reading({side: _read(encoder, inputs_of(each)) for side, each in rows.items()})
+    if plan.writes is not None:
+        cut = {side: _count_long(encoder, list(each["label"]), plan.writes) for side, each in rows.items()}
+        reading = Reading({side: replace(each, labels_cut=cut[side]) for side, each in reading.sides.items()})
     with store.writing(_key(run.plan)) as folder:
         (folder / RECORD).write_text(to_json(reading), encoding="utf-8")
     return reading
@@ -84,7 +89,13 @@ def find_reading(store: Store, plan: TrainingPlan) -> Reading | None:
 
 
 def _key(plan: TrainingPlan) -> str:
-    asked = {"manifest": plan.manifest, "checkpoint": plan.checkpoint, "max_tokens": plan.max_tokens}
+    asked: dict[str, Any] = {
+        "manifest": plan.manifest,
+        "checkpoint": plan.checkpoint,
+        "max_tokens": plan.max_tokens,
+    }
+    if plan.writes is not None:
+        asked |= {"prompt": plan.prompt, "writes": plan.writes}
     return f"{KIND}/{digest({'version': VERSION} | asked)}"
 
 
@@ -93,6 +104,12 @@ def _read(encoder: Any, texts: list[Any]) -> SideReading:
 
     counts = [count_tokens(encoder, part) for part in _parts(texts)]
     return SideReading(len(texts), *(sum(each[place] for each in counts) for place in range(3)))
+
+
+def _count_long(encoder: Any, labels: list[str], most: int) -> int:
+    """How many labels have so many tokens or more, with no room for their end."""
+    parts = (encoder.tokenizer(part, add_special_tokens=False)["input_ids"] for part in _parts(labels))
+    return sum(len(ids) >= most for part in parts for ids in part)
 
 
 def _parts(texts: list[Any]) -> Iterator[list[Any]]:

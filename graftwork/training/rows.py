@@ -16,6 +16,7 @@ from graftwork.training.loop import Examples
 from graftwork.training.multi_task import Task, join_labels
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.start import rows_since, rows_to_hold
+from graftwork.training.writing import writer_examples
 
 if TYPE_CHECKING:
     import pandas
@@ -66,7 +67,7 @@ class BesideRows:
 def open_rows(run: ResolvedRun, store: Store, encoder: Encoder) -> RunRows:
     """The rows of both sides, as the encoder reads them, and those that stages learn from beside them."""
     sides = [_rows_to_see(run, store, side) for side in ("train", "validation")]
-    train, validation = (_examples(rows, encoder, _labels(rows, run.plan)) for rows in sides)
+    train, validation = (_learnt_rows(rows, encoder, run.plan) for rows in sides)
     warm, known = run.plan.start.warm, None
     if warm is not None and any(stage.ewc for stage in run.plan.stages):
         held = rows_to_hold(store, run.manifest, warm.manifest, run.plan.seed)
@@ -98,6 +99,13 @@ def _rows_to_see(run: ResolvedRun, store: Store, side: str) -> "pandas.DataFrame
 def _examples(rows: "pandas.DataFrame", encoder: Encoder, labels: np.ndarray) -> Examples:
     ids = encoder.encode(inputs_of(rows))
     return Examples(ids, labels, encoder, [len(row) for row in ids])
+
+
+def _learnt_rows(rows: "pandas.DataFrame", encoder: Encoder, plan: TrainingPlan) -> Examples:
+    """Rows with what the plan learns of them."""
+    if plan.target.is_text:
+        return writer_examples(rows, inputs_of(rows), encoder, plan.writes or 1)
+    return _examples(rows, encoder, _labels(rows, plan))
 
 
 def _labels(rows: "pandas.DataFrame", plan: TrainingPlan) -> np.ndarray:

@@ -17,6 +17,7 @@ from pretrained import write_sentences, write_t5
 from sqlalchemy import update
 from team import train_together
 from tiny import WORDS, facts, resolve_run, write_checkpoint, write_family_project, write_image_project, write_project
+from writers import write_writer, write_writer_project
 
 from graftwork.data.manifest import load_rows
 from graftwork.database import run_heads
@@ -171,6 +172,15 @@ def test_two_processes_mix_pictures_as_one_does(tmp_path: Path) -> None:
     mixing = "stages.1.augment={flip: 0.5, rand: {}, mixup: 0.5, cutmix: 1.0}"
     changes = ("head.dropout=0", mixing, "stages.1.class_weights=balanced", "stages.1.accumulate=2")
     project = Project(tmp_path, tmp_path / "checkpoint", *changes, write=write)
+    np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
+
+
+def test_two_processes_learn_to_write_as_one_does(tmp_path: Path) -> None:
+    """Each tells the tokens of its own rows; a decoder by itself on what the encoder made of them, then all."""
+    write_writer(tmp_path / "checkpoint", "t5", dropout_rate=0.0)
+    # Slowly: at a higher rate differences of rounding grow tenfold every twenty steps.
+    changes = ("stages.0.train=[head]", "stages.1.learning_rate=1e-4", "train.batch_tokens=64")
+    project = Project(tmp_path, tmp_path / "checkpoint", *changes, write=write_writer_project)
     np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
 
 

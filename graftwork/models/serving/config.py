@@ -23,6 +23,7 @@ TOWERS = {
     ("siglip", "image"): ("vision_config", "siglip_vision_model"),
 }
 CLASSIFICATION = "classification"  # what earlier folders hold, which don't say
+GENERATION = "generation"
 # What config.json calls the width of the last state, architecture by architecture.
 WIDTHS = ("projection_dim", "hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
 
@@ -89,8 +90,9 @@ MediaConfig = PixelConfig | SoundConfig
 class ServingConfig:
     """What turns inputs into values, beside the weights. pixels, sound: None where the other is read.
 
-    classes: of a model that gives a number, one name for it. target: what it gives, as in OUTPUTS. scale: mean and
-    standard deviation that its numbers are learnt in. separator: between the classes that it tells.
+    classes: of a model that gives a number or a text, one name for it. target: what it gives, as in OUTPUTS. scale:
+    mean and standard deviation that its numbers are learnt in. separator: between the classes that it tells. writes:
+    the most tokens of a text that it writes. prompt: what it reads then, with the columns in braces.
     """
 
     classes: tuple[str, ...]
@@ -104,6 +106,8 @@ class ServingConfig:
     target: str = CLASSIFICATION
     scale: tuple[float, ...] | None = None
     separator: str | None = None
+    writes: int | None = None
+    prompt: str | None = None
 
     @property
     def modality(self) -> str:

@@ -45,9 +45,14 @@ class Decoder(nn.Module):
 
         Each id is told from those before it. What pads the ids on the right changes nothing to the left of it.
         """
+        return self.score(self.decode(states, mask, told))
+
+    def decode(self, states: Tensor, mask: Tensor, told: Tensor) -> Tensor:
+        """The same, but the states that tokens are told by: (batch, written, width)."""
         begin = told.new_full((len(told), 1), self.start)
         before = torch.cat([begin, told[:, :-1]], dim=1).clamp(min=0)  # padding of no token stands for any
-        return self.score(self._decode(states, mask, before).last_hidden_state)
+        found: Tensor = self._decode(states, mask, before).last_hidden_state
+        return found
 
     def write(self, states: Tensor, mask: Tensor, end: int, max_new_tokens: int) -> Tensor:
         """(batch, up to max_new_tokens) ids, the likeliest at each place; after a row's end token, that again.

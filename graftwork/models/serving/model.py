@@ -11,10 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .classifier import Classifier, make_body
-from .config import WEIGHTS, Input, ServingConfig
+from .config import GENERATION, WEIGHTS, Input, ServingConfig
+from .decoder import TABLE
 from .inference import autocast, infer, pick_device
 from .outputs import tell, values_of
 from .text import TextEncoder
+from .writer import Writer, make_writer, make_writer_encoder, write_texts
 
 
 class Encoder(Protocol):
@@ -42,7 +44,9 @@ def make_encoder(folder: Path, config: ServingConfig) -> Encoder:
         from .sounds import SoundEncoder  # here alone: it needs soundfile and soxr
 
         return SoundEncoder(config.sound)
-    return TextEncoder(folder, config.max_tokens)
+    return (
+        make_writer_encoder(folder, config) if config.target == GENERATION else TextEncoder(folder, config.max_tokens)
+    )
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,19 @@ class ServingModel:
         return self.config.modality
 
     def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """(inputs, classes) float64 probabilities, or (inputs, 1) numbers; on_progress is told how many are done."""
+        """(inputs, classes) float64 probabilities, or (inputs, 1) numbers or texts; on_progress: how many are done."""
+        if isinstance(self.model, Writer):
+            return self._write(inputs, on_progress)
         with autocast(self.device, self.precision):
             logits = infer(
                 self.model, self.model.forward, self.encoder, self.encoder.encode(inputs), on_progress=on_progress
             )
         return values_of(logits.double(), self.config).numpy()
+
+    def _write(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None) -> np.ndarray:
+        encoder: Any = self.encoder
+        with autocast(self.device, self.precision):
+            return write_texts(self.model, encoder, encoder.encode(inputs), self.config.writes or 1, on_progress)
 
     def table(self, values: np.ndarray) -> dict[str, Any]:
         """Columns by name for what `probabilities` gave: what is told, and the probability of each class."""
@@ -100,7 +111,9 @@ def load(folder: Path | str, device: str = "auto", precision: str = "float32") -
     folder = Path(folder)
     config = ServingConfig.read(folder)
     body, _ = make_body(folder, config.modality)
-    model = Classifier(body, config)
-    model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    weights = load_file(folder / WEIGHTS)
+    is_writer = config.target == GENERATION
+    model = make_writer(body, f"head.{TABLE}" in weights) if is_writer else Classifier(body, config)
+    model.load_state_dict(weights, strict=True)
     place = pick_device(device)
     return ServingModel(model.to(place).eval(), make_encoder(folder, config), config, place, precision)

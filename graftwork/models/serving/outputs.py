@@ -1,4 +1,4 @@
-"""What a head gives, and how it is told: a class, any number of classes, or a number."""
+"""What a head gives, and how it is told: a class, any number of classes, a number, or a text."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def _any_classes(classes: Sequence[str], values: np.ndarray, separator: str) -> 
     return [told, *values.T]
 
 
-def _number(_classes: Sequence[str], values: np.ndarray, _separator: str) -> list[Any]:
+def _first(_classes: Sequence[str], values: np.ndarray, _separator: str) -> list[Any]:
     return [values[:, 0]]
 
 
@@ -53,7 +53,8 @@ def _same(outputs: Tensor) -> Tensor:
 OUTPUTS = {
     "classification": Outputs(_softmax, lambda classes: ["label", *(f"p_{name}" for name in classes)], _one_class),
     "multi-label": Outputs(torch.sigmoid, lambda classes: ["labels", *(f"p_{name}" for name in classes)], _any_classes),
-    "regression": Outputs(_same, lambda _: ["prediction"], _number),
+    "regression": Outputs(_same, lambda _: ["prediction"], _first),
+    "generation": Outputs(_same, lambda _: ["written"], _first),
 }
 
 

@@ -1,6 +1,7 @@
 """Texts, as token ids."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,20 @@ from .config import Text
 
 
 class TextEncoder:
-    """Texts to token ids, with the checkpoint's own tokenizer."""
+    """Texts to token ids, with the checkpoint's own tokenizer.
 
-    def __init__(self, folder: Path, max_tokens: int) -> None:
+    prompt: what is read in the place of a text, or of two, with their columns in braces. keeps_end: of what is too long
+    the beginning is cut, not the end.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        max_tokens: int,
+        prompt: str | None = None,
+        columns: Sequence[str] = (),
+        keeps_end: bool = False,
+    ) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from transformers import AutoTokenizer
@@ -23,7 +35,10 @@ class TextEncoder:
 
         logging.set_verbosity_error()  # of bodies that it does not know it would say so
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        self.max_tokens = max_tokens
+        self.max_tokens, self.prompt, self.columns = max_tokens, prompt, tuple(columns)
+        self.keeps_end = keeps_end
+        if keeps_end:
+            self.tokenizer.truncation_side = "left"
 
     def encode(self, texts: Sequence[Text]) -> list[list[int]]:
         """The ids of each text or pair, cut to `max_tokens`, special tokens included; at least one."""
@@ -47,7 +62,8 @@ class TextEncoder:
 
     def tokenize(self, texts: Sequence[Text], **options: Any) -> Any:
         """What the tokenizer says of these texts or pairs, of which there is at least one; options: of its own."""
-        pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
+        given = texts if self.prompt is None else [fill(self.prompt, self.columns, text) for text in texts]
+        pairs = [text if isinstance(text, tuple) else (text, None) for text in given]
         firsts, seconds = zip(*pairs, strict=True)
         second = None if seconds[0] is None else list(seconds)
         cut = {"truncation": True, "max_length": self.max_tokens}
@@ -61,3 +77,10 @@ class TextEncoder:
             ids[index, : len(row)] = torch.tensor(row)
             mask[index, : len(row)] = 1
         return ids, mask
+
+
+def fill(prompt: str, columns: Sequence[str], text: Text) -> str:
+    """The prompt with each column that it names in braces as the row has it."""
+    cells = dict(zip(columns, text if isinstance(text, tuple) else (text,), strict=True))
+    named = "|".join(re.escape(f"{{{column}}}") for column in columns)
+    return re.sub(named, lambda match: cells[match[0][1:-1]], prompt)
