@@ -17,6 +17,8 @@ from graftwork.keys import public_key
 MetricName = Literal[
     "accuracy",
     "balanced_accuracy",
+    "entity_f1",
+    "word_accuracy",
     "macro_f1",
     "micro_f1",
     "exact_match",
@@ -27,7 +29,7 @@ MetricName = Literal[
     "r2",
     "spearman",
 ]
-BaselineName = Literal["majority", "tfidf", "frozen-head"]
+BaselineName = Literal["majority", "tfidf", "word-features", "frozen-head"]
 
 
 class Guard(Section):

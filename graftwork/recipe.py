@@ -35,6 +35,7 @@ from graftwork.targets.target import Target
 DIGEST_VERSION = 1
 PLACES: dict[str, Any] = {"sources": {"__all__": {"path", "url"}}}  # where rows lie says nothing of what they are
 TFIDF = "tfidf"  # the baseline that is of texts
+WORD_FEATURES = "word-features"  # the one that is of their words
 OF_STAGE = {
     "text": {
         "word_dropout",
@@ -216,6 +217,29 @@ def _check_modality(recipe: "Recipe", read: str) -> None:
             )
 
 
+def check_baselines(target: Target, baselines: Sequence[str]) -> None:
+    """Raise ValueError for a baseline that tells something else than the target."""
+    foreign = TFIDF if target.is_by_word else WORD_FEATURES
+    if foreign in baselines:
+        raise ValueError(f"{foreign} is not for {target.known_as}")
+
+
+def _check_words(recipe: "Recipe") -> None:
+    """Raise ValueError for what means nothing where each word has a tag, or where none has."""
+    target = recipe.target
+    if "baselines" in recipe.evaluation.model_fields_set:
+        check_baselines(target, recipe.evaluation.baselines)
+    if not target.is_by_word:
+        return
+    if len(recipe.input.columns) > 1:
+        raise ValueError(f"input.text: {target.known_as} is of one text, not of a pair")
+    if recipe.input.pooling is not None:
+        raise ValueError(f"input.pooling is not for {target.known_as}: each word is told by a state of its own")
+    labelled = [each.name for each in recipe.auxiliary if each.label is not None]
+    if labelled:
+        raise ValueError(f"auxiliary {labelled[0]!r}: no label is learnt beside {target.known_as}")
+
+
 class Recipe(Section):
     """One model's recipe. Made by `load_recipe`, which also knows where it lies."""
 
@@ -225,6 +249,7 @@ class Recipe(Section):
         "text-classification",
         "text-multi-label",
         "text-regression",
+        "text-token-classification",
         "image-classification",
         "image-multi-label",
         "image-regression",
@@ -252,6 +277,7 @@ class Recipe(Section):
             raise ValueError(f"problem_type {self.problem_type} does not go with input.{read}")
         _check_modality(self, read)
         _check_auxiliary(self)
+        _check_words(self)
         holding = [stage.name for stage in self.every_stage if stage.ewc]
         if holding and self.start.origin == "checkpoint":
             raise ValueError(f"stage {holding[0]!r}: ewc holds what a champion knows: say `start: {{from: champion}}`")
@@ -314,10 +340,12 @@ class Recipe(Section):
 
     @property
     def measured(self) -> EvaluationSection:
-        """What is measured beside the model, without what is of texts alone, unless it was asked for."""
-        if self.input.modality == "text" or "baselines" in self.evaluation.model_fields_set:
+        """What is measured beside the model; of pictures, sounds and words not what is of whole texts, by default."""
+        is_of_texts = self.input.modality == "text" and not self.target.is_by_word
+        if is_of_texts or "baselines" in self.evaluation.model_fields_set:
             return self.evaluation
-        kept = tuple(name for name in self.evaluation.baselines if name != TFIDF)
+        instead = (WORD_FEATURES,) if self.target.is_by_word else ()
+        kept = tuple(each for name in self.evaluation.baselines for each in (instead if name == TFIDF else (name,)))
         return self.evaluation.model_copy(update={"baselines": kept})
 
     @property

@@ -8,9 +8,12 @@ from graftwork.targets.labels import (
     read_class,
     read_labels,
     read_number,
+    read_tags,
+    tags_in,
     tell_class,
     tell_classes,
     tell_number,
+    tell_tags,
 )
 from graftwork.targets.target import Target
 
@@ -64,8 +67,26 @@ REGRESSION = Target(
     shown=("mae", "rmse", "r2", "spearman"),
     is_number=True,
 )
-TARGETS: Mapping[str, Target] = {each.name: each for each in (CLASSIFICATION, MULTI_LABEL, REGRESSION)}
+# What a word is told by can't be kept when words go, or come elsewhere, and no pooled state stands for a row.
+OF_ROWS = frozenset({"solver", "strength", "word_deletion", "word_swap", "auxiliary"})
+TOKENS = Target(
+    name="token-classification",
+    known_as="token classification",
+    module="token_classification",
+    storage="string",
+    label_keys=frozenset({"classes", "map"}),
+    refused=OF_ONE_CLASS - {"label_smoothing"} | MIXES | OF_ROWS,
+    reader=read_tags,
+    members=tags_in,
+    tell=tell_tags,
+    score="entity_f1",
+    headline="entity_f1",
+    shown=("entity_f1", "macro_f1", "word_accuracy", "log_loss"),
+    is_by_word=True,
+)
+TARGETS: Mapping[str, Target] = {each.name: each for each in (CLASSIFICATION, MULTI_LABEL, REGRESSION, TOKENS)}
 NAMES = {
+    "entity_f1": "entity F1",
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
     "brier": "Brier score",

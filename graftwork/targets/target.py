@@ -1,7 +1,7 @@
 """What the kinds of learning problem differ in, whatever is read: texts or pictures. Here is what names them and what a
 row's label is; what is computed with labels is in `learning`, which needs numpy and is imported when it is needed.
 
-A label is stored as a plain value: the index of a class, a digit for each class, or a number.
+A label is stored as a plain value: the index of a class, a digit for each class, a number, or the indices of tags.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +50,8 @@ class Target:
 
     known_as: what a sentence calls it. module: of its learning. storage: the type of its labels in Parquet. label_keys:
     what the recipe's `label` may say beside its column. refused: what of a stage means nothing here. is_number: its
-    labels are numbers, and it knows no classes.
+    labels are numbers, and it knows no classes. is_by_word: a row's label is a tag for each word of its text, which the
+    reader of its label is given, too; each word is judged.
 
     reader: what reads the label of a row from its cells. members: indices of the classes that a label counts for. tell:
     a label in words, given the classes.
@@ -72,6 +73,7 @@ class Target:
     headline: str
     shown: tuple[str, ...]
     is_number: bool = False
+    is_by_word: bool = False
 
     @property
     def learning(self) -> "Learning":

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from graftwork.training.loop import Examples
 from graftwork.training.multi_task import Task, join_labels
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.start import rows_since, rows_to_hold
+from graftwork.training.tagging import place_tags
 
 if TYPE_CHECKING:
     import pandas
@@ -66,7 +68,8 @@ class BesideRows:
 def open_rows(run: ResolvedRun, store: Store, encoder: Encoder) -> RunRows:
     """The rows of both sides, as the encoder reads them, and those that stages learn from beside them."""
     sides = [_rows_to_see(run, store, side) for side in ("train", "validation")]
-    train, validation = (_examples(rows, encoder, _labels(rows, run.plan)) for rows in sides)
+    read = _tagged if run.plan.target.is_by_word else partial(_labelled, run.plan)
+    train, validation = (read(rows, encoder) for rows in sides)
     warm, known = run.plan.start.warm, None
     if warm is not None and any(stage.ewc for stage in run.plan.stages):
         held = rows_to_hold(store, run.manifest, warm.manifest, run.plan.seed)
@@ -98,6 +101,18 @@ def _rows_to_see(run: ResolvedRun, store: Store, side: str) -> "pandas.DataFrame
 def _examples(rows: "pandas.DataFrame", encoder: Encoder, labels: np.ndarray) -> Examples:
     ids = encoder.encode(inputs_of(rows))
     return Examples(ids, labels, encoder, [len(row) for row in ids])
+
+
+def _labelled(plan: TrainingPlan, rows: "pandas.DataFrame", encoder: Encoder) -> Examples:
+    return _examples(rows, encoder, _labels(rows, plan))
+
+
+def _tagged(rows: "pandas.DataFrame", encoder: Encoder) -> Examples:
+    """Labels: (rows, tokens of the longest)."""
+    texts = inputs_of(rows)
+    ids = encoder.encode(texts)
+    lengths = [len(row) for row in ids]
+    return Examples(ids, place_tags(encoder, texts, list(rows["label"]), max(lengths)), encoder, lengths)
 
 
 def _labels(rows: "pandas.DataFrame", plan: TrainingPlan) -> np.ndarray:

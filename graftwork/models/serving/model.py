@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .classifier import Classifier, make_body
-from .config import WEIGHTS, Input, ServingConfig
-from .inference import autocast, infer, pick_device
+from .config import TOKENS, WEIGHTS, Input, ServingConfig
+from .inference import autocast, infer, infer_each, pick_device
 from .outputs import tell, values_of
 from .text import TextEncoder
+from .words import first_pieces, tell_words, word_values
 
 
 class Encoder(Protocol):
@@ -75,12 +76,33 @@ class ServingModel:
         return self.config.modality
 
     def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """(inputs, classes) float64 probabilities, or (inputs, 1) numbers; on_progress is told how many are done."""
+        """(inputs, classes) float64 probabilities, or (inputs, 1) numbers; on_progress is told how many are done.
+
+        Where words have tags, (words, tags) of all inputs' words in their order; of a word that is not read 0.
+        """
+        if self.target == TOKENS:
+            return word_values(self.token_values(inputs, on_progress), first_pieces(self.encoder, inputs), self.classes)
         with autocast(self.device, self.precision):
             logits = infer(
                 self.model, self.model.forward, self.encoder, self.encoder.encode(inputs), on_progress=on_progress
             )
         return values_of(logits.double(), self.config).numpy()
+
+    def token_values(
+        self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None
+    ) -> list[np.ndarray]:
+        """Of each text (tokens, tags) probabilities, padding among the tokens, of a model that tags words."""
+        with autocast(self.device, self.precision):
+            rows = self.encoder.encode(inputs)
+            logits = infer_each(self.model, self.model.forward, self.encoder, rows, on_progress=on_progress)
+        return [values_of(each.double(), self.config).numpy() for each in logits]
+
+    def answer(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+        """Columns by name, a value for each input: what is told, and how sure it is."""
+        values = self.probabilities(inputs, on_progress)
+        if self.target == TOKENS:
+            return tell_words([str(text) for text in inputs], values, self.classes)
+        return self.table(values.reshape(len(inputs), len(self.classes)))
 
     def table(self, values: np.ndarray) -> dict[str, Any]:
         """Columns by name for what `probabilities` gave: what is told, and the probability of each class."""
