@@ -52,6 +52,9 @@ def adopt(workspace: Workspace, recipe: Recipe, reference: str, reason: str, act
     if recipe.input.text is None:
         hint = "register it by a run of this recipe"
         raise RecipeError(Problem("only a model that reads texts can be adopted", f"{recipe.path}: input", hint))
+    if recipe.target.is_by_word:
+        hint = "register it by a run of this recipe"
+        raise RecipeError(Problem("a model of words' tags can't be adopted", f"{recipe.path}: problem_type", hint))
     manifest, ledger = validate_data(recipe, workspace), Ledger.of(workspace)
     with reach_mlflow(workspace.settings) as client:
         origin = _find(client, reference)

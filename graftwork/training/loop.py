@@ -63,8 +63,9 @@ class Examples:
     """Rows with their labels and what pads them: token ids, or what a frozen part makes of them.
 
     labels: (rows,) int64 class indices, (rows, outputs) float32, or (rows, tokens) tags. lengths: tokens of each row,
-    which decide what it is batched with, whatever stands for it. augmentations: done to each row of a batch, one after the other. mixture:
-    how rows are then mixed. taught: what a teacher makes of each row as it is, (rows, classes that it knows) logits.
+    which decide what it is batched with, whatever stands for it. augmentations: done to each row of a batch, one after
+    the other. mixture: how rows are then mixed. taught: what a teacher makes of each row as it is, (rows, classes that
+    it knows) logits.
     """
 
     rows: Sequence[Any]
