@@ -15,7 +15,16 @@ import psutil
 import pytest
 from sqlalchemy import update
 from team import train_together
-from tiny import WORDS, facts, resolve_run, write_checkpoint, write_family_project, write_image_project, write_project
+from tiny import (
+    WORDS,
+    facts,
+    resolve_run,
+    write_checkpoint,
+    write_family_project,
+    write_image_project,
+    write_project,
+    write_tags_project,
+)
 
 from graftwork.data.manifest import load_rows
 from graftwork.database import run_heads
@@ -142,6 +151,14 @@ def test_two_processes_mix_pictures_as_one_does(tmp_path: Path) -> None:
     mixing = "stages.1.augment={flip: 0.5, rand: {}, mixup: 0.5, cutmix: 1.0}"
     changes = ("head.dropout=0", mixing, "stages.1.class_weights=balanced", "stages.1.accumulate=2")
     project = Project(tmp_path, tmp_path / "checkpoint", *changes, write=write)
+    np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
+
+
+def test_two_processes_tag_words_as_one_does(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """A mean is over the words of all rows, of which processes have unequal shares, and of several batches a step."""
+    dry = without_dropout(tiny_checkpoint, tmp_path)
+    changes = ("head.dropout=0", "train.batch_tokens=48", "stages.1.accumulate=2", "stages.1.label_smoothing=0.1")
+    project = Project(tmp_path, dry, *changes, write=write_tags_project)
     np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
 
 
