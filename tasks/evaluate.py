@@ -32,6 +32,8 @@ def evaluate(run_id: str, bundle: ServingBundle) -> Evaluation:
     for side, each in reading.sides.items() if reading else ():
         told = side, 100 * each.cut_share, run.plan.max_tokens, 100 * each.unknown_share
         log.info("%s: %.1f %% of the texts are cut at %d tokens, %.1f %% of their tokens are unknown", *told)
+        if each.words:
+            log.info("%s: %d of %d words are not read, and told nothing", side, each.unread, each.words)
     with narrated("evaluation", workspace.store):
         return evaluations.evaluate(
             workspace.store,

@@ -3,7 +3,7 @@
 Where the training rows have more words than MOST_WORDS, both learn from an even part of them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from graftwork.models.frozen import FrozenModel
+    from graftwork.models.probe import Probe
 
 MOST_WORDS = 50_000
 ENDINGS = (1, 2, 3)
@@ -84,11 +85,22 @@ def _probe(
     on_progress: Callable[[int, int], None],
 ) -> np.ndarray:
     """As a linear layer on frozen states tells them; nothing of words that the checkpoint does not read."""
-    from graftwork.models.probe import LabelledVectors, best_probe, fit_probes
+    from graftwork.models.probe import LabelledVectors, fit_probes
 
     states, is_read = model.word_states([text for part in texts for text in part], on_progress)
     ends = np.cumsum([sum(map(_count, part)) for part in texts[:-1]])
     vectors, reads = np.split(states, ends), np.split(is_read, ends)
     fitted, chosen = (LabelledVectors(vectors[i][reads[i]], known[i][reads[i]]) for i in range(2))
-    values = best_probe(fit_probes(fitted, chosen, tags, fit=TOKENS.learning.fit)).values(vectors[2])
+    values = _first_best(fit_probes(fitted, chosen, tags, fit=TOKENS.learning.fit)).values(vectors[2])
     return np.where(reads[2][:, None], values, 0.0)
+
+
+def _first_best(probes: "Iterable[Probe]") -> "Probe":
+    """The last before the loss on validation rises: of so many words the least regularised take minutes to solve."""
+    waiting = iter(probes)
+    best = next(waiting)
+    for probe in waiting:
+        if probe.validation_loss >= best.validation_loss:
+            break
+        best = probe
+    return best

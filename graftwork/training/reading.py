@@ -4,7 +4,7 @@ Told of each side, since a share that differs between training and holdout says 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -28,17 +28,23 @@ class SideReading:
     """Of the texts of a side. cut: those of which the model reads not all.
 
     tokens: of all of them as they are, without those that the tokenizer puts around a text. unknown: those among them
-    that stand for what it does not know.
+    that stand for what it does not know. words, unread: where words have tags, all of them, and those without a token.
     """
 
     texts: int
     cut: int
     tokens: int
     unknown: int
+    words: int = 0
+    unread: int = 0
 
     @property
     def cut_share(self) -> float:
         return self.cut / self.texts if self.texts else 0.0
+
+    @property
+    def unread_share(self) -> float:
+        return self.unread / self.words if self.words else 0.0
 
     @property
     def unknown_share(self) -> float:
@@ -58,7 +64,7 @@ class Reading:
         return {
             f"reading/{side}/{name}": getattr(each, name)
             for side, each in self.sides.items()
-            for name in ("cut_share", "unknown_share")
+            for name in ("cut_share", "unknown_share", *(("unread_share",) if each.words else ()))
         }
 
 
@@ -71,7 +77,8 @@ def measure_reading(store: Store, run: ResolvedRun) -> Reading | None:
 
     encoder = TextEncoder(open_checkpoint(store, run.lock), run.plan.max_tokens)
     rows = {side: load_rows(store, run.manifest, sides=(side,)) for side in SIDES}
-    reading = Reading({side: _read(encoder, inputs_of(each)) for side, each in rows.items()})
+    read = _read_words if run.plan.target.is_by_word else _read
+    reading = Reading({side: read(encoder, inputs_of(each)) for side, each in rows.items()})
     with store.writing(_key(run.plan)) as folder:
         (folder / RECORD).write_text(to_json(reading), encoding="utf-8")
     return reading
@@ -93,6 +100,13 @@ def _read(encoder: Any, texts: list[Any]) -> SideReading:
 
     counts = [count_tokens(encoder, part) for part in _parts(texts)]
     return SideReading(len(texts), *(sum(each[place] for each in counts) for place in range(3)))
+
+
+def _read_words(encoder: Any, texts: list[Any]) -> SideReading:
+    from graftwork.models.serving.words import UNREAD, first_pieces
+
+    places = [place for part in _parts(texts) for each in first_pieces(encoder, part) for place in each]
+    return replace(_read(encoder, texts), words=len(places), unread=places.count(UNREAD))
 
 
 def _parts(texts: list[Any]) -> Iterator[list[Any]]:

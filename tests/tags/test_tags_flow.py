@@ -35,6 +35,7 @@ from graftwork.settings import Settings
 from graftwork.training.bundle import MODEL, ServingBundle
 from graftwork.training.engine import run_stages
 from graftwork.training.plan import ResolvedRun
+from graftwork.training.reading import measure_reading
 from graftwork.workspace import Workspace
 
 FAMILIES = ("bert", "gpt2", "deberta-v2")
@@ -120,6 +121,9 @@ def test_a_word_that_is_cut_is_wrong(trained: Trained) -> None:
     cut = sum(int((places < 0).sum()) for places in first_pieces(trained.served.encoder, list(rows["text"])))
     assert (values.sum(axis=1) == 0).sum() == cut > 0
     assert evaluation.metrics["word_accuracy"].value <= 1 - cut / len(found)
+    reading = measure_reading(trained.workspace.store, trained.run)
+    assert reading is not None
+    assert (reading.sides["holdout"].unread, reading.sides["holdout"].words) == (cut, len(found))
 
 
 def test_what_is_frozen_stays(trained: Trained) -> None:
@@ -211,10 +215,12 @@ def _expect_report(trained: Trained, version: ModelVersion) -> None:
         created_at="2026-01-01T00:00:00",
         machine=this_machine(),
         libraries=installed_libraries(),
+        reading=measure_reading(trained.workspace.store, trained.run),
     )
     for text in (page.render(shown), model_card.render(shown)):
         assert "entity F1" in text
         assert "B-VIEW" in text
+    assert "words not read" in page.render(shown)
 
 
 def test_its_graph_gives_the_same(trained: Trained, version: ModelVersion) -> None:
