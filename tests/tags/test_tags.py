@@ -16,7 +16,7 @@ from data_projects import Project, make_sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from tiny import TAGS, resolve_run, write_checkpoint, write_tags_project, write_tokenizer
+from tiny import TAGS, resolve_run, train_until, write_checkpoint, write_tags_project, write_tokenizer
 
 from graftwork.errors import DataError, RecipeError
 from graftwork.evaluation.comparison import compare
@@ -360,3 +360,18 @@ def test_what_means_nothing_is_refused_by_name(change: str, message: str, tmp_pa
     write_tags_project(tmp_path, tmp_path / "checkpoint")
     with pytest.raises(RecipeError, match=message):
         resolve_run(tmp_path, Workspace.open(Settings(home=tmp_path / "home")), change)
+
+
+def test_other_stages_go_before_and_a_champion_is_gone_on_from(tmp_path: Path) -> None:
+    """Hidden words first, then tags under blanks, moved embeddings and smoothed labels; then on from there."""
+    write_checkpoint(tmp_path / "checkpoint")
+    write_tags_project(tmp_path, tmp_path / "checkpoint")
+    workspace = Workspace.open(Settings(home=tmp_path / "home"))
+    adapt = "{name: adapt, objective: masked-language-modelling, train: all, epochs: 1, learning_rate: 1e-3}"
+    rough = "label_smoothing: 0.1, adversary: {epsilon: 0.1}, augment: {word_dropout: 0.1}"
+    tags = f"{{name: tags, train: all, epochs: 3, learning_rate: 2e-3, {rough}}}"
+    wanted = (f"stages=[{adapt}, {tags}]", "start.from=champion")
+    first = train_until(resolve_run(tmp_path, workspace, *wanted), workspace)
+    again = train_until(resolve_run(tmp_path, workspace, *wanted, before=first), workspace)
+    scores = [bundle.stages[-1].best.validation_accuracy for bundle in (first, again)]
+    assert 0.5 < scores[0] <= scores[1]
