@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from tiny import TAGS, resolve_run, train_until, write_checkpoint, write_tags_project, write_tokenizer
 
+from graftwork.data.survey import count_tags
 from graftwork.errors import DataError, RecipeError
 from graftwork.evaluation.comparison import compare
 from graftwork.evaluation.metrics import describe_classes, estimate
@@ -27,7 +28,9 @@ from graftwork.models.serving.config import UNPOOLED, ServingConfig
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.serving.words import UNREAD, find_entities, find_words, first_pieces, parts_of
 from graftwork.models.text import load_pretrained
+from graftwork.policy import load_policy
 from graftwork.settings import Settings
+from graftwork.starter import write_recipe
 from graftwork.targets.catalog import TOKENS
 from graftwork.targets.target import LabelRule, Unread
 from graftwork.targets.token_classification import ROLES, find_spans, mean_loss, tag_codes
@@ -375,3 +378,31 @@ def test_other_stages_go_before_and_a_champion_is_gone_on_from(tmp_path: Path) -
     again = train_until(resolve_run(tmp_path, workspace, *wanted, before=first), workspace)
     scores = [bundle.stages[-1].best.validation_accuracy for bundle in (first, again)]
     assert 0.5 < scores[0] <= scores[1]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_init_proposes_tags_where_each_word_has_one(named: bool, tmp_path: Path) -> None:
+    """The recipe runs as it is, with a policy for it; which columns they are it finds out by itself, too."""
+    write_checkpoint(tmp_path / "checkpoint")
+    write_tags_project(tmp_path, tmp_path / "checkpoint")
+    for name in ("recipe.yaml", "policy.yaml"):
+        (tmp_path / name).unlink()
+    columns = ("text", "tags") if named else (None, None)
+    write_recipe(tmp_path / "made.csv", *columns, f"file://{tmp_path / 'checkpoint'}", tmp_path / "recipe.yaml")
+    workspace = Workspace.open(Settings(home=tmp_path / "home"))
+    run = resolve_run(tmp_path, workspace, "data.split.by=[group]")
+    assert (run.plan.problem_type, run.plan.classes[0], set(run.plan.classes)) == (
+        "text-token-classification",
+        "O",
+        set(TAGS),
+    )
+    assert run.manifest.counts.quarantined == 0
+    policy = load_policy(tmp_path / "policy.yaml")
+    assert (policy.metric, policy.baselines) == ("entity_f1", ("majority", "word-features", "frozen-head"))
+
+
+def test_a_class_is_no_tag_of_words() -> None:
+    """Where texts have a single word each, or labels one for all their words."""
+    assert count_tags(["yes", "no"], ["O", "A"]) == {}
+    assert count_tags(["a good film", "a bad one"], ["O", "A"]) == {}
+    assert count_tags(["a good film", "a bad one"], ["O B-X O", "O O I-X"]) == {"O": 2, "B-X": 1, "I-X": 1}

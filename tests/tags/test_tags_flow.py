@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from pyarrow import parquet
 from safetensors.torch import load_file
 from tiny import TAGS, facts, forget_trained, resolve_run, train_with_stops, write_checkpoint, write_tags_project
+from torture import torture
 
 from graftwork.data.manifest import load_rows
 from graftwork.evaluation.baselines import FrozenEncoder
@@ -166,6 +168,7 @@ def test_kept_states_change_nothing(trained: Trained) -> None:
 def test_registered_and_predicting_it_gives_the_same(trained: Trained, version: ModelVersion) -> None:
     """MLflow, and the batch prediction as CSV and JSON lines, tell what the bundle tells."""
     import mlflow
+    from mlflow.pyfunc.scoring_server import predictions_to_json
 
     texts = pd.read_csv(trained.folder / "made.csv")["text"].tolist()
     expected = trained.served.answer(texts)
@@ -183,6 +186,9 @@ def test_registered_and_predicting_it_gives_the_same(trained: Trained, version: 
         signature = mlflow.models.get_model_info(version.uri).signature.outputs.input_names()
     assert list(answered) == signature == ["tags", "scores", "entities"]
     assert answered["tags"].tolist() == expected["tags"]
+    over_http = StringIO()
+    predictions_to_json(answered, over_http)
+    assert [row["tags"] for row in json.loads(over_http.getvalue())["predictions"]] == expected["tags"]
     for text, tags, entities in zip(texts, expected["tags"], expected["entities"], strict=True):
         assert len(tags) == len(text.split())
         assert set(tags) <= {*TAGS, None}
@@ -229,3 +235,19 @@ def test_its_graph_gives_the_same(trained: Trained, version: ModelVersion) -> No
     exported = export_version(trained.workspace, name, trained.folder / "made.csv", trained.folder / "exported")
     assert exported.difference < 1e-4
     assert np.isfinite(exported.difference)
+
+
+@pytest.mark.e2e
+def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """Each family at least once, each attempt a process of its own."""
+    home, runs = tmp_path / "home", dict[str, ResolvedRun]()
+    workspace = Workspace.open(Settings(home=home))
+    for architecture in FAMILIES:
+        folder = tmp_path / architecture
+        write_checkpoint(folder / "checkpoint", architecture)
+        write_tags_project(folder, folder / "checkpoint")
+        (folder / "recipe.yaml").write_text((folder / "recipe.yaml").read_text().replace("tiny-tags", architecture))
+        runs[architecture] = resolve_run(folder, workspace, STAGES)
+    tally = torture(runs, home, 2 * len(FAMILIES), seed=20261128)
+    assert tally.killed.keys() == set(FAMILIES)
+    assert (tally.different, tally.torn) == ([], 0)
