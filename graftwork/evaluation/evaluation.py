@@ -24,7 +24,7 @@ from graftwork.evaluation.predictions import (
     predict_rows,
     probabilities_of,
 )
-from graftwork.evaluation.words import judged_words
+from graftwork.evaluation.words import spread
 from graftwork.faults import fault
 from graftwork.fingerprint import digest, from_json, to_json, without_defaults
 from graftwork.models.serving.config import Input
@@ -205,7 +205,7 @@ def evaluate(
     memory = {name: measured(name, each) for name, each in older.items()} if target is CLASSIFICATION else {}
     metrics = {name: _measure(open_predictions(store, key), samples, target) for name, key in keys.items()}
     judged = open_predictions(store, keys[CANDIDATE])
-    units = judged_words(rows, manifest.classes) if target.is_by_word else rows
+    units = spread(rows) if target.is_by_word else rows
     classes, confusion = describe_classes(labels_of(judged, target), probabilities_of(judged), manifest.classes, target)
     evaluation = Evaluation(
         bundle=candidate.bundle,
