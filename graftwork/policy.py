@@ -17,6 +17,8 @@ from graftwork.keys import public_key
 MetricName = Literal[
     "accuracy",
     "balanced_accuracy",
+    "entity_f1",
+    "word_accuracy",
     "macro_f1",
     "micro_f1",
     "exact_match",
@@ -30,7 +32,7 @@ MetricName = Literal[
     "token_f1",
     "chrf",
 ]
-BaselineName = Literal["majority", "tfidf", "frozen-head"]
+BaselineName = Literal["majority", "tfidf", "word-features", "frozen-head"]
 
 
 class Guard(Section):

@@ -35,7 +35,6 @@ from graftwork.targets.target import Target
 DIGEST_VERSION = 1
 PLACES: dict[str, Any] = {"sources": {"__all__": {"path", "url"}}}  # where rows lie says nothing of what they are
 TFIDF = "tfidf"  # the baseline that is of texts
-FROZEN_HEAD = "frozen-head"  # the one that is of classes and numbers
 OF_STAGE = {
     "text": {
         "word_dropout",
@@ -227,6 +226,14 @@ def _check_modality(recipe: "Recipe", read: str) -> None:
             )
 
 
+def _check_baselines(recipe: "Recipe") -> None:
+    """Raise ValueError for a baseline that was asked for and tells something else than the recipe's target."""
+    if "baselines" in recipe.evaluation.model_fields_set:
+        foreign = recipe.target.foreign(recipe.evaluation.baselines)
+        if foreign is not None:
+            raise ValueError(f"evaluation.baselines: {foreign} is not for {recipe.target.known_as}")
+
+
 def _check_writing(recipe: "Recipe") -> None:
     """Raise ValueError for what is said of writers where none learns, and of classifiers where one does."""
     of_classifiers = {"input.pooling": recipe.input.pooling, "head": recipe.head.model_fields_set}
@@ -234,14 +241,25 @@ def _check_writing(recipe: "Recipe") -> None:
     refused = [name for name, said in (of_classifiers if recipe.target.is_text else of_writers).items() if said]
     if refused:
         raise ValueError(f"{refused[0]} is not for {recipe.target.known_as}")
-    asked = recipe.evaluation.baselines if "baselines" in recipe.evaluation.model_fields_set else ()
-    if recipe.target.is_text and FROZEN_HEAD in asked:
-        raise ValueError(f"evaluation.baselines: {FROZEN_HEAD} tells classes or numbers, no texts")
     missing = [
         column for column in recipe.input.columns if f"{{{column}}}" not in (recipe.input.prompt or f"{{{column}}}")
     ]
     if missing:
         raise ValueError(f"input.prompt: it does not name {{{missing[0]}}}, which is read")
+
+
+def _check_words(recipe: "Recipe") -> None:
+    """Raise ValueError for what means nothing where each word has a tag."""
+    target = recipe.target
+    if not target.is_by_word:
+        return
+    if len(recipe.input.columns) > 1:
+        raise ValueError(f"input.text: {target.known_as} is of one text, not of a pair")
+    if recipe.input.pooling is not None:
+        raise ValueError(f"input.pooling is not for {target.known_as}: each word is told by a state of its own")
+    labelled = [each.name for each in recipe.auxiliary if each.label is not None]
+    if labelled:
+        raise ValueError(f"auxiliary {labelled[0]!r}: no label is learnt beside {target.known_as}")
 
 
 class Recipe(Section):
@@ -254,6 +272,7 @@ class Recipe(Section):
         "text-multi-label",
         "text-regression",
         "text-generation",
+        "text-token-classification",
         "image-classification",
         "image-multi-label",
         "image-regression",
@@ -281,8 +300,10 @@ class Recipe(Section):
         if not self.problem_type.startswith(f"{read}-"):
             raise ValueError(f"problem_type {self.problem_type} does not go with input.{read}")
         _check_modality(self, read)
+        _check_baselines(self)
         _check_writing(self)
         _check_auxiliary(self)
+        _check_words(self)
         holding = [stage.name for stage in self.every_stage if stage.ewc]
         if holding and self.start.origin == "checkpoint":
             raise ValueError(f"stage {holding[0]!r}: ewc holds what a champion knows: say `start: {{from: champion}}`")
@@ -345,11 +366,10 @@ class Recipe(Section):
 
     @property
     def measured(self) -> EvaluationSection:
-        """What is measured beside the model, without what does not fit its rows, unless it was asked for."""
-        unfit = FROZEN_HEAD if self.target.is_text else "" if self.input.modality == "text" else TFIDF
-        if not unfit or "baselines" in self.evaluation.model_fields_set:
+        """What is measured beside the model; unless they were asked for, by the baselines that fit what is read."""
+        if "baselines" in self.evaluation.model_fields_set:
             return self.evaluation
-        kept = tuple(name for name in self.evaluation.baselines if name != unfit)
+        kept = tuple(each for each in self.target.baselines if self.input.modality == "text" or each != TFIDF)
         return self.evaluation.model_copy(update={"baselines": kept})
 
     @property

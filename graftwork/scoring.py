@@ -14,13 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from graftwork.data.chunks import ROWS, Chunk, TableFile, open_folder, open_table, read_chunks
 from graftwork.data.contracts import MISSING
 from graftwork.data.export import WRITERS
 from graftwork.errors import SHOWN_PROBLEMS, DataError, Problem, RecipeError, raise_if, shorten
 from graftwork.storage import whole_file
+from graftwork.targets.catalog import TARGETS
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -147,7 +146,9 @@ def _column_problems(served: "Predictor", file: TableFile, prefix: str) -> Itera
 
 
 def _new_columns(served: "Predictor", prefix: str) -> list[str]:
-    return [f"{prefix}{name}" for name in served.table(np.empty((0, len(served.classes))))]
+    from graftwork.models.serving.outputs import OUTPUTS
+
+    return [f"{prefix}{name}" for name in OUTPUTS[served.target].names(served.classes)]
 
 
 def _files_of(served: "Predictor", file: TableFile) -> "RowFiles | None":
@@ -210,7 +211,7 @@ def _predicted(
     """The rows with their predictions, chunk by chunk. references: of the files as they were when they were checked."""
     import pyarrow
 
-    done = 0
+    done, types = 0, _types(served)
     for chunk in chunks:
         inputs: Any
         if files is None:
@@ -225,7 +226,18 @@ def _predicted(
                 on_progress(before + rows, total)
 
         table = chunk.table
-        for name, values in served.table(served.probabilities(inputs, report)).items():
-            table = table.append_column(f"{prefix}{name}", pyarrow.array(values))
+        for name, values in served.answer(inputs, report).items():
+            table = table.append_column(f"{prefix}{name}", pyarrow.array(values, types.get(name)))
         yield table
         done += table.num_rows
+
+
+def _types(served: "Predictor") -> "dict[str, pyarrow.DataType]":
+    """Of columns of lists, which may all be empty in a chunk."""
+    import pyarrow
+
+    if not TARGETS[served.target].is_by_word:
+        return {}
+    facts = {"type": pyarrow.string(), "start": pyarrow.int64(), "end": pyarrow.int64(), "score": pyarrow.float64()}
+    kinds = {"tags": pyarrow.string(), "scores": pyarrow.float64(), "entities": pyarrow.struct(list(facts.items()))}
+    return {name: pyarrow.list_(kind) for name, kind in kinds.items()}

@@ -28,6 +28,7 @@ from graftwork.models.serving.config import TOKEN_SIDE, TOKENS_PER_SECOND
 from graftwork.presets import PRESETS
 from graftwork.recipe import TFIDF, find_root
 from graftwork.sections.data import NOUNS
+from graftwork.targets.catalog import CLASSIFICATION, TOKENS
 
 POLICY = "policy.yaml"
 LICENCES = ("apache-2.0", "mit")
@@ -35,7 +36,6 @@ LICENCES = ("apache-2.0", "mit")
 RARE = 0.4
 FEW_ROWS = 2000
 LARGE = 300_000_000  # parameters, from which adapters are proposed instead of training all
-BASELINES = ("majority", TFIDF, "frozen-head")
 FEW_ROWS_EPOCHS = 3
 MAX_TOKENS = (32, 64, 128, 256)
 # Small steps did better than large ones in fine-tuning on short texts; a step of fewer tokens is mostly overhead.
@@ -95,13 +95,19 @@ def write_recipe(
         "licence": _licence(reference, root),
         "licences": LICENCES,
         "presets": list(PRESETS),
-        "baselines": [each for each in BASELINES if each != TFIDF or facts["modality"] == "text"],
+        "baselines": _baselines(facts),
     }
-    facts |= _class_facts(facts["classes"])
+    facts |= _class_facts(facts["classes"], facts["is_by_word"])
     facts |= _model_facts(reference, root, facts["modality"])
     facts |= _size_facts(facts)
     written = [] if policy.exists() else [_write(policy, _render("policy.yaml.j2", facts))]
     return (_write(output, _render("recipe.yaml.j2", facts)), *written)
+
+
+def _baselines(facts: Mapping[str, Any]) -> list[str]:
+    """Those that go with what is read, and with what is told of it."""
+    target = TOKENS if facts["is_by_word"] else CLASSIFICATION
+    return [each for each in target.baselines if each != TFIDF or facts["modality"] == "text"]
 
 
 def _table_facts(
@@ -124,6 +130,7 @@ def _table_facts(
         "left_out": {shorten(each): rows for each, rows in left_out.items()},
         "classes": survey.classes,
         "rows": survey.rows,
+        "is_by_word": survey.is_by_word,
     }
 
 
@@ -138,6 +145,7 @@ def _folder_facts(folder: Path) -> dict[str, Any]:
         "left_out": {},
         "classes": survey.classes,
         "rows": survey.rows,
+        "is_by_word": False,
         "seconds": survey.seconds and max(0.1, math.ceil(10 * survey.seconds) / 10),
     }
 
@@ -149,13 +157,13 @@ def _without_rare(survey: Survey) -> tuple[Survey, dict[str, int]]:
     return (replace(survey, classes=kept), rare) if len(kept) > 1 else (survey, {})
 
 
-def _class_facts(classes: Mapping[str, int]) -> dict[str, Any]:
+def _class_facts(classes: Mapping[str, int], is_by_word: bool) -> dict[str, Any]:
     total = sum(classes.values())
     rarest = min(classes, key=lambda name: classes[name])
     share = classes[rarest] / total
     return {
         "balance": [f"{shorten(name)}: {rows:,} rows, {rows / total:.0%}" for name, rows in classes.items()],
-        "is_balanced": share >= RARE / len(classes),
+        "is_balanced": is_by_word or share >= RARE / len(classes),  # tags are never as many
         "rarest": f"{shorten(rarest)} has {share:.1%} of the rows",
     }
 
@@ -204,7 +212,7 @@ def _size_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
         "has_few_rows": has_few,
         "few_rows": FEW_ROWS,
         "large": LARGE,
-        "stages": WORD_STAGES if facts["is_of_words"] else stages,
+        "stages": WORD_STAGES[facts["is_by_word"] :] if facts["is_of_words"] else stages,
         "minimum_rows": min(STANDARD_ROWS, max(LEAST_ROWS, rows // 10)),
         "standard_rows": STANDARD_ROWS,
         "holdout_rows": round(HOLDOUT * rows),

@@ -34,6 +34,8 @@ def evaluate(run_id: str, bundle: ServingBundle) -> Evaluation:
         log.info("%s: %.1f %% of the texts are cut at %d tokens, %.1f %% of their tokens are unknown", *told)
         if run.plan.writes is not None:
             log.info("%s: %d of the labels are cut at %d tokens", side, each.labels_cut, run.plan.writes)
+        if each.words:
+            log.info("%s: %d of %d words are not read, and told nothing", side, each.unread, each.words)
     with narrated("evaluation", workspace.store):
         return evaluations.evaluate(
             workspace.store,

@@ -23,7 +23,12 @@ def _write_csv(path: Path, tables: "Iterable[pyarrow.Table]") -> None:
         for index, table in enumerate(tables):
             if index == 0:
                 writer.writerow(table.column_names)
-            writer.writerows(_rows(table))
+            writer.writerows([_flat(cell) for cell in row] for row in _rows(table))
+
+
+def _flat(cell: Any) -> Any:
+    """A cell as a table of text has it: lists as JSON."""
+    return json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell
 
 
 def _write_tsv(path: Path, tables: "Iterable[pyarrow.Table]") -> None:
@@ -35,7 +40,7 @@ def _write_tsv(path: Path, tables: "Iterable[pyarrow.Table]") -> None:
 
 
 def _tab_line(row: Iterable[Any]) -> str:
-    cells = ["" if cell is None else str(cell) for cell in row]
+    cells = ["" if cell is None else str(_flat(cell)) for cell in row]
     for cell in cells:
         if re.search(r"[\t\r\n]", cell):
             problem = f"TSV has no place for a tab or a line break in a cell, found {shorten(cell)!r}"

@@ -18,16 +18,16 @@ class _RefusedError(ValueError):
 
 
 def read_json_lines(
-    path: Path, where: str, columns: Sequence[str], encoding: str
+    path: Path, where: str, columns: Sequence[str], encoding: str, lists: Sequence[str] = ()
 ) -> Iterator[tuple[int, Cells | BadRow]]:
     """Each line's number and its values in the order of `columns`, as text; null is None.
 
-    Raises UnreadableFileError.
+    lists: columns that may hold lists of words, which come with blanks between. Raises UnreadableFileError.
     """
     for number, line in enumerate(read_lines(path, encoding, where), start=1):
         if not line.strip():
             continue
-        row = _row(line, columns)
+        row = _row(line, columns, lists)
         if isinstance(row, BadRow) and row.reason == "not JSON" and not line.endswith("\n"):
             raise UnreadableFileError(
                 Problem(f"the file ends within this line ({row.value})", f"{where}:{number}", "let its writer finish")
@@ -35,14 +35,14 @@ def read_json_lines(
         yield number, row
 
 
-def _row(line: str, columns: Sequence[str]) -> Cells | BadRow:
+def _row(line: str, columns: Sequence[str], lists: Sequence[str]) -> Cells | BadRow:
     try:
         value = json.loads(
             line, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_number, parse_float=_number
         )
         if not isinstance(value, dict):
             raise _RefusedError("expected an object")
-        return tuple([_cell(value, column) for column in columns])
+        return tuple([_cell(value, column, column in lists) for column in columns])
     except _RefusedError as error:
         return BadRow("", "JSON that is refused", str(error))
     except RecursionError:
@@ -70,10 +70,12 @@ def _number(digits: str) -> str:
     return digits
 
 
-def _cell(row: dict[str, Any], column: str) -> str | None:
+def _cell(row: dict[str, Any], column: str, may_be_list: bool) -> str | None:
     if column not in row:
         raise _RefusedError(f"no key {column!r}")
     value = row[column]
+    if may_be_list and isinstance(value, list):
+        value = _joined(value, column)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict | list):
@@ -83,6 +85,12 @@ def _cell(row: dict[str, Any], column: str) -> str | None:
     if value is not None and not _is_unicode(value):
         raise _RefusedError(f"{column!r} holds half of a surrogate pair")
     return value
+
+
+def _joined(words: list[Any], column: str) -> str:
+    if not all(isinstance(word, str) and word.split() == [word] for word in words):
+        raise _RefusedError(f"{column!r} is an array, and not of words without white space")
+    return " ".join(words)
 
 
 def _is_unicode(text: str) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graftwork.data.decoding import UnreadableFileError
 from graftwork.data.quarantine import BadRow, Cells
@@ -17,27 +17,59 @@ MAX_ROW_GROUP_BYTES = 4 << 30
 
 
 def read_parquet(
-    path: Path, where: str, columns: Sequence[str], exact: Sequence[str], files: Sequence[str] = ()
+    path: Path,
+    where: str,
+    columns: Sequence[str],
+    exact: Sequence[str],
+    files: Sequence[str] = (),
+    lists: Sequence[str] = (),
 ) -> Iterator[tuple[int, Cells | BadRow]]:
     """Each row's number from 1 and its values in the order of `columns`, as text; null is None.
 
     exact: columns that hold text or names: a float there is drift. files: those of them that may hold encoded files,
-    in whose place the row's number stands (see `EmbeddedFiles`). Raises UnreadableFileError.
+    in whose place the row's number stands (see `EmbeddedFiles`). lists: those of them that may hold lists of words,
+    which come with blanks between. Raises UnreadableFileError.
     """
-    import pyarrow
 
     with open_parquet(path, where) as file:
         schema = file.schema_arrow
         embedded = [name for name in files if holds_files(schema, name)]
-        _check_schema(schema, [name for name in columns if name not in embedded], exact, where)
+        listed = [name for name in lists if holds_words(schema, name)]
+        _check_schema(schema, [name for name in columns if name not in (*embedded, *listed)], exact, where)
         _check_size(file, where)
         table = file.read(columns=[name for name in columns if name not in embedded])
         numbers = [str(number + 1) for number in range(file.metadata.num_rows)]
         cells = [
-            numbers if column in embedded else table.column(column).cast(pyarrow.string()).to_pylist()
-            for column in columns
+            numbers if column in embedded else _cells(table.column(column), column in listed) for column in columns
         ]
-    yield from enumerate(zip(*cells, strict=True), start=1)
+    for number, row in enumerate(zip(*cells, strict=True), start=1):
+        bad = next((cell for cell in row if isinstance(cell, BadRow)), None)
+        yield number, bad or row
+
+
+def _cells(column: "pyarrow.ChunkedArray", is_list: bool) -> list[Any]:
+    """Each value as text, null as None; of a list of words that are none, what is wrong with it."""
+    import pyarrow
+
+    return [_joined(words) for words in column.to_pylist()] if is_list else column.cast(pyarrow.string()).to_pylist()
+
+
+def _joined(words: list[str | None] | None) -> str | BadRow | None:
+    if words is None:
+        return None
+    if not all(word is not None and word.split() == [word] for word in words):
+        return BadRow("", "a list, and not of words without white space", str(words))
+    return " ".join(map(str, words))
+
+
+def holds_words(schema: "pyarrow.Schema", column: str) -> bool:
+    """Whether a column is of lists of texts."""
+    from pyarrow import types
+
+    kind = schema.field(column).type if schema.names.count(column) == 1 else None
+    if kind is None or not (types.is_list(kind) or types.is_large_list(kind)):
+        return False
+    return types.is_string(kind.value_type) or types.is_large_string(kind.value_type)
 
 
 @contextmanager

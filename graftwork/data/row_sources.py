@@ -40,8 +40,11 @@ class RowSource:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those that tell the label."""
-        return () if self.label is None else self.label.columns
+        """Those that tell the label, the text among them where that takes a tag for each of its words."""
+        if self.label is None:
+            return ()
+        is_by_word = self.target is not None and self.target.is_by_word
+        return (*self.label.columns, *(self.texts if is_by_word else ()))
 
     @property
     def reader(self) -> Read:
@@ -95,6 +98,7 @@ def read_rows(
                 "delimiter": source.delimiter,
                 "encoding": source.encoding,
                 "embedded": () if media is None else texts,
+                "lists": labels if rows.target is not None and rows.target.is_by_word else (),
             },
         )
     raise_if(read.refused, DataError)

@@ -102,20 +102,21 @@ def read_file(
     delimiter: str | None = None,
     encoding: str = "utf-8",
     embedded: Sequence[str] = (),
+    lists: Sequence[str] = (),
 ) -> list[tuple[int, Cells | BadRow]]:
     """Every row of a file: its line (its number in Parquet), and its cells in the order of `columns`, or what is wrong.
 
     exact: columns that hold text or names. header: the columns of a file without a header line. embedded: columns
-    that may hold encoded files, in Parquet. Raises
-    UnreadableFileError if the file as a whole can't be trusted, DataError if it is still being written.
+    that may hold encoded files, in Parquet. lists: those that may hold lists of words, in JSON lines and Parquet.
+    Raises UnreadableFileError if the file as a whole can't be trusted, DataError if it is still being written.
     """
     rows: Iterator[tuple[int, Cells | BadRow]]
     if file.is_media:
         rows = iter([(1, _cells_of_media(file, columns))])
     elif file.kind == "parquet":
-        rows = read_parquet(file.path, file.where, columns, exact, embedded)
+        rows = read_parquet(file.path, file.where, columns, exact, embedded, lists)
     elif file.kind == "jsonl":
-        rows = read_json_lines(file.path, file.where, columns, encoding)
+        rows = read_json_lines(file.path, file.where, columns, encoding, lists)
     else:
         is_quoted = file.kind == "csv"
         separator = delimiter or ("," if is_quoted else "\t")

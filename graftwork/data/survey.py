@@ -15,6 +15,8 @@ from graftwork.targets.target import LabelRule
 
 LOOKED_AT_ROWS = 100_000
 MOST_CLASSES = 50
+OUTSIDE, NEARLY_ALL = "O", 0.95  # the tag of words that are none of what is looked for; a share of rows
+FIRST = 100  # rows, of which one has such a tag where rows are tagged
 # A numeric column with more values than this is a measure, not a set of classes.
 MOST_NUMBERS = 20
 THRESHOLD_CLASSES = ("low", "high")
@@ -46,7 +48,8 @@ class Survey:
     """What was seen of a file.
 
     is_whole: False if there are more rows. classes: their rows, in order. id: the column that names rows. usual, long:
-    tokens, by estimate, that half and 95 % of the texts do not exceed.
+    tokens, by estimate, that half and 95 % of the texts do not exceed. is_by_word: classes are tags of words, and a row
+    counts for each that it has.
     """
 
     rows: int
@@ -57,6 +60,7 @@ class Survey:
     groups: tuple[Group, ...]
     usual: int
     long: int
+    is_by_word: bool = False
 
     def __str__(self) -> str:
         text = f"{self.rows:,} rows" if self.is_whole else f"the first {self.rows:,} rows"
@@ -78,25 +82,34 @@ def survey_file(path: Path, texts: Sequence[str], label: str, threshold: float |
         raise DataError(Problem(f"not one of {damaged:,} rows can be read", str(path)))
     sizes = sorted(map(_tokens, zip(*(cells[text] for text in texts), strict=True)))
     others = {column: cells[column] for column in named if column not in (*texts, label)}
+    tags = count_tags(cells[texts[0]], cells[label]) if len(texts) == 1 and threshold is None else {}
     return Survey(
         rows=rows,
         damaged=damaged,
         is_whole=is_whole,
-        classes=count_classes(cells[label], label, threshold),
+        classes=tags or count_classes(cells[label], label, threshold),
         id=_id_column(others),
         groups=tuple(_groups(others)),
         usual=sizes[(rows - 1) // 2],
         long=sizes[math.ceil(0.95 * rows) - 1],
+        is_by_word=bool(tags),
     )
 
 
 def guess_columns(path: Path) -> tuple[str, str]:
     """The columns that look like the text, of most words, and the label, of a few values over and over.
 
+    Or the label is a tag for each word of a text.
+
     Raises RecipeError if it is not plain which they are, DataError if the file can't be read.
     """
     file = open_table(path)
     cells, _, _ = _read(file, file.columns)
+    tags = [name for name, column in cells.items() if any(OUTSIDE in (cell or "").split() for cell in column[:FIRST])]
+    pairs = ((text, name) for name in tags for text in cells if text != name)
+    tagged = [pair for pair in pairs if count_tags(*(cells[name] for name in pair))]
+    if len(tagged) == 1:
+        return tagged[0]
     words = {name: sum(len(WORD.findall(cell or "")) for cell in column) for name, column in cells.items()}
     text = max(words, key=lambda name: words[name])
     few = [name for name, column in cells.items() if name != text and _is_of_few_values(column)]
@@ -111,6 +124,20 @@ def guess_columns(path: Path) -> tuple[str, str]:
 def _is_of_few_values(cells: Sequence[str | None]) -> bool:
     values = {cell for cell in cells if cell and cell.strip()}
     return 1 < len(values) <= min(MOST_CLASSES, len(cells) // 2)
+
+
+def count_tags(texts: Sequence[str | None], tags: Sequence[str | None]) -> dict[str, int]:
+    """The rows of each tag, the one outside first, where nearly all rows have a tag for each word; else none.
+
+    One of the tags has to be OUTSIDE, and texts have several words.
+    """
+    pairs = [(text.split(), told.split()) for text, told in zip(texts, tags, strict=True) if text and told]
+    whole = [told for words, told in pairs if len(words) == len(told)]
+    known = Counter(tag for told in whole for tag in set(told))
+    is_tagged = len(whole) >= NEARLY_ALL * len(texts) and sum(map(len, whole)) > 2 * len(whole)
+    if not (is_tagged and OUTSIDE in known and 1 < len(known) <= MOST_CLASSES):
+        return {}
+    return {tag: known[tag] for tag in sorted(known, key=lambda tag: (tag != OUTSIDE, tag.partition("-")[::-1]))}
 
 
 def count_classes(cells: Sequence[str | None], column: str, threshold: float | None = None) -> dict[str, int]:

@@ -37,7 +37,7 @@ from graftwork.fingerprint import to_json
 from graftwork.recipe import Recipe, kin_of
 from graftwork.sections.data import AuxiliarySection
 from graftwork.storage import Store, make_folder, whole_file
-from graftwork.targets.catalog import CLASSIFICATION, MULTI_LABEL, TARGETS
+from graftwork.targets.catalog import CLASSIFICATION, MULTI_LABEL, TARGETS, TOKENS
 from graftwork.targets.labels import describe_numbers
 from graftwork.targets.target import Numbers, Target
 from graftwork.workspace import Workspace
@@ -80,7 +80,7 @@ def make_manifest(
         sides=_count_sides(accepted.placed, recipe.classes, recipe.target),
         media=parent.media if parent else (),
         target=recipe.target.name,
-        rows=_count_rows(accepted.placed) if recipe.target is MULTI_LABEL else {},
+        rows=_count_rows(accepted.placed) if recipe.target in (MULTI_LABEL, TOKENS) else {},
         numbers=_describe_sides(accepted.placed) if recipe.target.is_number else {},
         auxiliary=tuple(rows for rows, _ in beside),
     )

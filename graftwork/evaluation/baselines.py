@@ -5,6 +5,7 @@ They are rivals in earnest: the regularisation of the two linear ones is chosen 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from graftwork.data.leakage import TOKEN
 from graftwork.data.manifest import DatasetManifest, load_rows
 from graftwork.errors import CheckpointError, Problem
 from graftwork.evaluation.predictions import inputs_of, labels_of, predict_rows, rows_digest
+from graftwork.evaluation.word_baselines import tell_words_by
 from graftwork.fingerprint import without_defaults
 from graftwork.models.serving.config import PixelConfig, SoundConfig
 from graftwork.storage import Store
@@ -72,28 +74,33 @@ def predict_baseline(
 ) -> str:
     """The key of a baseline's predictions for the judged rows; fitted only if the store has none.
 
-    name: `majority`, `tfidf` or `frozen-head`. cache_bytes: room for the frozen head's features, in the store.
-    on_progress is told that it begins, and how many of how many of them are computed.
+    name: `majority`, `tfidf` (of words `word-features`) or `frozen-head`. cache_bytes: room for the frozen head's
+    features, in the store. on_progress is told that it begins, and how many of how many of them are computed.
     """
     sides = {side: load_rows(store, manifest, sides={side}) for side in ("train", "validation")}
     train, validation = sides["train"], sides["validation"]
     digests = [rows_digest(rows) for rows in sides.values()]
+    target = TARGETS[manifest.target]
     model = {"baseline": name, "rows": digests, "version": BASELINE_VERSION}
     if name == "frozen-head":
         model |= {"encoder": without_defaults(FrozenEncoder, vars(encoder))}
 
     def fit_and_predict(_: object) -> np.ndarray:
         on_progress(0, len(judged))
-        target, outputs = TARGETS[manifest.target], len(manifest.classes)
+        if target.is_by_word:
+            regress = partial(_regress, target=target)
+            load = partial(encoder.load, store, cache_bytes)
+            return tell_words_by(name, [train, validation, judged], manifest.classes, regress, load, on_progress)
+        outputs = len(manifest.classes)
         known = [labels_of(rows, target) for rows in (train, validation)]
         if name == "majority":
             return np.tile(target.learning.prior(known[0], outputs), (len(judged), 1))
         parts = [train, validation, judged]
         if name == "frozen-head":
             return _probe(encoder.load(store, cache_bytes), parts, known, target, outputs, on_progress)
-        return _regress(_tfidf(parts), known, target, outputs)
+        return _regress(_tfidf(parts), known, outputs, target)
 
-    return predict_rows(store, model, judged, fit_and_predict)
+    return predict_rows(store, model, judged, fit_and_predict, manifest.classes if target.is_by_word else None)
 
 
 def _tfidf(parts: "list[pd.DataFrame]") -> list[Any]:
@@ -130,7 +137,7 @@ def _probe(
     return best_probe(fit_probes(fitted, chosen, outputs, fit=target.learning.fit)).values(judged) * std + mean
 
 
-def _regress(parts: list[Any], known: list[np.ndarray], target: Target, outputs: int) -> np.ndarray:
+def _regress(parts: list[Any], known: list[np.ndarray], outputs: int, target: Target) -> np.ndarray:
     """A linear model of the first part; (rows, outputs) for the third, by what does best on the second.
 
     Of texts nothing is chosen: what is told is that of the nearest row of the first part.

@@ -92,7 +92,7 @@ def compare(
         metric=metric,
         threshold=threshold,
         level=level,
-        rows=len(labels),
+        rows=target.learning.rows(labels),
         groups=len(np.unique(groups)),
         reference_value=values[0],
         candidate_value=values[1],

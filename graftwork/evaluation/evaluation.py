@@ -1,4 +1,4 @@
-"""The evaluation: candidate, baselines and references on the same holdout rows, each with a prediction per row.
+"""The evaluation: candidate, baselines and references on the same holdout rows, each with a prediction per row or word.
 
 What follows from it (promote, keep, wait) is the gate's business, in `graftwork.promotion`.
 """
@@ -24,6 +24,7 @@ from graftwork.evaluation.predictions import (
     predict_rows,
     probabilities_of,
 )
+from graftwork.evaluation.words import spread
 from graftwork.faults import fault
 from graftwork.fingerprint import digest, from_json, to_json, without_defaults
 from graftwork.models.serving.config import Input
@@ -204,13 +205,14 @@ def evaluate(
     memory = {name: measured(name, each) for name, each in older.items()} if target is CLASSIFICATION else {}
     metrics = {name: _measure(open_predictions(store, key), samples, target) for name, key in keys.items()}
     judged = open_predictions(store, keys[CANDIDATE])
+    units = spread(rows) if target.is_by_word else rows
     classes, confusion = describe_classes(labels_of(judged, target), probabilities_of(judged), manifest.classes, target)
     evaluation = Evaluation(
         bundle=candidate.bundle,
         recipe=candidate.recipe,
         manifest=manifest.digest,
         holdout_digest=manifest.holdout_digest,
-        rows=len(judged),
+        rows=len(rows),
         groups=len(np.unique(group_codes(judged))),
         excluded_rows=excluded,
         metrics=metrics[CANDIDATE],
@@ -220,7 +222,7 @@ def evaluate(
         references={
             name: Reference(each.version, each.bundle, each.recipe, metrics[name]) for name, each in references.items()
         },
-        slices=tuple(found for column in slices for found in _slice(judged, rows[column], samples, target)),
+        slices=tuple(found for column in slices for found in _slice(judged, units[column], samples, target)),
         predictions=keys,
         memory={name: each for name, each in memory.items() if each.new is not None},
         target=manifest.target,
@@ -276,7 +278,8 @@ def _predict(
             raise RegistryError(Problem(f"it predicts the classes {found}; the data has {expected}", where, hint))
         return model.probabilities(inputs, lambda done: on_progress(done, len(inputs)))
 
-    return predict_rows(store, {"bundle": contender.bundle}, rows, open_and_predict)
+    tags = manifest.classes if target.is_by_word else None
+    return predict_rows(store, {"bundle": contender.bundle}, rows, open_and_predict, tags)
 
 
 def _measure(predictions: "pd.DataFrame", samples: int, target: Target) -> dict[str, Interval]:
@@ -319,7 +322,8 @@ def _remember(
 def _slice(predictions: "pd.DataFrame", values: "pd.Series", samples: int, target: Target) -> Iterator[Slice]:
     """The predictions by the value that each row has in a column; rows without one are left out."""
     for value, part in predictions.groupby(values, sort=True):
-        yield Slice(str(values.name), str(value), len(part), _headline(part, samples, target))
+        count = target.learning.rows(labels_of(part, target))
+        yield Slice(str(values.name), str(value), count, _headline(part, samples, target))
 
 
 def _headline(predictions: "pd.DataFrame", samples: int, target: Target) -> Interval:

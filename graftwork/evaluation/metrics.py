@@ -89,13 +89,15 @@ def describe_classes(
 ) -> tuple[tuple[ClassMetrics, ...], tuple[tuple[int, ...], ...]]:
     """Precision, recall, F1 and support of each class, and the confusion matrix (true class by predicted class).
 
-    Of numbers and texts neither, and of classes that a row may have several of no matrix.
+    Of numbers and texts neither, and of classes that a row may have several of no matrix. A word that is told nothing
+    is in no column.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     if target.learning.decide is None:
         return (), ()
-    predicted, indices = target.learning.decide(values), range(len(classes))
+    labels, indices = target.learning.classes(labels), range(len(classes))
+    predicted = target.learning.decide(values)
     table = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
     details = tuple(
         ClassMetrics(name, float(precision), float(recall), float(f1), int(support))

@@ -1,4 +1,4 @@
-"""Predictions: one stored row for each row a model judged, so that any two models can be compared later."""
+"""Predictions: one stored row for each row, or word, a model judged, so that any two models can be compared later."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from graftwork.errors import DataError, Problem
+from graftwork.evaluation.words import judged_words
 from graftwork.fingerprint import digest
 from graftwork.models.serving.config import Input
 from graftwork.storage import Store
@@ -41,11 +42,11 @@ class Predictor(Protocol):
     def modality(self) -> str: ...
 
     def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """(inputs, classes), or (inputs, 1) numbers or texts. on_progress is told how many inputs are done."""
+        """(inputs, classes), (inputs, 1) numbers or texts, or (words, tags). on_progress: how many inputs are done."""
         ...
 
-    def table(self, values: np.ndarray) -> dict[str, Any]:
-        """What `probabilities` gave, as columns of a table by name."""
+    def answer(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+        """What is told of the inputs, as columns of a table by name."""
         ...
 
 
@@ -54,15 +55,20 @@ def predict_rows(
     model: object,
     rows: "pd.DataFrame",
     probabilities: Callable[[Sequence[Input]], np.ndarray],
+    tags: Sequence[str] | None = None,
 ) -> str:
     """The key of a model's predictions for the rows, computed only if the store has none.
 
-    model: the plain value that decides the predictions. probabilities: inputs to (inputs, classes).
+    model: the plain value that decides the predictions. probabilities: inputs to (inputs, classes), or to (words, tags)
+    of all words, which are what is judged then. tags: those of words; None where rows are judged.
     """
-    key = f"predictions/{digest({'model': model, 'rows': rows_digest(rows), 'version': PREDICTIONS_VERSION})}"
+    asked = {"model": model, "rows": rows_digest(rows), "version": PREDICTIONS_VERSION}
+    asked |= {} if tags is None else {"tags": tags}
+    key = f"predictions/{digest(asked)}"
     if store.open(key) is None:
         values = np.asarray(probabilities(inputs_of(rows)))
-        predictions = frame_predictions(rows, values if values.dtype == object else values.astype(np.float64))
+        judged = rows if tags is None else judged_words(rows, tags)
+        predictions = frame_predictions(judged, values if values.dtype == object else values.astype(np.float64))
         with store.writing(key) as folder:
             predictions.to_parquet(folder / FILE, index=False)
     return key

@@ -1,5 +1,7 @@
 """A served model as an ONNX graph, for runtimes without torch: token ids or pixels in, probabilities or numbers out.
 
+Of a model that tags words the probabilities are of each token, (rows, tokens, tags).
+
 It takes any batch and any length. The graph is compared with the model it was made from before anybody is given it.
 onnx and onnxruntime are imported when they are needed: `pip install 'graftwork[export]'`.
 """
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.errors import GraftworkError, Problem, RecipeError, RegistryError
-from graftwork.models.serving.config import Input, ServingConfig
+from graftwork.models.serving.config import TOKENS, Input, ServingConfig
 from graftwork.models.serving.inference import BATCH_TOKENS, inference_batches
 from graftwork.models.serving.model import ServingModel
 from graftwork.models.serving.outputs import values_of
@@ -55,7 +57,7 @@ def export_onnx(served: ServingModel, inputs: Sequence[Input], path: Path) -> fl
         import onnxscript  # noqa: F401 - torch's exporter needs it, and says so less plainly
     except ImportError as error:
         raise RecipeError(Problem(f"{error.name} is not installed", hint="pip install 'graftwork[export]'")) from error
-    expected = np.tile(served.probabilities(inputs), (2, 1))
+    expected = _expected(served, inputs)
     try:
         _trace(served, path)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -70,6 +72,22 @@ def export_onnx(served: ServingModel, inputs: Sequence[Input], path: Path) -> fl
         problem = f"the graph differs by {difference:.2g} from the model, {TOLERANCE:g} is tolerated"
         raise RegistryError(Problem(problem, str(path)))
     return difference
+
+
+def _expected(served: ServingModel, inputs: Sequence[Input]) -> np.ndarray:
+    """(2 x inputs, classes), or where words have tags (2 x inputs, tokens of the longest, tags), 0 behind a text."""
+    if served.target != TOKENS:
+        return np.tile(served.probabilities(inputs), (2, 1))
+    lengths = [len(row) for row in served.encoder.encode(inputs)]
+    return np.tile(_stack(served.token_values(inputs), lengths), (2, 1, 1))
+
+
+def _stack(values: Sequence[np.ndarray], lengths: Sequence[int]) -> np.ndarray:
+    """(texts, tokens of the longest, tags) of each text's (tokens, tags), what padding gives left out."""
+    stacked = np.zeros((len(values), max(lengths), values[0].shape[1]))
+    for row, each, length in zip(stacked, values, lengths, strict=True):
+        row[:length] = each[:length]
+    return stacked
 
 
 def _trace(served: ServingModel, path: Path) -> None:
@@ -108,7 +126,7 @@ def _sample_of(config: ServingConfig) -> tuple[tuple[Tensor, ...], dict[str, int
 
 
 def _run(session: Any, served: ServingModel, inputs: Sequence[Input]) -> np.ndarray:
-    """(2 x inputs, classes): each by itself, then in batches.
+    """As `_expected`: each by itself, then in batches.
 
     Texts are padded to the longest of a batch. Some models of sounds hear how long the silence is that fills a row up,
     so those are padded as `infer` pads them.
@@ -121,13 +139,16 @@ def _run(session: Any, served: ServingModel, inputs: Sequence[Input]) -> np.ndar
     else:
         batches = [(max(map(len, rows)), everything)]
         singles = [(len(rows[row]), [row]) for row in everything]
-    found = np.empty((2, len(rows), len(served.classes)))
+    found: list[list[Any]] = [[None] * len(rows), [None] * len(rows)]
     known = [each.name for each in session.get_inputs()]
     for part, (length, indices) in [(0, each) for each in singles] + [(1, each) for each in batches]:
         tensors = served.encoder.pad([rows[row] for row in indices], length)
         given = {name: tensor.numpy() for name, tensor in zip(known, tensors, strict=False)}
-        (found[part, indices],) = session.run([_output(served)], given)
-    return found.reshape(-1, len(served.classes))
+        (values,) = session.run([_output(served)], given)
+        for index, each in zip(indices, values, strict=True):
+            found[part][index] = each
+    both = [each for part in found for each in part]
+    return _stack(both, [len(row) for row in rows] * 2) if served.target == TOKENS else np.array(both, dtype=np.float64)
 
 
 def _output(served: ServingModel) -> str:

@@ -13,6 +13,7 @@ from graftwork.models.serving.classifier import Classifier
 from graftwork.models.serving.config import Input, PixelConfig, ServingConfig, SoundConfig
 from graftwork.models.serving.inference import autocast, infer, pick_device
 from graftwork.models.serving.model import Encoder, make_encoder
+from graftwork.models.serving.words import UNREAD, first_pieces
 from graftwork.models.text import load_body
 from graftwork.storage import Store
 
@@ -31,6 +32,15 @@ class FrozenModel:
         """(inputs, width) float32; on_progress is told how many of how many had to be computed so far."""
         rows = self.cache.vectors(self.model, self.encoder, self.encoder.encode(inputs), on_progress)
         return torch.cat(rows).numpy()
+
+    def word_states(
+        self, texts: Sequence[str], on_progress: Callable[[int, int], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(words, width) float32, the state of each word's first token, and which words have one, (words,)."""
+        rows = self.cache.activations(self.model.body, self.encoder, self.encoder.encode(texts), on_progress)
+        pieces = first_pieces(self.encoder, texts)
+        states = [row[torch.from_numpy(places)].float() for row, places in zip(rows, pieces, strict=True)]
+        return torch.cat(states).numpy(), np.concatenate(pieces) != UNREAD
 
     def time_row(self, inputs: Sequence[Input]) -> float:
         """Seconds that the vector of an input takes, measured on a part of them; nothing is taken from the cache."""

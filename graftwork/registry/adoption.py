@@ -52,9 +52,10 @@ def adopt(workspace: Workspace, recipe: Recipe, reference: str, reason: str, act
     if recipe.input.text is None:
         hint = "register it by a run of this recipe"
         raise RecipeError(Problem("only a model that reads texts can be adopted", f"{recipe.path}: input", hint))
-    if recipe.target.is_text:
+    if recipe.target.is_text or recipe.target.is_by_word:
         hint = "register it by a run of this recipe"
-        raise RecipeError(Problem("a model that writes texts can't be adopted", f"{recipe.path}: problem_type", hint))
+        problem = f"no model for {recipe.target.known_as} can be adopted"
+        raise RecipeError(Problem(problem, f"{recipe.path}: problem_type", hint))
     manifest, ledger = validate_data(recipe, workspace), Ledger.of(workspace)
     with reach_mlflow(workspace.settings) as client:
         origin = _find(client, reference)

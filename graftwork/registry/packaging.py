@@ -4,9 +4,9 @@ import importlib.metadata
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.config import TOKENS, ServingConfig
 from graftwork.models.serving.outputs import OUTPUTS
 from graftwork.training.bundle import BUNDLE_RECORD, MODEL, ServingBundle
 
@@ -58,7 +58,19 @@ def _signature(config: ServingConfig) -> "ModelSignature":
     told = OUTPUTS[config.target].names(config.classes)
     texts = {"label", "labels", "written"}
     outputs = [ColSpec("string" if place == 0 and name in texts else "double", name) for place, name in enumerate(told)]
+    if config.target == TOKENS:
+        outputs = [ColSpec(kind, name) for kind, name in zip(_of_words(), told, strict=True)]
     return ModelSignature(Schema(inputs), Schema(outputs))
+
+
+def _of_words() -> "list[Any]":
+    """The types of words' tags, of their scores, and of entities."""
+    from mlflow.types import DataType
+    from mlflow.types.schema import Array, Object, Property
+
+    facts = {"type": DataType.string, "start": DataType.long, "end": DataType.long, "score": DataType.double}
+    entity = Object([Property(name, kind) for name, kind in facts.items()])
+    return [Array(DataType.string), Array(DataType.double), Array(entity)]
 
 
 def _example(columns: Sequence[str]) -> "pd.DataFrame":

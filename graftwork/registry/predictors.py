@@ -117,9 +117,9 @@ class AdoptedModel:
         is_sound = (values >= 0).all(axis=1) & (abs(values.sum(axis=1) - 1) < TOLERANCE)
         return is_sound, "probabilities", "those of a row are not negative, and have the sum 1"
 
-    def table(self, values: np.ndarray) -> dict[str, Any]:
-        """What `probabilities` gave, as columns by name."""
-        return tell(self.target, self.classes, values, None)
+    def answer(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+        """What is told of the inputs, as columns by name."""
+        return tell(self.target, self.classes, self.probabilities(inputs, on_progress), None)
 
 
 def _run_to_its_end(

@@ -36,12 +36,16 @@ class BundleModel(mlflow.pyfunc.PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> pd.DataFrame:
-        """One row per input row, in order: label, or labels, and p_<class> for each class; or prediction, a
-        number; or written, a text.
+        """One row per input row, in order: label, or labels, and p_<class> for each class; or a number, or a text.
+
+        Where words have tags, lists: the words' tags, their scores, and the entities that they are.
 
         model_input: a DataFrame with the model's columns, or a list of texts, pairs of texts, or encoded files.
         """
         rows = rows_of(model_input, self.model.columns)
+        if hasattr(self.model, "answer"):
+            return pd.DataFrame(self.model.answer(rows))
+        # The code of earlier bundles tells no more than values.
         values = self.model.probabilities(rows).reshape(len(rows), len(self.model.classes))
         if hasattr(self.model, "table"):
             return pd.DataFrame(self.model.table(values))

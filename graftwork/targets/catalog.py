@@ -8,10 +8,13 @@ from graftwork.targets.labels import (
     read_class,
     read_labels,
     read_number,
+    read_tags,
     read_text,
+    tags_in,
     tell_class,
     tell_classes,
     tell_number,
+    tell_tags,
     tell_text,
 )
 from graftwork.targets.target import Target
@@ -81,10 +84,32 @@ GENERATION = Target(
     score="token_accuracy",
     headline="rouge_l",
     shown=("rouge_l", "token_f1", "chrf", "exact_match"),
+    baselines=("majority", "tfidf"),
     is_text=True,
 )
-TARGETS: Mapping[str, Target] = {each.name: each for each in (CLASSIFICATION, MULTI_LABEL, REGRESSION, GENERATION)}
+# What a word is told by can't be kept when words go, or come elsewhere, and no pooled state stands for a row.
+OF_ROWS = frozenset({"solver", "strength", "word_deletion", "word_swap", "auxiliary"})
+TOKENS = Target(
+    name="token-classification",
+    known_as="token classification",
+    module="token_classification",
+    storage="string",
+    label_keys=frozenset({"classes", "map"}),
+    refused=OF_ONE_CLASS - {"label_smoothing"} | MIXES | OF_ROWS,
+    reader=read_tags,
+    members=tags_in,
+    tell=tell_tags,
+    score="entity_f1",
+    headline="entity_f1",
+    shown=("entity_f1", "macro_f1", "word_accuracy", "log_loss"),
+    baselines=("majority", "word-features", "frozen-head"),
+    is_by_word=True,
+)
+TARGETS: Mapping[str, Target] = {
+    each.name: each for each in (CLASSIFICATION, MULTI_LABEL, REGRESSION, GENERATION, TOKENS)
+}
 NAMES = {
+    "entity_f1": "entity F1",
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
     "brier": "Brier score",

@@ -55,6 +55,24 @@ def _read_flags(cells: Sequence[str]) -> str | Unread:
     return Unread(NOT_A_FLAG, flags.index(None)) if None in flags else "".join(map(str, flags))
 
 
+def read_tags(rule: LabelRule) -> Read:
+    """What gives the indices of the tags in a cell, one for each word of the text, which is the cell after it.
+
+    Tags and words are what stands between white space. With a mapping tags are looked up first.
+    """
+    indices = {name: str(index) for index, name in enumerate(rule.classes)}
+    if rule.mapping is not None:
+        indices = {raw: indices[name] for raw, name in rule.mapping.items()}
+
+    def read(cells: Sequence[str]) -> str | Unread:
+        tags, words = (cell.split() for cell in cells)
+        if len(tags) != len(words):
+            return Unread(f"{len(tags)} tags for {len(words)} words")
+        return Unread(UNKNOWN_LABEL) if set(tags) - indices.keys() else " ".join(indices[tag] for tag in tags)
+
+    return read
+
+
 def read_number(_rule: LabelRule) -> Read:
     """What gives the number in a cell, if it is one and finite."""
     return lambda cells: _number(cells[0])
@@ -78,6 +96,11 @@ def classes_in(label: str) -> list[int]:
     return [index for index, digit in enumerate(label) if digit == "1"]
 
 
+def tags_in(label: str) -> list[int]:
+    """The indices of the tags that are there, each once."""
+    return sorted(set(map(int, label.split())))
+
+
 def tell_class(label: int, classes: Sequence[str]) -> str:
     """Its name."""
     return classes[label]
@@ -86,6 +109,11 @@ def tell_class(label: int, classes: Sequence[str]) -> str:
 def tell_classes(label: str, classes: Sequence[str]) -> str:
     """Their names."""
     return ", ".join(classes[index] for index in classes_in(label)) or "none"
+
+
+def tell_tags(label: str, classes: Sequence[str]) -> str:
+    """Their names, word by word."""
+    return " ".join(classes[int(index)] for index in label.split())
 
 
 def tell_number(label: float, _classes: Sequence[str]) -> str:

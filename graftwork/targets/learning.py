@@ -55,7 +55,8 @@ class Learning:
     criterion: the mean loss of a batch, from logits and labels; None for the stage's own of classes. measure: loss and
     score of all validation rows. prior: what a model would say that reads nothing, (outputs,), from the training labels
     and the number of outputs. regress: a linear model of sparse features, given labels, strength (scikit-learn's C) and
-    outputs, as a function from features to values. fit: the same of vectors, with a layer of our own.
+    outputs, as a function from features to values. fit: the same of vectors, with a layer of our own. rows: how
+    many rows labels are of. classes: what of labels is compared with what is decided.
     """
 
     as_array: Callable[[Iterable[Any]], np.ndarray]
@@ -67,6 +68,8 @@ class Learning:
     prior: Callable[[np.ndarray, int], np.ndarray]
     regress: Callable[[Any, np.ndarray, float, int], Callable[[Any], np.ndarray]]
     fit: Fit
+    rows: Callable[[np.ndarray], int] = len
+    classes: Callable[[np.ndarray], np.ndarray] = np.asarray
 
 
 def mean_where(numerator: np.ndarray, denominator: np.ndarray, is_counted: np.ndarray) -> np.ndarray:

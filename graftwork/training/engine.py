@@ -84,6 +84,7 @@ from graftwork.training.solver import solve_stage
 from graftwork.training.spans import span_data
 from graftwork.training.stages import Distillation, Hiding, Stage, stage_groups
 from graftwork.training.state import FollowingKeeper, StateKeeper
+from graftwork.training.tagging import by_word
 from graftwork.training.writing import writer_data
 from graftwork.workspace import Workspace
 
@@ -283,6 +284,8 @@ class Training:
             known=known,
         )
         data = _cut_data(self.model, stage, data, self.cache, encoder, context) if stage.is_cut else data
+        if self.run.plan.target.is_by_word:
+            return by_word(data, self.run.plan.classes, stage.label_smoothing)
         return data if stage.temperature is None else _compared(data, stage.temperature)
 
     def _ask_teacher(self, distillation: Distillation, stage: str, context: StageContext) -> torch.Tensor:

@@ -62,9 +62,10 @@ class Padder(Protocol):
 class Examples:
     """Rows with their labels and what pads them: token ids, or what a frozen part makes of them.
 
-    labels: (rows,) int64 class indices, or (rows, outputs) float32. lengths: tokens of each row, which decide what it
-    is batched with, whatever stands for it. augmentations: done to each row of a batch, one after the other. mixture:
-    how rows are then mixed. taught: what a teacher makes of each row as it is, (rows, classes that it knows) logits.
+    labels: (rows,) int64 class indices, (rows, outputs) float32, or (rows, tokens) tags. lengths: tokens of each row,
+    which decide what it is batched with, whatever stands for it. augmentations: done to each row of a batch, one after
+    the other. mixture: how rows are then mixed. taught: what a teacher makes of each row as it is, (rows, classes that
+    it knows) logits.
     """
 
     rows: Sequence[Any]
@@ -128,7 +129,8 @@ class StageData:
     measure: of what it gives for all validation rows, and their labels, the loss and the accuracy, or what of the
     target stands for it. fit: what a head is solved for. known: rows that the model knew before this run, where the
     stage asks what its weights are worth to them. draw: the rows that an epoch has, by its place in the run; None for
-    each of them once.
+    each of them once. weights: (rows,) what each training row counts in a mean; None where classes say it, or all count
+    the same.
     """
 
     train: Examples
@@ -139,6 +141,7 @@ class StageData:
     fit: Fit = CLASSIFICATION.learning.fit
     known: Examples | None = None
     draw: Callable[[tuple[int, int, int]], np.ndarray] | None = None
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -353,7 +356,7 @@ class StageLoop:
         replicas = self.context.replicas
         # Randomness is a function of the place, so that a state needs no generator's state.
         torch.manual_seed(seed_of(self.context.seed, self.context.index, self.progress.step, *replicas.noise))
-        total = sum(map(self.weight_of, batches))
+        total = sum(map(self.weight_of, batches)) or 1.0  # of a step of which nothing is told
         value = sum(self.add_gradient(batch, total) for batch in batches)
         value = replicas.add_up(value, self.model.parameters())
         if not np.isfinite(value):
@@ -388,6 +391,8 @@ class StageLoop:
 
     def weight_of(self, rows: Batch) -> float:
         """What these rows count in this epoch's means."""
+        if self.data.weights is not None:
+            return float(self.data.weights[rows].sum())
         if self.class_weights is None or not rows:
             return float(len(rows))
         labels = self.data.train.labels_of(rows, self.epoch)

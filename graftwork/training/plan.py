@@ -38,9 +38,9 @@ from graftwork.models.catalog import (
 from graftwork.models.configs import read_model_config
 from graftwork.models.media import read_media, tokens_of
 from graftwork.models.pixels import find_side_problem
-from graftwork.models.serving.config import PixelConfig, SoundConfig
+from graftwork.models.serving.config import UNPOOLED, PixelConfig, SoundConfig
 from graftwork.policy import Policy
-from graftwork.recipe import FROZEN_HEAD, TFIDF, EvaluationSection, Recipe
+from graftwork.recipe import TFIDF, EvaluationSection, Recipe
 from graftwork.sections.data import NOUNS
 from graftwork.sections.stages import OF_OBJECTIVE, StageSection
 from graftwork.settings import CACHE_BYTES
@@ -176,6 +176,8 @@ def model_facts(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock)
 def pooling_of(recipe: Recipe, lock: CheckpointLock) -> str:
     """What the recipe says, else what the checkpoint was made with, else what its family is used with."""
     family = family_of(lock.architecture)
+    if recipe.target.is_by_word:
+        return UNPOOLED
     if recipe.input.pooling is not None and recipe.input.pooling not in family.poolings:
         problem = f"{family.known_as} can't be pooled by {recipe.input.pooling}"
         raise RecipeError(Problem(problem, "input.pooling", f"leave it out, or: {', '.join(family.poolings)}"))
@@ -340,7 +342,7 @@ def _resolve_stages(
             _check_batches(recipe, room.max_tokens, section.name)
         augment = section.augment.strengths
         is_pooled = [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
-        is_pooled = is_pooled and not recipe.target.is_text
+        is_pooled = is_pooled and not (recipe.target.is_text or recipe.target.is_by_word)
         is_frozen = is_pooled or frozen_blocks(trained) > 0
         is_solved = section.solver == "lbfgs"
         # What the frozen part reads is the same from one epoch to the next.
@@ -479,9 +481,11 @@ def plan_run(
     if recipe.input.modality != "text" and TFIDF in policy.baselines:
         hint = "a policy for pictures or sounds names others: see policies/images.yaml"
         raise RecipeError(Problem(f"baseline {TFIDF} is for texts", str(recipe.policy), hint))
-    if recipe.target.is_text and FROZEN_HEAD in policy.baselines:
-        hint = "a policy for texts that are written names majority or tfidf: see policies/generation.yaml"
-        raise RecipeError(Problem(f"baseline {FROZEN_HEAD} tells classes or numbers", str(recipe.policy), hint))
+    foreign = recipe.target.foreign(policy.baselines)
+    if foreign is not None:
+        hint = f"a policy for it names {', '.join(recipe.target.baselines)}"
+        problem = f"baseline {foreign} is not for {recipe.target.known_as}"
+        raise RecipeError(Problem(problem, str(recipe.policy), hint))
     _check_metrics(recipe, policy)
     plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start, cache_bytes)
     facts = {

@@ -28,7 +28,8 @@ class SideReading:
     """Of the texts of a side. cut: those of which the model reads not all.
 
     tokens: of all of them as they are, without those that the tokenizer puts around a text. unknown: those among them
-    that stand for what it does not know. labels_cut: labels that are longer than what a model may write.
+    that stand for what it does not know. labels_cut: labels that are longer than what a model may write. words, unread:
+    where words have tags, all of them, and those without a token.
     """
 
     texts: int
@@ -36,10 +37,16 @@ class SideReading:
     tokens: int
     unknown: int
     labels_cut: int = 0
+    words: int = 0
+    unread: int = 0
 
     @property
     def cut_share(self) -> float:
         return self.cut / self.texts if self.texts else 0.0
+
+    @property
+    def unread_share(self) -> float:
+        return self.unread / self.words if self.words else 0.0
 
     @property
     def unknown_share(self) -> float:
@@ -59,7 +66,7 @@ class Reading:
         return {
             f"reading/{side}/{name}": getattr(each, name)
             for side, each in self.sides.items()
-            for name in ("cut_share", "unknown_share")
+            for name in ("cut_share", "unknown_share", *(("unread_share",) if each.words else ()))
         }
 
 
@@ -73,7 +80,8 @@ def measure_reading(store: Store, run: ResolvedRun) -> Reading | None:
     plan = run.plan
     encoder = TextEncoder(open_checkpoint(store, run.lock), plan.max_tokens, plan.prompt, plan.columns)
     rows = {side: load_rows(store, run.manifest, sides=(side,)) for side in SIDES}
-    reading = Reading({side: _read(encoder, inputs_of(each)) for side, each in rows.items()})
+    read = _read_words if plan.target.is_by_word else _read
+    reading = Reading({side: read(encoder, inputs_of(each)) for side, each in rows.items()})
     if plan.writes is not None:
         cut = {side: _count_long(encoder, list(each["label"]), plan.writes) for side, each in rows.items()}
         reading = Reading({side: replace(each, labels_cut=cut[side]) for side, each in reading.sides.items()})
@@ -110,6 +118,13 @@ def _count_long(encoder: Any, labels: list[str], most: int) -> int:
     """How many labels have so many tokens or more, with no room for their end."""
     parts = (encoder.tokenizer(part, add_special_tokens=False)["input_ids"] for part in _parts(labels))
     return sum(len(ids) >= most for part in parts for ids in part)
+
+
+def _read_words(encoder: Any, texts: list[Any]) -> SideReading:
+    from graftwork.models.serving.words import UNREAD, first_pieces
+
+    places = [place for part in _parts(texts) for each in first_pieces(encoder, part) for place in each]
+    return replace(_read(encoder, texts), words=len(places), unread=places.count(UNREAD))
 
 
 def _parts(texts: list[Any]) -> Iterator[list[Any]]:

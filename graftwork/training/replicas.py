@@ -60,13 +60,13 @@ class Replicas:
         return total.item()
 
     def gather(self, values: Tensor, rows: Sequence[int], total: int) -> Tensor:
-        """What all processes computed for their rows, (total, width).
+        """What all processes computed for their rows, (total, …).
 
         values: of this one's rows, in front of any others.
         """
         if self.size == 1:
             return values
-        whole = values.new_zeros(total, values.shape[1])
+        whole = values.new_zeros(total, *values.shape[1:])
         whole[rows] = values[: len(rows)]
         dist.all_reduce(whole)
         return whole

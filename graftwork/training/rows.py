@@ -16,6 +16,7 @@ from graftwork.training.loop import Examples
 from graftwork.training.multi_task import Task, join_labels
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.start import rows_since, rows_to_hold
+from graftwork.training.tagging import place_tags
 from graftwork.training.writing import writer_examples
 
 if TYPE_CHECKING:
@@ -105,7 +106,17 @@ def _learnt_rows(rows: "pandas.DataFrame", encoder: Encoder, plan: TrainingPlan)
     """Rows with what the plan learns of them."""
     if plan.target.is_text:
         return writer_examples(rows, inputs_of(rows), encoder, plan.writes or 1)
+    if plan.target.is_by_word:
+        return _tagged(rows, encoder)
     return _examples(rows, encoder, _labels(rows, plan))
+
+
+def _tagged(rows: "pandas.DataFrame", encoder: Encoder) -> Examples:
+    """Labels: (rows, tokens of the longest)."""
+    texts = inputs_of(rows)
+    ids = encoder.encode(texts)
+    lengths = [len(row) for row in ids]
+    return Examples(ids, place_tags(encoder, texts, list(rows["label"]), max(lengths)), encoder, lengths)
 
 
 def _labels(rows: "pandas.DataFrame", plan: TrainingPlan) -> np.ndarray:

@@ -148,6 +148,12 @@ LABELS_RECIPE = (
     .replace('{{from: label, classes: ["no", "yes"]}}', '{{from: tags, separator: "|", classes: [good, long, warm]}}')
     .replace("name: tiny", "name: tiny-labels")
 )
+TAGS = ("O", "B-THING", "I-THING", "B-VIEW", "I-VIEW")
+TAGS_RECIPE = (
+    RECIPE.replace("text-classification", "text-token-classification")
+    .replace('{{from: label, classes: ["no", "yes"]}}', f"{{{{from: tags, classes: [{', '.join(TAGS)}]}}}}")
+    .replace("name: tiny", "name: tiny-tags")
+)
 
 
 IMAGE_RECIPE = (
@@ -312,6 +318,25 @@ def write_labels_project(folder: Path, checkpoint: Path) -> None:
     (folder / "recipe.yaml").write_text(LABELS_RECIPE.format(checkpoint=checkpoint))
 
 
+def write_tags_project(folder: Path, checkpoint: Path) -> None:
+    """A recipe for the checkpoint, its policy, and 512 reviews whose words are tagged: what was seen, and the view.
+
+    A third has commas in a word, which are tokens of their own; each sixteenth is longer than the model reads.
+    """
+    lines = []
+    for number, text in enumerate(REVIEWS):
+        written, tags = text, "O B-THING I-THING O B-VIEW I-VIEW I-VIEW"
+        if number % 3 == 0:
+            written = written.replace("film", "film,").replace("movie", "movie,")
+        if number % 16 == 0:
+            written, tags = f"{written} {text} {text}", f"{tags} {tags} {tags}"
+        lines.append(f'"{written}",{tags}')
+    random.Random(3).shuffle(lines)
+    (folder / "made.csv").write_text("text,tags\n" + "\n".join(lines) + "\n")
+    (folder / "policy.yaml").write_text("minimum_rows: 10\nmetric: entity_f1\nbaselines: [majority]\n")
+    (folder / "recipe.yaml").write_text(TAGS_RECIPE.format(checkpoint=checkpoint))
+
+
 def write_image_number_project(folder: Path, checkpoint: Path) -> None:
     """A recipe for the checkpoint, its policy, and 160 pictures in a table, whose stripes decide their number."""
     _write_picture_table(folder, "rating", {"no": "-1.5", "yes": "2.5"})
@@ -411,7 +436,8 @@ def resolve_run(
         replay, seed = recipe.start.replay, recipe.train.seed
         start = Start(warm_start(workspace.store, before, 1, manifest, replay=replay, seed=seed))
     start = replace(start, teachers=teachers)
-    beaten = ("majority", "tfidf") if recipe.input.modality == "text" else ("majority", "frozen-head")
+    beaten: tuple[Any, ...] = ("majority", "tfidf") if recipe.input.modality == "text" else ("majority", "frozen-head")
+    beaten = ("majority", "word-features") if recipe.target.is_by_word else beaten
     policy = Policy(metric=recipe.target.headline, baselines=beaten)
     return plan_run(recipe, manifest, lock, policy, workspace.store, start, workspace.settings.cache_bytes)
 

@@ -16,7 +16,16 @@ import pytest
 from pretrained import write_sentences, write_t5
 from sqlalchemy import update
 from team import train_together
-from tiny import WORDS, facts, resolve_run, write_checkpoint, write_family_project, write_image_project, write_project
+from tiny import (
+    WORDS,
+    facts,
+    resolve_run,
+    write_checkpoint,
+    write_family_project,
+    write_image_project,
+    write_project,
+    write_tags_project,
+)
 from writers import write_writer, write_writer_project
 
 from graftwork.data.manifest import load_rows
@@ -181,6 +190,14 @@ def test_two_processes_learn_to_write_as_one_does(tmp_path: Path) -> None:
     # Slowly: at a higher rate differences of rounding grow tenfold every twenty steps.
     changes = ("stages.0.train=[head]", "stages.1.learning_rate=1e-4", "train.batch_tokens=64")
     project = Project(tmp_path, tmp_path / "checkpoint", *changes, write=write_writer_project)
+    np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
+
+
+def test_two_processes_tag_words_as_one_does(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """A mean is over the words of all rows, of which processes have unequal shares, and of several batches a step."""
+    dry = without_dropout(tiny_checkpoint, tmp_path)
+    changes = ("head.dropout=0", "train.batch_tokens=48", "stages.1.accumulate=2", "stages.1.label_smoothing=0.1")
+    project = Project(tmp_path, dry, *changes, write=write_tags_project)
     np.testing.assert_allclose(*(losses(project, processes) for processes in (1, 2)), rtol=TOLERANCE)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import TOWERS, WAVEFORM, WIDTHS, ServingConfig, find_width
+from .config import TOWERS, UNPOOLED, WAVEFORM, WIDTHS, ServingConfig, find_width
 from .own import make_own_body, read_own_config
 
 # What transformers gives a pooling layer of its own if nobody tells it not to.
@@ -76,7 +76,7 @@ class Pooling(nn.Module):
     """One state for a row's tokens: their `mean` or `max`, that of the first (`cls`) or the `last`, or by `attention`.
 
     The latter is their mean, weighed by how well they answer a query, which is learnt; at first all weigh the same.
-    `body` leaves it to the body, which pools by itself.
+    `body` leaves it to the body, which pools by itself; `none` leaves each token its own.
     Method: a learnt query (Yang et al. 2016), its answers scaled as by Vaswani et al. (2017).
     """
 
@@ -87,7 +87,9 @@ class Pooling(nn.Module):
             self.query = nn.Parameter(torch.zeros(width))
 
     def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """(batch, tokens, hidden) states and (batch, tokens) mask -> (batch, hidden)."""
+        """(batch, tokens, hidden) states and (batch, tokens) mask -> (batch, hidden), or the states as they are."""
+        if self.kind == UNPOOLED:
+            return states
         if self.kind == "cls":
             return states[:, 0]
         if self.kind == "last":

@@ -23,7 +23,8 @@ TOWERS = {
     ("siglip", "image"): ("vision_config", "siglip_vision_model"),
 }
 CLASSIFICATION = "classification"  # what earlier folders hold, which don't say
-GENERATION = "generation"
+GENERATION, TOKENS = "generation", "token-classification"
+UNPOOLED = "none"  # in the place of a pooling, where each token keeps its state
 # What config.json calls the width of the last state, architecture by architecture.
 WIDTHS = ("projection_dim", "hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
 

@@ -46,6 +46,19 @@ def infer(
 
     rows, encoder: what `encoder.pad` makes a batch of, such as token ids.
     """
+    results = infer_each(model, forward, encoder, rows, batch_tokens, on_progress)
+    return torch.stack(results) if results else torch.empty(0)
+
+
+def infer_each(
+    model: Classifier,
+    forward: Callable[[Tensor, Tensor], Tensor],
+    encoder: Any,
+    rows: Sequence[Any],
+    batch_tokens: int = BATCH_TOKENS,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[Tensor]:
+    """As `infer`, where what is given of a row may have the length that its batch was padded to."""
     model.eval()
     device = next(model.parameters()).device
     results: list[Tensor] = [torch.empty(0)] * len(rows)
@@ -58,7 +71,7 @@ def infer(
             done += len(indices)
             if on_progress:
                 on_progress(done)
-    return torch.stack(results) if results else torch.empty(0)
+    return results
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

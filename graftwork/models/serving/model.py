@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .classifier import Classifier, make_body
-from .config import GENERATION, WEIGHTS, Input, ServingConfig
+from .config import GENERATION, TOKENS, WEIGHTS, Input, ServingConfig
 from .decoder import TABLE
-from .inference import autocast, infer, pick_device
+from .inference import autocast, infer, infer_each, pick_device
 from .outputs import tell, values_of
 from .text import TextEncoder
+from .words import first_pieces, tell_words, word_values
 from .writer import Writer, make_writer, make_writer_encoder, write_texts
 
 
@@ -79,19 +80,40 @@ class ServingModel:
         return self.config.modality
 
     def probabilities(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """(inputs, classes) float64 probabilities, or (inputs, 1) numbers or texts; on_progress: how many are done."""
+        """(inputs, classes) float64 probabilities, or (inputs, 1) numbers or texts; on_progress: how many are done.
+
+        Where words have tags, (words, tags) of all inputs' words in their order; of a word that is not read 0.
+        """
         if isinstance(self.model, Writer):
             return self._write(inputs, on_progress)
+        if self.target == TOKENS:
+            return word_values(self.token_values(inputs, on_progress), first_pieces(self.encoder, inputs), self.classes)
         with autocast(self.device, self.precision):
             logits = infer(
                 self.model, self.model.forward, self.encoder, self.encoder.encode(inputs), on_progress=on_progress
             )
         return values_of(logits.double(), self.config).numpy()
 
+    def token_values(
+        self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None
+    ) -> list[np.ndarray]:
+        """Of each text (tokens, tags) probabilities, padding among the tokens, of a model that tags words."""
+        with autocast(self.device, self.precision):
+            rows = self.encoder.encode(inputs)
+            logits = infer_each(self.model, self.model.forward, self.encoder, rows, on_progress=on_progress)
+        return [values_of(each.double(), self.config).numpy() for each in logits]
+
     def _write(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None) -> np.ndarray:
         encoder: Any = self.encoder
         with autocast(self.device, self.precision):
             return write_texts(self.model, encoder, encoder.encode(inputs), self.config.writes or 1, on_progress)
+
+    def answer(self, inputs: Sequence[Input], on_progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+        """Columns by name, a value for each input: what is told, and how sure it is."""
+        values = self.probabilities(inputs, on_progress)
+        if self.target == TOKENS:
+            return tell_words([str(text) for text in inputs], values, self.classes)
+        return self.table(values.reshape(len(inputs), len(self.classes)))
 
     def table(self, values: np.ndarray) -> dict[str, Any]:
         """Columns by name for what `probabilities` gave: what is told, and the probability of each class."""

@@ -1,4 +1,4 @@
-"""What a head gives, and how it is told: a class, any number of classes, a number, or a text."""
+"""What a head gives, and how it is told: a class, any number of classes, a number, a text, or a tag for each word."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import ServingConfig
+from .config import GENERATION, TOKENS, ServingConfig
 
 THRESHOLD = 0.5  # a class that need not be the only one is told above it
 SEPARATOR = "|"  # between such classes, where the recipe names none
@@ -46,6 +46,10 @@ def _first(_classes: Sequence[str], values: np.ndarray, _separator: str) -> list
     return [values[:, 0]]
 
 
+def _by_word(_classes: Sequence[str], _values: np.ndarray, _separator: str) -> list[Any]:
+    raise ValueError("tags are told by `tell_words`, which knows the texts")
+
+
 def _same(outputs: Tensor) -> Tensor:
     return outputs
 
@@ -54,7 +58,8 @@ OUTPUTS = {
     "classification": Outputs(_softmax, lambda classes: ["label", *(f"p_{name}" for name in classes)], _one_class),
     "multi-label": Outputs(torch.sigmoid, lambda classes: ["labels", *(f"p_{name}" for name in classes)], _any_classes),
     "regression": Outputs(_same, lambda _: ["prediction"], _first),
-    "generation": Outputs(_same, lambda _: ["written"], _first),
+    GENERATION: Outputs(_same, lambda _: ["written"], _first),
+    TOKENS: Outputs(_softmax, lambda _: ["tags", "scores", "entities"], _by_word),
 }
 
 

@@ -1,0 +1,253 @@
+"""Tags of words through the whole chain, by several families: trained, stopped, judged, registered, predicting."""
+
+import csv
+import json
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pyarrow import parquet
+from safetensors.torch import load_file
+from tiny import TAGS, facts, forget_trained, resolve_run, train_with_stops, write_checkpoint, write_tags_project
+from torture import torture
+
+from graftwork.data.manifest import load_rows
+from graftwork.evaluation.baselines import FrozenEncoder
+from graftwork.evaluation.evaluation import Evaluation, evaluate
+from graftwork.evaluation.predictions import open_predictions
+from graftwork.export import export_version
+from graftwork.models.serving.model import ServingModel, load
+from graftwork.models.serving.words import first_pieces
+from graftwork.policy import load_policy
+from graftwork.promotion.gate import Verdict, judge
+from graftwork.registry.client import reach_mlflow
+from graftwork.registry.contenders import candidate, references
+from graftwork.registry.registration import register_model
+from graftwork.registry.tracking import log_training
+from graftwork.registry.versions import ModelVersion
+from graftwork.report import model_card, page
+from graftwork.report.facts import ReportFacts, installed_libraries, this_machine
+from graftwork.scoring import score_file
+from graftwork.settings import Settings
+from graftwork.training.bundle import MODEL, ServingBundle
+from graftwork.training.engine import run_stages
+from graftwork.training.plan import ResolvedRun
+from graftwork.training.reading import measure_reading
+from graftwork.workspace import Workspace
+
+FAMILIES = ("bert", "gpt2", "deberta-v2")
+HEAD = "{name: head, train: head, epochs: 1, learning_rate: 1e-2}"
+TOP = '{name: top, train: [head, "top:1"], epochs: 4, learning_rate: 3e-3, head_multiplier: 3}'
+LORA = "{name: lora, train: [head, lora], epochs: 1, learning_rate: 3e-3}"
+STAGES = f"stages=[{HEAD}, {TOP}, {LORA}]"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A project whose model is trained: the head, then the top block, too, then adapters beside all blocks."""
+
+    folder: Path
+    workspace: Workspace
+    run: ResolvedRun
+    bundle: ServingBundle
+
+    @property
+    def served(self) -> ServingModel:
+        return load(self.workspace.store.root / self.bundle.key / MODEL, "cpu")
+
+    def weights(self, stage: int) -> dict[str, torch.Tensor]:
+        """Those that a stage left."""
+        return load_file(self.workspace.store.root / self.bundle.stages[stage].key / "model.safetensors")
+
+    def evaluate(self) -> Evaluation:
+        plan = self.run.plan
+        return evaluate(
+            self.workspace.store,
+            candidate(self.workspace, self.bundle),
+            references(self.workspace, self.bundle),
+            self.run.manifest,
+            encoder=FrozenEncoder(self.run.lock.key, plan.pooling, plan.max_tokens, plan.precision),
+            baselines=("majority", "word-features", "frozen-head"),
+            slices=("source",),
+            samples=50,
+        )
+
+    def judge(self) -> Verdict:
+        return judge(self.evaluate(), load_policy(self.folder / "policy.yaml"), self.workspace.store, look=1)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp(request.param)
+    write_checkpoint(folder / "checkpoint", request.param)
+    write_tags_project(folder, folder / "checkpoint")
+    workspace = Workspace.open(Settings(home=folder / "home"))
+    run = resolve_run(folder, workspace, STAGES)
+    return Trained(folder, workspace, run, run_stages(run, workspace, lambda _: None, lambda: False))
+
+
+@pytest.fixture(scope="module")
+def version(trained: Trained) -> ModelVersion:
+    """The model, registered."""
+    workspace, bundle, run = trained.workspace, trained.bundle, trained.run
+    mlflow_run = log_training(workspace, run.run_id, run.plan, bundle.stages)
+    return register_model(workspace, mlflow_run, bundle, run.manifest, trained.evaluate(), trained.judge())
+
+
+def test_what_is_learnt_beats_what_reads_nothing(trained: Trained) -> None:
+    """By entities, word by word, on rows that are counted as rows."""
+    evaluation, verdict = trained.evaluate(), trained.judge()
+    rows = load_rows(trained.workspace.store, trained.run.manifest, sides=("holdout",))
+    words = sum(len(text.split()) for text in rows["text"])
+    (compared,) = verdict.comparisons
+    assert (verdict.outcome, compared.mid_p) == ("promote", None)
+    assert evaluation.rows == compared.rows == evaluation.slices[0].rows == len(rows)
+    assert evaluation.groups == compared.groups == len(rows)
+    assert sum(each.support for each in evaluation.classes) == words
+    assert len(open_predictions(trained.workspace.store, evaluation.predictions["candidate"])) == words
+    assert all(each.keys() == evaluation.metrics.keys() for each in evaluation.baselines.values())
+    assert evaluation.baselines["word-features"]["entity_f1"].value > 0.9
+
+
+def test_a_word_that_is_cut_is_wrong(trained: Trained) -> None:
+    """Whatever its tag is; of the others nothing is lost."""
+    evaluation = trained.evaluate()
+    found = open_predictions(trained.workspace.store, evaluation.predictions["candidate"])
+    values = found.filter(regex=r"^p_\d+$").to_numpy()
+    rows = load_rows(trained.workspace.store, trained.run.manifest, sides=("holdout",))
+    cut = sum(int((places < 0).sum()) for places in first_pieces(trained.served.encoder, list(rows["text"])))
+    assert (values.sum(axis=1) == 0).sum() == cut > 0
+    assert evaluation.metrics["word_accuracy"].value <= 1 - cut / len(found)
+    reading = measure_reading(trained.workspace.store, trained.run)
+    assert reading is not None
+    assert (reading.sides["holdout"].unread, reading.sides["holdout"].words) == (cut, len(found))
+
+
+def test_what_is_frozen_stays(trained: Trained) -> None:
+    """The body through the first stage; all below the top block through the second; then adapters change each block."""
+    head, top, lora = (trained.weights(stage) for stage in range(3))
+    moved = {name.split(".")[0] for name in head if not torch.equal(head[name], top[name])}
+    assert moved == {"body", "head"}
+    (block,) = (group for group in trained.run.plan.groups if group.name == "block.2")
+    below = [name for name in head if not name.startswith((*block.prefixes, "head."))]
+    assert all(torch.equal(head[name], top[name]) or _is_neck(trained, name) for name in below)
+    assert any(not torch.equal(top[name], lora[name]) for name in top if name.startswith("body."))
+
+
+def _is_neck(trained: Trained, name: str) -> bool:
+    return any(name.startswith(group.prefixes) for group in trained.run.plan.groups if group.name == "neck")
+
+
+def test_stages_run_on_kept_states(trained: Trained) -> None:
+    """A frozen body gives each token's state once, since no pooled one would do."""
+    head, top, _ = trained.run.plan.stages
+    assert (head.is_pooled, head.is_cut, top.is_cut) == (False, True, True)
+
+
+def test_stopped_anywhere_it_ends_with_the_same_bits(trained: Trained) -> None:
+    """Stopped in the middle of each stage and gone on with, weights and metrics are those of an unbroken run."""
+    forget_trained(trained.run, trained.workspace)
+    again = train_with_stops(trained.run, trained.workspace, 5, 40, 60)
+    assert facts(again) == facts(trained.bundle)
+
+
+def test_kept_states_change_nothing(trained: Trained) -> None:
+    """Without the cache the same model is learnt, but for rounding."""
+    run = resolve_run(trained.folder, trained.workspace, STAGES, "train.prefix_cache=false")
+    bundle = run_stages(run, trained.workspace, lambda _: None, lambda: False)
+    assert not any(stage.is_cut for stage in run.plan.stages)
+    for ours, theirs in zip(trained.bundle.stages[:1], bundle.stages[:1], strict=True):
+        assert ours.best.validation_loss == pytest.approx(theirs.best.validation_loss, rel=1e-3)
+
+
+def test_registered_and_predicting_it_gives_the_same(trained: Trained, version: ModelVersion) -> None:
+    """MLflow, and the batch prediction as CSV and JSON lines, tell what the bundle tells."""
+    import mlflow
+    from mlflow.pyfunc.scoring_server import predictions_to_json
+
+    texts = pd.read_csv(trained.folder / "made.csv")["text"].tolist()
+    expected = trained.served.answer(texts)
+    name = f"{trained.bundle.name}/{version.version}"
+    for suffix in ("csv", "jsonl", "parquet"):
+        output = trained.folder / f"out.{suffix}"
+        score_file(trained.workspace, name, trained.folder / "made.csv", output, prefix="found_")
+        told = {column: [row[f"found_{column}"] for row in _read(output)] for column in expected}
+        assert told["tags"] == expected["tags"]
+        assert [[each["type"], each["start"]] for row in told["entities"] for each in row] == [
+            [each["type"], each["start"]] for row in expected["entities"] for each in row
+        ]
+    with reach_mlflow(trained.workspace.settings):
+        answered = mlflow.pyfunc.load_model(version.uri).predict(pd.DataFrame({"text": texts}))
+        signature = mlflow.models.get_model_info(version.uri).signature.outputs.input_names()
+    assert list(answered) == signature == ["tags", "scores", "entities"]
+    assert answered["tags"].tolist() == expected["tags"]
+    over_http = StringIO()
+    predictions_to_json(answered, over_http)
+    assert [row["tags"] for row in json.loads(over_http.getvalue())["predictions"]] == expected["tags"]
+    for text, tags, entities in zip(texts, expected["tags"], expected["entities"], strict=True):
+        assert len(tags) == len(text.split())
+        assert set(tags) <= {*TAGS, None}
+        assert all(text[each["start"] : each["end"]].split() for each in entities)
+    _expect_report(trained, version)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        return parquet.read_table(path).to_pylist()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as stream:
+        return [
+            {name: json.loads(cell) if name.startswith("found_") else cell for name, cell in row.items()}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def _expect_report(trained: Trained, version: ModelVersion) -> None:
+    """The page and the card show the metrics of what was learnt, and each tag."""
+    shown = ReportFacts(
+        run=trained.run,
+        bundle=trained.bundle,
+        evaluation=trained.evaluate(),
+        verdict=trained.judge(),
+        version=version,
+        entry=None,
+        command="graftwork run recipe.yaml",
+        created_at="2026-01-01T00:00:00",
+        machine=this_machine(),
+        libraries=installed_libraries(),
+        reading=measure_reading(trained.workspace.store, trained.run),
+    )
+    for text in (page.render(shown), model_card.render(shown)):
+        assert "entity F1" in text
+        assert "B-VIEW" in text
+    assert "words not read" in page.render(shown)
+
+
+def test_its_graph_gives_the_same(trained: Trained, version: ModelVersion) -> None:
+    """What comes out of ONNX is each token's probabilities, for any number of rows of any length."""
+    name = f"{trained.bundle.name}/{version.version}"
+    exported = export_version(trained.workspace, name, trained.folder / "made.csv", trained.folder / "exported")
+    assert exported.difference < 1e-4
+    assert np.isfinite(exported.difference)
+
+
+@pytest.mark.e2e
+def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """Each family at least once, each attempt a process of its own."""
+    home, runs = tmp_path / "home", dict[str, ResolvedRun]()
+    workspace = Workspace.open(Settings(home=home))
+    for architecture in FAMILIES:
+        folder = tmp_path / architecture
+        write_checkpoint(folder / "checkpoint", architecture)
+        write_tags_project(folder, folder / "checkpoint")
+        (folder / "recipe.yaml").write_text((folder / "recipe.yaml").read_text().replace("tiny-tags", architecture))
+        runs[architecture] = resolve_run(folder, workspace, STAGES)
+    tally = torture(runs, home, 2 * len(FAMILIES), seed=20261128)
+    assert tally.killed.keys() == set(FAMILIES)
+    assert (tally.different, tally.torn) == ([], 0)
