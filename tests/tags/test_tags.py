@@ -29,6 +29,8 @@ from graftwork.models.serving.text import TextEncoder
 from graftwork.models.serving.words import UNREAD, find_entities, find_words, first_pieces, parts_of
 from graftwork.models.text import load_pretrained
 from graftwork.policy import load_policy
+from graftwork.recipe import load_recipe
+from graftwork.registry.adoption import adopt
 from graftwork.settings import Settings
 from graftwork.starter import write_recipe
 from graftwork.targets.catalog import TOKENS
@@ -406,3 +408,11 @@ def test_a_class_is_no_tag_of_words() -> None:
     assert count_tags(["yes", "no"], ["O", "A"]) == {}
     assert count_tags(["a good film", "a bad one"], ["O", "A"]) == {}
     assert count_tags(["a good film", "a bad one"], ["O B-X O", "O O I-X"]) == {"O": 2, "B-X": 1, "I-X": 1}
+
+
+def test_a_model_of_others_is_not_adopted(tmp_path: Path) -> None:
+    """What it would tell of words nobody has agreed on."""
+    write_tags_project(tmp_path, tmp_path / "checkpoint")
+    workspace = Workspace.open(Settings(home=tmp_path / "home"))
+    with pytest.raises(RecipeError, match="a model of words' tags can't be adopted"):
+        adopt(workspace, load_recipe(tmp_path / "recipe.yaml"), "theirs/1", "it serves already")

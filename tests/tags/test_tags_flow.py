@@ -81,7 +81,11 @@ class Trained:
         return judge(self.evaluate(), load_policy(self.folder / "policy.yaml"), self.workspace.store, look=1)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+# The others take their time, and are told by the same words.
+PARAMETERS = [FAMILIES[0], *(pytest.param(name, marks=pytest.mark.e2e) for name in FAMILIES[1:])]
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp(request.param)
     write_checkpoint(folder / "checkpoint", request.param)
@@ -229,6 +233,7 @@ def _expect_report(trained: Trained, version: ModelVersion) -> None:
     assert "words not read" in page.render(shown)
 
 
+@pytest.mark.e2e
 def test_its_graph_gives_the_same(trained: Trained, version: ModelVersion) -> None:
     """What comes out of ONNX is each token's probabilities, for any number of rows of any length."""
     name = f"{trained.bundle.name}/{version.version}"
