@@ -1,6 +1,6 @@
 """What a checkpoint holds beside its body that some objectives go on with, told from its headers and its tokenizer.
 
-No weight is read here: `graftwork.models.pairs` and `graftwork.models.spans` do.
+No weight is read here: `graftwork.models.sentences` and `graftwork.models.spans` do.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from graftwork.checkpoints.safety import read_object
 from graftwork.models.catalog import Family, language_head_parameters
 
 TOKENIZER = "tokenizer.json"
-# What tells whether one text follows another, by what it is called in files and in `graftwork.models.pairs`.
+# What tells whether one text follows another, by what it is called in files and in `graftwork.models.sentences`.
 POOLER = "pooler"
 PAIR_HEAD = {"pooler.dense": POOLER, "cls.seq_relationship": "answer"}
 DECODER, OWN_TABLE = "decoder.", "lm_head.weight"
@@ -64,7 +64,7 @@ def decoder_parameters(shapes: Shapes, has_own_table: bool) -> int:
 
 
 def pair_parameters(width: int, vocabulary: int, table_width: int) -> int:
-    """Of what tells hidden words, and whether one text follows another: see `graftwork.models.pairs`."""
+    """Of what tells hidden words, and whether one text follows another: see `graftwork.models.sentences`."""
     return language_head_parameters(width, vocabulary, table_width) + (width + 1) * width + 2 * (width + 1)
 
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.models.serving.classifier import Classifier, hidden_size
+from graftwork.models.serving.telling import IGNORED, told_by_row
 from graftwork.models.serving.text import TextEncoder
-
-IGNORED = -100
 
 
 class LanguageHead(nn.Module):
@@ -50,12 +49,7 @@ class MaskedLanguageModel:
 
 def tell_hidden(head: LanguageHead, states: Tensor, hidden: Tensor, table: Tensor) -> Tensor:
     """Of (batch, tokens, width) states and (batch, tokens) hidden ids, what `MaskedLanguageModel` gives."""
-    is_hidden = hidden != IGNORED
-    scores, told = head(states[is_hidden], table).float(), hidden[is_hidden]
-    losses = nn.functional.cross_entropy(scores, told, reduction="none")
-    found = torch.stack([losses, (scores.argmax(1) == told).float()], dim=1)
-    sums = found.new_zeros(len(hidden), 2).index_add(0, is_hidden.nonzero()[:, 0], found)
-    return sums / is_hidden.sum(1, keepdim=True).clamp(min=1)
+    return told_by_row(lambda chosen: head(chosen, table), states, hidden)
 
 
 def mean_loss(found: Tensor, _labels: Tensor) -> Tensor:

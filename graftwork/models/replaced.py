@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.models.catalog import generator_width
-from graftwork.models.masked import IGNORED, LanguageHead, token_table
+from graftwork.models.masked import LanguageHead, token_table
 from graftwork.models.serving.classifier import Classifier, hidden_size
+from graftwork.models.serving.telling import IGNORED
 
 DETECTION = 50.0  # what it weighs beside the generator's loss
 HEADS = 4  # of the generator

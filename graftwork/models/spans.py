@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graftwork.errors import CheckpointError, Problem, raise_if
-from graftwork.models.masked import IGNORED, token_table
+from graftwork.models.masked import token_table
 from graftwork.models.serving.classifier import Classifier
 from graftwork.models.serving.decoder import load_decoder
+from graftwork.models.serving.telling import IGNORED, told_by_row
 from graftwork.models.serving.text import TextEncoder
 
 
@@ -30,15 +31,10 @@ class SpanModel:
         Of each row the mean loss of what is told, and the share of it that is told rightly.
         """
         read, told = rows.unbind(-1)
-        is_told = told != IGNORED
-        longest = int(is_told.sum(1).max())  # what is told is short beside what is read
-        told, is_told = told[:, :longest], is_told[:, :longest]
+        told = told[:, : int((told != IGNORED).sum(1).max())]  # it is short beside what is read
         states = self.model.body(input_ids=read, attention_mask=attention_mask).last_hidden_state
         decoder: Any = self.model.get_submodule("objective")
-        scores = decoder(states, attention_mask, told).float()
-        losses = nn.functional.cross_entropy(scores.transpose(1, 2), told, ignore_index=IGNORED, reduction="none")
-        right = (scores.argmax(-1) == told).float()
-        return torch.stack([losses.sum(1), right.sum(1)], dim=1) / is_told.sum(1, keepdim=True)
+        return told_by_row(decoder.score, decoder.decode(states, attention_mask, told), told)
 
 
 class SpanRows:

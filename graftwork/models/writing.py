@@ -18,8 +18,9 @@ from graftwork.errors import CheckpointError, Problem, RecipeError, raise_if
 from graftwork.models.catalog import FAMILIES, Family, family_of
 from graftwork.models.serving.classifier import WITH_DECODER
 from graftwork.models.serving.decoder import OF_DECODER, TABLE, UNUSED
+from graftwork.models.serving.telling import IGNORED
 from graftwork.models.serving.text import TextEncoder
-from graftwork.models.serving.writer import IGNORED, Told, Writer, end_token, load_head
+from graftwork.models.serving.writer import Told, Writer, end_token, load_head
 from graftwork.models.text import load_body, loading_problems
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graftwork.models.masked import IGNORED
+from graftwork.models.serving.telling import IGNORED
 
 NO_WORD = -1
 BLANKED, REPLACED = 0.8, 0.9  # of the hidden words: blank below the first, other tokens below the second

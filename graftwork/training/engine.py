@@ -32,10 +32,10 @@ from graftwork.models.masked import (
     token_table,
 )
 from graftwork.models.multi_task import MultiTaskModel, attach_task_heads
-from graftwork.models.pairs import NextSentenceModel, attach_pair_head
 from graftwork.models.prefix import HeadAlone, cut_at
 from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRows, arithmetic_of
 from graftwork.models.replaced import ReplacedTokenModel, attach_replacer
+from graftwork.models.sentences import NextSentenceModel, attach_pair_head
 from graftwork.models.serving.classifier import Classifier, hidden_size
 from graftwork.models.serving.config import WEIGHTS, ServingConfig
 from graftwork.models.serving.inference import pick_device

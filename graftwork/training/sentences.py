@@ -1,4 +1,4 @@
-"""Pairs of parts of texts, for stages that learn whether one follows the other; see `graftwork.models.pairs`."""
+"""Pairs of parts of texts, for stages that learn whether one follows the other; see `graftwork.models.sentences`."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graftwork.errors import Problem, TrainingError
 from graftwork.models.masked import MaskedRows, mean_loss, token_table
-from graftwork.models.pairs import FIRST, FOLLOWS, FOREIGN, NextSentenceModel, measure_pairs
+from graftwork.models.sentences import FIRST, FOLLOWS, FOREIGN, NextSentenceModel, measure_pairs
 from graftwork.models.serving.config import Text
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import blank_token
@@ -55,7 +55,7 @@ class SentencePairs:
     hiding: HiddenWords
 
     def __call__(self, index: int, row: Sequence[Sentence], generator: np.random.Generator) -> Tensor:
-        """A row of `graftwork.models.pairs` of these sentences."""
+        """A row of `graftwork.models.sentences` of these sentences."""
         place = self.places[index]
         if place is None:
             parts, second = [_leading(row, self.max_tokens - AROUND + 1)], FIRST

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from graftwork.models.beside import sentinel
-from graftwork.models.masked import IGNORED, mean_loss, measure_hidden
+from graftwork.models.masked import mean_loss, measure_hidden
+from graftwork.models.serving.telling import IGNORED
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.spans import SpanModel, SpanRows, end_token
 from graftwork.models.text import word_numbers

@@ -12,9 +12,9 @@ from writers import OWN_TABLE, WRITERS, write_writer
 from graftwork.checkpoints.safety import read_tensor_shapes
 from graftwork.errors import CheckpointError, RecipeError
 from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.telling import IGNORED
 from graftwork.models.serving.text import TextEncoder, fill
 from graftwork.models.serving.writer import (
-    IGNORED,
     Writer,
     end_token,
     make_writer_encoder,

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from tiny import WORDS, facts, resolve_run, train_until, train_with_stops, write_checkpoint, write_project
 
 from graftwork.errors import RecipeError, TrainingError
-from graftwork.models.masked import IGNORED, MaskedRows, token_table
-from graftwork.models.pairs import FIRST, FOLLOWS, FOREIGN, NextSentenceModel, attach_pair_head, measure_pairs
+from graftwork.models.masked import MaskedRows, token_table
+from graftwork.models.sentences import FIRST, FOLLOWS, FOREIGN, NextSentenceModel, attach_pair_head, measure_pairs
 from graftwork.models.serving.classifier import Classifier
 from graftwork.models.serving.config import WEIGHTS, ServingConfig
+from graftwork.models.serving.telling import IGNORED
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import blank_token, load_pretrained
 from graftwork.settings import Settings

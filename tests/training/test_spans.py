@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from tiny import WORDS, facts, resolve_run, train_until, train_with_stops, write_project
 
 from graftwork.errors import CheckpointError, RecipeError
-from graftwork.models.masked import IGNORED
 from graftwork.models.serving.config import WEIGHTS, ServingConfig
 from graftwork.models.serving.decoder import TABLE
+from graftwork.models.serving.telling import IGNORED
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.spans import SpanModel, SpanRows, attach_decoder, end_token
 from graftwork.models.text import load_pretrained, word_numbers

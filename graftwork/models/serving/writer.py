@@ -18,10 +18,10 @@ from .classifier import WITH_DECODER, Classifier
 from .config import ServingConfig
 from .decoder import TABLE, Decoder, load_decoder
 from .inference import BATCH_TOKENS, inference_batches
+from .telling import told_by_row
 from .text import TextEncoder
 
 NOTHING: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
-IGNORED = -100  # in the place of a token that is not told
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,7 @@ class Writer(Classifier):
             states, told = self.head.decode(states, mask, inputs.told), inputs.told
         else:
             states, told = states[:, :-1], inputs.told[:, 1:]
-        is_told = told != IGNORED
-        scores, wanted = self.head.score(states[is_told]).float(), told[is_told]
-        losses = nn.functional.cross_entropy(scores, wanted, reduction="none")
-        found = torch.stack([losses, (scores.argmax(1) == wanted).float()], dim=1)
-        sums = found.new_zeros(len(told), 2).index_add(0, is_told.nonzero()[:, 0], found)
-        return sums / is_told.sum(1, keepdim=True).clamp(min=1)
+        return told_by_row(self.head.score, states, told)
 
     def write(self, ids: Tensor, mask: Tensor, end: int, max_new_tokens: int) -> Tensor:
         """(batch, tokens) ids and mask -> (batch, up to max_new_tokens) ids; after a row's end token, that again."""
