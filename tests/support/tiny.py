@@ -36,6 +36,7 @@ TINY = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "in
 SEEN = TINY | {"image_size": SIDE, "patch_size": 8}
 READ = TINY | {"max_position_embeddings": 16, "bos_token_id": 2, "eos_token_id": 3}
 SHARED = {"projection_dim": 24}
+PADDED = {"pad_token_id": 0}
 TOWERS = {"vision_config": SEEN | SHARED, "text_config": READ | SHARED} | SHARED
 SPEECH = TINY | {"conv_dim": [16, 16], "conv_stride": [10, 8], "conv_kernel": [20, 8], "num_conv_pos_embeddings": 8}
 SPEECH |= {"num_conv_pos_embedding_groups": 2, "num_feat_extract_layers": 2}
@@ -71,7 +72,8 @@ CONFIGS = {
     },
     "clip_vision_model": TOWERS,
     "clip_text_model": TOWERS,
-    "siglip_vision_model": {"vision_config": SEEN, "text_config": READ},
+    "siglip_vision_model": {"vision_config": SEEN, "text_config": READ | PADDED},
+    "siglip_text_model": {"vision_config": SEEN, "text_config": READ | PADDED},
     "wavenet": {"residual_size": 16, "skip_size": 24, "hidden_size": 32, "num_layers": 3, "dilation_cycle": 3}
     | {"kernel_size": 2, "quantization": 256, "frame_size": RATE // 50, "sampling_rate": RATE},
     "wav2vec2": SPEECH,

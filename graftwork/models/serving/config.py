@@ -21,10 +21,12 @@ TOWERS = {
     ("clip", "image"): ("vision_config", "clip_vision_model"),
     ("clip", "text"): ("text_config", "clip_text_model"),
     ("siglip", "image"): ("vision_config", "siglip_vision_model"),
+    ("siglip", "text"): ("text_config", "siglip_text_model"),
 }
+COSINE = "cosine"  # a head that tells classes by how near they are
 CLASSIFICATION = "classification"  # what earlier folders hold, which don't say
 # What config.json calls the width of the last state, architecture by architecture.
-WIDTHS = ("projection_dim", "hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
+WIDTHS = ("projection_dim", "projection_size", "hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class ServingConfig:
     """What turns inputs into values, beside the weights. pixels, sound: None where the other is read.
 
     classes: of a model that gives a number, one name for it. target: what it gives, as in OUTPUTS. scale: mean and
-    standard deviation that its numbers are learnt in. separator: between the classes that it tells.
+    standard deviation that its numbers are learnt in. separator: between the classes that it tells. head: COSINE, or
+    None for layers.
     """
 
     classes: tuple[str, ...]
@@ -104,6 +107,7 @@ class ServingConfig:
     target: str = CLASSIFICATION
     scale: tuple[float, ...] | None = None
     separator: str | None = None
+    head: str | None = None
 
     @property
     def modality(self) -> str:
