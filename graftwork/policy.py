@@ -27,7 +27,7 @@ MetricName = Literal[
     "r2",
     "spearman",
 ]
-BaselineName = Literal["majority", "tfidf", "frozen-head"]
+BaselineName = Literal["majority", "tfidf", "frozen-head", "zero-shot"]
 
 
 class Guard(Section):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     PrivateAttr,
     ValidationInfo,
@@ -27,7 +28,8 @@ from graftwork.fields import Amount, Count, Duration, Share, Whole, Word
 from graftwork.fingerprint import digest
 from graftwork.policy import BaselineName
 from graftwork.sections.data import NOUNS, AuxiliarySection, DataSection, InputSection, SourceSection, check_label
-from graftwork.sections.fields import Column, ProjectPath, distinct
+from graftwork.sections.fields import Column, ProjectPath, as_list, distinct
+from graftwork.sections.prompts import ZERO_SHOT, check_templates, write_prompts
 from graftwork.sections.stages import Stages, StageSection
 from graftwork.targets.catalog import TARGETS, target_of
 from graftwork.targets.target import Target
@@ -86,6 +88,8 @@ def _solvable(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tupl
     names = ", ".join(stage.name for stage in _with_start(stages, info) if stage.solver == "lbfgs")
     if names and "head" in info.data and info.data["head"].layers:
         raise ValueError(f"solver lbfgs of {names} is for a head without hidden layers (head.layers: [])")
+    if names and "head" in info.data and info.data["head"].prompts:
+        raise ValueError(f"solver lbfgs of {names} is for a head of layers, and head.prompts makes it of texts")
     if names and "input" in info.data and info.data["input"].pooling == "attention":
         raise ValueError(
             f"solver lbfgs of {names} is for pooling that learns nothing (input.pooling: mean, cls or max)"
@@ -105,6 +109,20 @@ class HeadSection(Section):
 
     layers: tuple[Count, ...] = Field(default=(), description="Widths of hidden layers.")
     dropout: Share = 0.1
+    prompts: Annotated[
+        tuple[str, ...],
+        BeforeValidator(as_list, json_schema_input_type=tuple[str, ...] | str),
+        AfterValidator(check_templates),
+    ] = Field(default=(), description="Texts that a class is told by, {} being its name, as CLIP's other tower reads.")
+    names: dict[str, str] = Field(default={}, description="What prompts call classes that go by other names.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "HeadSection":
+        if self.names and not self.prompts:
+            raise ValueError("names says what classes are called in prompts, and there are none")
+        if self.layers and self.prompts:
+            raise ValueError("prompts make a head that has no hidden layers: leave layers out")
+        return self
 
 
 class TrainSection(Section):
@@ -196,6 +214,22 @@ def _check_auxiliary(recipe: "Recipe") -> None:
             raise ValueError(f"stage {stage.name!r}: auxiliary rows {unlabelled[0]!r} have no label to learn")
 
 
+def _check_prompts(recipe: "Recipe") -> None:
+    """Raise ValueError for what does not go with a head that is made of texts, or with one that is not."""
+    if not recipe.head.prompts:
+        if ZERO_SHOT in recipe.evaluation.baselines:
+            raise ValueError(f"evaluation.baselines: {ZERO_SHOT} is the head that head.prompts makes")
+        return
+    if recipe.problem_type != "image-classification":
+        raise ValueError(f"head.prompts tells one class of several by its text, in pictures: not {recipe.problem_type}")
+    strange = sorted(recipe.head.names.keys() - set(recipe.classes))
+    if strange:
+        raise ValueError(f"head.names: no class is called {strange[0]!r}")
+    for stage in recipe.every_stage:
+        if stage.head_start != "keep":
+            raise ValueError(f"stage {stage.name!r}: head_start is for a head of layers; that of prompts is kept")
+
+
 def _check_modality(recipe: "Recipe", read: str) -> None:
     """Raise ValueError for what is said of rows of another kind than the recipe's."""
     if read != "text" and TFIDF in recipe.evaluation.baselines and "baselines" in recipe.evaluation.model_fields_set:
@@ -252,6 +286,7 @@ class Recipe(Section):
             raise ValueError(f"problem_type {self.problem_type} does not go with input.{read}")
         _check_modality(self, read)
         _check_auxiliary(self)
+        _check_prompts(self)
         holding = [stage.name for stage in self.every_stage if stage.ewc]
         if holding and self.start.origin == "checkpoint":
             raise ValueError(f"stage {holding[0]!r}: ewc holds what a champion knows: say `start: {{from: champion}}`")
@@ -303,6 +338,11 @@ class Recipe(Section):
         return self.target if auxiliary.learns is None else TARGETS[auxiliary.learns]
 
     @property
+    def prompts(self) -> tuple[tuple[str, ...], ...] | None:
+        """The texts that each class is told by, where the head is made of them."""
+        return write_prompts(self.head.prompts, self.head.names, self.classes) if self.head.prompts else None
+
+    @property
     def every_stage(self) -> tuple[StageSection, ...]:
         """All that it says of stages: from the checkpoint on, and from the champion on."""
         return (*self.stages, *(self.start.stages or ()))
@@ -314,10 +354,11 @@ class Recipe(Section):
 
     @property
     def measured(self) -> EvaluationSection:
-        """What is measured beside the model, without what is of texts alone, unless it was asked for."""
+        """What is measured beside the model; where it is not said, what there is for such rows and such a head."""
         if self.input.modality == "text" or "baselines" in self.evaluation.model_fields_set:
             return self.evaluation
         kept = tuple(name for name in self.evaluation.baselines if name != TFIDF)
+        kept = (*kept, ZERO_SHOT) if self.head.prompts else kept
         return self.evaluation.model_copy(update={"baselines": kept})
 
     @property

@@ -36,11 +36,12 @@ from graftwork.models.prefix import HeadAlone, cut_at
 from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRows, arithmetic_of
 from graftwork.models.replaced import ReplacedTokenModel, attach_replacer
 from graftwork.models.serving.classifier import Classifier, hidden_size
-from graftwork.models.serving.config import WEIGHTS, ServingConfig
+from graftwork.models.serving.config import COSINE, WEIGHTS, ServingConfig
 from graftwork.models.serving.inference import pick_device
 from graftwork.models.serving.model import Encoder, load, make_encoder
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
+from graftwork.models.towers import start_from_prompts
 from graftwork.storage import Store
 from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, WordEdits, row_generator
 from graftwork.training.bundle import (
@@ -172,6 +173,7 @@ def serving_config(plan: TrainingPlan) -> ServingConfig:
         target=plan.target.name,
         scale=plan.scale,
         separator=plan.separator,
+        head=None if plan.prompts is None else COSINE,
     )
 
 
@@ -303,6 +305,8 @@ def load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: list
         folder = _open_model(store, warm.key, warm.bundle, f"this run starts from, version {warm.version},")
         model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
         rescale_head(model.head, ServingConfig.read(folder).scale, plan.scale)
+    elif plan.prompts is not None:
+        start_from_prompts(model, checkpoint, plan.prompts)
     quicken_dropout(model, pick_device())
     quicken_embeddings(model, pick_device())
     return model.to(pick_device())

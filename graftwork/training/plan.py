@@ -17,7 +17,7 @@ from graftwork.checkpoints.lock import CheckpointLock
 from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.checkpoints.safety import read_tensor_shapes
 from graftwork.data.manifest import DatasetManifest
-from graftwork.errors import Problem, RecipeError, TrainingError
+from graftwork.errors import CheckpointError, Problem, RecipeError, TrainingError, raise_if
 from graftwork.fields import Duration
 from graftwork.fingerprint import digest, from_json, to_json, without_defaults
 from graftwork.models.catalog import (
@@ -37,10 +37,12 @@ from graftwork.models.catalog import (
 from graftwork.models.configs import read_model_config
 from graftwork.models.media import read_media, tokens_of
 from graftwork.models.pixels import find_side_problem
-from graftwork.models.serving.config import PixelConfig, SoundConfig
+from graftwork.models.serving.config import COSINE, LAYERS, PixelConfig, SoundConfig
+from graftwork.models.tower_files import find_tower_problems
 from graftwork.policy import Policy
 from graftwork.recipe import TFIDF, EvaluationSection, Recipe
 from graftwork.sections.data import NOUNS
+from graftwork.sections.prompts import ZERO_SHOT
 from graftwork.sections.stages import OF_OBJECTIVE, StageSection
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
@@ -70,7 +72,7 @@ BUNDLE_VERSION = 3
 RUN_RECORD = "run.json"
 # What plans, and their stages, say in later versions alone: no part of what names those that don't.
 ADDED, ADDED_TO_STAGES = (
-    ("pixels", "sound", "scale", "separator"),
+    ("pixels", "sound", "scale", "separator", "prompts"),
     ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects"),
 )
 
@@ -91,6 +93,7 @@ class TrainingPlan:
     manifest, checkpoint: digests of the records. rows: rows of each side. groups: all depth groups, shallowest first.
     start: which weights the first stage starts from. pixels, sound: how pictures or recordings are read, else None.
     scale: mean and standard deviation that numbers are learnt in. separator: between classes that are told together.
+    prompts: of each class, where the head begins as what the other tower makes of them.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -117,6 +120,7 @@ class TrainingPlan:
     sound: SoundConfig | None = None
     scale: tuple[float, ...] | None = None
     separator: str | None = None
+    prompts: tuple[tuple[str, ...], ...] | None = None
 
     @property
     def target(self) -> Target:
@@ -163,6 +167,7 @@ def model_facts(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock)
         "pooling": pooling_of(recipe, lock),
         "hidden_layers": recipe.head.layers,
         "target": recipe.target.name,
+        "head": COSINE if recipe.head.prompts else LAYERS,
     }
 
 
@@ -203,8 +208,11 @@ def plan_training(
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
     width = width_of(family, config, shapes)
     head = head_parameters(width, recipe.head.layers, len(manifest.classes), facts["pooling"])
+    if recipe.prompts is not None:
+        raise_if(find_tower_problems(checkpoint, lock.source), CheckpointError)
+        head = width * len(manifest.classes) + 1
     groups = depth_groups(family, shapes, head)
-    del facts["target"]  # the manifest is of it
+    del facts["target"], facts["head"]  # the manifest is of the one, prompts tell the other
     shared: dict[str, Any] = facts | {
         "manifest": manifest.digest,
         "max_tokens": max_tokens,
@@ -214,7 +222,7 @@ def plan_training(
         "precision": resolve_precision(recipe.train.precision),
     }
     shared |= media
-    shared |= _target_facts(recipe, manifest)
+    shared |= _target_facts(recipe, manifest) | ({} if recipe.prompts is None else {"prompts": recipe.prompts})
     before = digest({"version": STAGE_VERSION} | shared | ({"start": start.warm.facts} if start.warm else {}))
     rows = manifest.side_rows
     vector = width * (2 if shared["precision"] == "bfloat16" else 4)
@@ -453,6 +461,9 @@ def plan_run(
     if recipe.input.modality != "text" and TFIDF in policy.baselines:
         hint = "a policy for pictures or sounds names others: see policies/images.yaml"
         raise RecipeError(Problem(f"baseline {TFIDF} is for texts", str(recipe.policy), hint))
+    if ZERO_SHOT in policy.baselines and not recipe.head.prompts:
+        problem = f"baseline {ZERO_SHOT} is the head that head.prompts makes, and the recipe has none"
+        raise RecipeError(Problem(problem, str(recipe.policy), "another policy does not name it"))
     _check_metrics(recipe, policy)
     plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start, cache_bytes)
     facts = {

@@ -94,14 +94,15 @@ BLOCK_FAMILIES = [name for name in TEXT_FAMILIES if FAMILIES[name].blocks]
 UNMARKED = ("gpt2", "llama")
 
 
-def write_tokenizer(folder: Path, is_marked: bool = True) -> int:
+def write_tokenizer(folder: Path, is_marked: bool = True, words: tuple[str, ...] = tuple(WORDS)) -> int:
     """A word-level tokenizer of a few words, as transformers reads it; the size of its vocabulary.
 
-    is_marked: it puts special tokens around a text; if not, it has none but the one for unknown words.
+    is_marked: it puts special tokens around a text; if not, it has none but the one for unknown words. words: those
+    that it knows.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -190,6 +191,23 @@ def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "a
     write = write_own_body if architecture in OWN else write_body
     write(folder, architecture, sizes)
     (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\nA tiny model for tests.\n")
+
+
+def write_pair(folder: Path, kind: str, words: tuple[str, ...] = (), seed: int = 0) -> None:
+    """A checkpoint of both towers, `clip` or `siglip`, whole: with what reads pictures and what reads texts.
+
+    words: those that its tokenizer knows, in the place of the usual ones.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {"vocab_size": write_tokenizer(folder, words=words or tuple(WORDS))}
+    (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessor(f"{kind}_vision_model")))
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(kind, **_with_sizes(CONFIGS[f"{kind}_vision_model"], sizes))
+    AutoModel.from_config(config).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\nA tiny model for tests.\n")
 
 
 def write_body(folder: Path, architecture: str, sizes: dict[str, int]) -> None:

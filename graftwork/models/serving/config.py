@@ -23,7 +23,7 @@ TOWERS = {
     ("siglip", "image"): ("vision_config", "siglip_vision_model"),
     ("siglip", "text"): ("text_config", "siglip_text_model"),
 }
-COSINE = "cosine"  # a head that tells classes by how near they are
+LAYERS, COSINE = "layers", "cosine"  # heads: of linear layers, or telling classes by how near they are
 CLASSIFICATION = "classification"  # what earlier folders hold, which don't say
 # What config.json calls the width of the last state, architecture by architecture.
 WIDTHS = ("projection_dim", "projection_size", "hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
