@@ -30,7 +30,7 @@ from graftwork.policy import BaselineName
 from graftwork.sections.data import NOUNS, AuxiliarySection, DataSection, InputSection, SourceSection, check_label
 from graftwork.sections.fields import Column, ProjectPath, as_list, distinct
 from graftwork.sections.prompts import ZERO_SHOT, check_templates, write_prompts
-from graftwork.sections.stages import Stages, StageSection
+from graftwork.sections.stages import PAIRS, Stages, StageSection
 from graftwork.targets.catalog import TARGETS, target_of
 from graftwork.targets.target import Target
 
@@ -46,7 +46,7 @@ OF_STAGE = {
         "masked-language-modelling",
         "replaced-token-detection",
     },
-    "image": {"crop", "flip", "colour", "rand", "mixup", "cutmix", "adversary"},
+    "image": {"crop", "flip", "colour", "rand", "mixup", "cutmix", "adversary", PAIRS},
     "audio": {"noise", "gain", "shift", "mask"},
 }
 LIKENESS = {"image": 0.95, "audio": 0.88}  # of the bits that tell what a picture looks like, or a sound is like
@@ -205,6 +205,9 @@ def _check_auxiliary(recipe: "Recipe") -> None:
             raise ValueError(
                 f"auxiliary {each.name!r}: a row is read by {len(recipe.input.columns)} columns, as in `input`"
             )
+        if each.caption is not None and recipe.input.modality != "image":
+            raise ValueError(f"auxiliary {each.name!r}: a caption is of pictures")
+    _check_captions(recipe)
     for stage in recipe.every_stage:
         unknown = sorted(set(stage.auxiliary) - known.keys())
         if unknown:
@@ -212,6 +215,21 @@ def _check_auxiliary(recipe: "Recipe") -> None:
         unlabelled = [name for name in stage.auxiliary if known[name].label is None]
         if unlabelled and stage.objective == "classification":
             raise ValueError(f"stage {stage.name!r}: auxiliary rows {unlabelled[0]!r} have no label to learn")
+
+
+def _check_captions(recipe: "Recipe") -> None:
+    """Raise ValueError for stages that learn from captions where there are none, or that leave no classifier."""
+    captioned = {each.name for each in recipe.auxiliary if each.caption is not None}
+    for stage in recipe.every_stage:
+        bare = sorted(set(stage.auxiliary) & {each.name for each in recipe.auxiliary} - captioned)
+        if stage.objective == PAIRS and bare:
+            raise ValueError(f"stage {stage.name!r}: auxiliary rows {bare[0]!r} have no caption to learn from")
+    warm = [stage.name for stage in recipe.start.stages or () if stage.objective == PAIRS]
+    if warm:
+        problem = f"{PAIRS} needs the tower of texts, of which a champion keeps nothing"
+        raise ValueError(f"start.stages: stage {warm[0]!r}: {problem}")
+    if recipe.stages[-1].objective == PAIRS and not recipe.head.prompts:
+        raise ValueError(f"the last stage has to train a classifier: {PAIRS} makes one of head.prompts alone")
 
 
 def _check_prompts(recipe: "Recipe") -> None:

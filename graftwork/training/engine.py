@@ -41,7 +41,7 @@ from graftwork.models.serving.inference import pick_device
 from graftwork.models.serving.model import Encoder, load, make_encoder
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
-from graftwork.models.towers import start_from_prompts
+from graftwork.models.towers import fill_head, start_from_prompts
 from graftwork.storage import Store
 from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, WordEdits, row_generator
 from graftwork.training.bundle import (
@@ -75,11 +75,12 @@ from graftwork.training.loop import (
 from graftwork.training.memory import reset_peak
 from graftwork.training.mixing import Mixture
 from graftwork.training.multi_task import Task, TaskCriterion
+from graftwork.training.pairs import attach_tower, pair_data
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.replicas import ALONE, Replicas
 from graftwork.training.rows import RunRows, open_rows
 from graftwork.training.solver import solve_stage
-from graftwork.training.stages import Distillation, Hiding, Stage, stage_groups
+from graftwork.training.stages import Distillation, Hiding, Stage
 from graftwork.training.state import FollowingKeeper, StateKeeper
 from graftwork.workspace import Workspace
 
@@ -134,8 +135,10 @@ def run_stages(
             report({"event": "stage", "stage": stage.name, "score": score} | place)
             keeper.begin(index, stage.name)
             reset_peak(pick_device())
-            adapters = attach(run, index, model)
+            adapters = attach(run, index, model, store)
             progress = training.run_stage(index, keeper, report, should_stop)
+            if stage.pairs is not None and run.plan.prompts is not None:
+                fill_head(model, model.get_submodule("objective"), checkpoint, run.plan.prompts)
             lease.advance(lease.state)  # or be told that the run is another process's
             results.append(_publish_stage(store, stage, model, adapters, progress, keeper.drift))
             fault("training.stage_switch")
@@ -152,7 +155,7 @@ def follow_stages(run: ResolvedRun, store: Store, replicas: Replicas) -> None:
     cache = PrefixCache(store, everything, arithmetic_of(model, run.plan.precision))
     training = Training(run, rows, model, cache, replicas)
     for index in range(int(replicas.tell()), len(run.plan.stages)):
-        adapters = attach(run, index, model)
+        adapters = attach(run, index, model, store)
         training.run_stage(index, FollowingKeeper(), report=lambda _: None, should_stop=lambda: False)
         detach_objective(model)
         if adapters is not None:
@@ -198,8 +201,7 @@ class Training:
         plan, stage = self.run.plan, self.run.plan.stages[index]
         context = self.stage_context(index, keeper, report, should_stop)
         carry_out = solve_stage if stage.solver == "lbfgs" else train_stage
-        groups = stage_groups(plan.groups, stage.adapters, stage.own_parameters)
-        return carry_out(self.model, stage, groups, self.stage_data(context), context)
+        return carry_out(self.model, stage, stage.groups_of(plan.groups), self.stage_data(context), context)
 
     def stage_context(
         self, index: int, keeper: Keeper, report: Report, should_stop: Callable[[], bool]
@@ -224,6 +226,8 @@ class Training:
         stage, rows = self.run.plan.stages[context.index], self.rows
         if stage.auxiliary is None:
             return self._data_of(stage, rows, context)
+        if stage.pairs is not None:
+            return self._pairs_of(stage, stage.auxiliary.names)
         sets, power = [rows.auxiliary[name] for name in stage.auxiliary.names], stage.auxiliary.sampling
         sizes = [len(rows.train.rows), *(len(each.inputs) for each in sets)]
         beside = [each.times(copies) for each, copies in zip(sets, copies_of(sizes, power)[1:], strict=True)]
@@ -234,6 +238,14 @@ class Training:
         data = self._data_of(stage, rows.joined(beside, tasks), context)
         data = replace(data, draw=partial(sample_sets, sizes, power))
         return self._of_tasks(stage, tasks, data) if tasks else data
+
+    def _pairs_of(self, stage: Stage, names: Sequence[str]) -> StageData:
+        """Pictures and captions of these auxiliary sets."""
+        assert stage.pairs is not None
+        checkpoint = open_checkpoint(self.cache.store, self.run.lock)
+        found = [self.rows.auxiliary[name] for name in names]
+        sets = [(each.examples, each.captions) for each in found if each.captions is not None]
+        return pair_data(self.model, self.rows.encoder, checkpoint, sets, stage.pairs, f"stage {stage.name!r}")
 
     def _of_tasks(self, stage: Stage, tasks: Sequence[Task], data: StageData) -> StageData:
         """The same data where each row is learnt by its own task, and the first is the one that is validated."""
@@ -353,7 +365,7 @@ def _compared(data: StageData, temperature: float) -> StageData:
 
 def check_processes(plan: TrainingPlan, processes: int) -> None:
     """Raises TrainingError for a stage that several processes can't share: one that compares the rows of a batch."""
-    alone = [stage.name for stage in plan.stages if stage.temperature is not None]
+    alone = [stage.name for stage in plan.stages if stage.temperature is not None or stage.pairs is not None]
     if alone and processes > 1:
         problem = f"stage {alone[0]!r} compares the rows of a batch, which {processes} processes would share"
         raise TrainingError(Problem(problem, "GRAFTWORK_PROCESSES", "set it to 1"))
@@ -388,8 +400,8 @@ def _hidden_data(
     )
 
 
-def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters | None:
-    """What the stage trains beside the classifier: heads of its own, or the adapters that are returned.
+def attach(run: ResolvedRun, index: int, model: Classifier, store: Store) -> AttachedAdapters | None:
+    """What the stage trains beside the classifier: heads, or a tower, of its own, or the adapters that are returned.
 
     They stand beside the body that the last stage which trained any of it left.
     """
@@ -399,6 +411,10 @@ def attach(run: ResolvedRun, index: int, model: Classifier) -> AttachedAdapters 
         attach_hidden(model, seed)
     if stage.autoregression is not None and stage.own_parameters:
         attach_sample_head(model, seed)
+    if stage.pairs is not None:
+        before = (store.root / each.key / OBJECTIVE for each in run.plan.stages[:index] if each.pairs is not None)
+        left = [path for path in before if path.is_file()]
+        attach_tower(model, open_checkpoint(store, run.lock), left[-1] if left else None)
     if stage.auxiliary is not None and stage.has_tasks:
         sets = {each.name: each.classes for each in run.manifest.auxiliary}
         tasks = [sets[name] for name in stage.auxiliary.names]
@@ -488,7 +504,7 @@ def _publish_stage(
 ) -> StageResult:
     """The model as an ordinary one, and beside it the adapters that are now a part of it."""
     with store.writing(stage.key) as folder:
-        if stage.autoregression is not None and stage.own_parameters:
+        if stage.pairs is not None or (stage.autoregression is not None and stage.own_parameters):
             _save_weights(model.get_submodule("objective"), folder / OBJECTIVE)
         detach_objective(model)
         if adapters is not None:

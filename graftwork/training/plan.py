@@ -43,7 +43,7 @@ from graftwork.policy import Policy
 from graftwork.recipe import TFIDF, EvaluationSection, Recipe
 from graftwork.sections.data import NOUNS
 from graftwork.sections.prompts import ZERO_SHOT
-from graftwork.sections.stages import OF_OBJECTIVE, StageSection
+from graftwork.sections.stages import OF_OBJECTIVE, PAIRS, StageSection
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
 from graftwork.targets.catalog import target_of
@@ -63,8 +63,10 @@ from graftwork.training.stages import (
     plan_adapters,
     stage_groups,
     trained_groups,
+    trained_pairs,
 )
 from graftwork.training.start import FROM_CHECKPOINT, Start
+from graftwork.training.text_tower import Pairs, split_targets, tower_groups
 
 # Raised by hand when what a stage or a bundle means changes: then, and only then, trained work is done again.
 STAGE_VERSION = 3
@@ -73,7 +75,7 @@ RUN_RECORD = "run.json"
 # What plans, and their stages, say in later versions alone: no part of what names those that don't.
 ADDED, ADDED_TO_STAGES = (
     ("pixels", "sound", "scale", "separator", "prompts"),
-    ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects"),
+    ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects", "pairs"),
 )
 
 # Why a family can't go on being pretrained by an objective.
@@ -228,6 +230,7 @@ def plan_training(
     vector = width * (2 if shared["precision"] == "bfloat16" else 4)
     room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens, vector)
     table = next((shape for name, shape in shapes.items() if family.table and name.endswith(family.table)), (0, 0))
+    has_pairs = any(section.objective == PAIRS for section in recipe.stages)
     resolve = partial(
         _resolve_stages,
         recipe,
@@ -245,6 +248,7 @@ def plan_training(
         is_tied=config.get("tie_word_embeddings", family.is_tied),
         start=start,
         manifest=manifest,
+        towers=tower_groups(checkpoint, lock.source) if has_pairs else (),
     )
     cold, warm = resolve(recipe.stages, "stages"), resolve(recipe.warm_stages, "start.stages")
     stages = warm if start.warm else cold
@@ -298,12 +302,13 @@ def _resolve_stages(
     is_tied: bool,
     start: Start,
     manifest: DatasetManifest,
+    towers: tuple[DepthGroup, ...],
 ) -> tuple[Stage, ...]:
     """Stages with their keys; a key covers everything before it, so a changed stage changes all later ones.
 
     place: of the sections in the recipe. heads: parameters of what a stage has that learns to tell hidden
-    words, or what comes next. From the checkpoint there is nothing yet to hold by `ewc`, and without its teacher a
-    stage is an ordinary one.
+    words, or what comes next. towers: depth groups of the tower of texts, for stages of pairs. From the checkpoint
+    there is nothing yet to hold by `ewc`, and without its teacher a stage is an ordinary one.
     """
     stages: list[Stage] = []
     for index, section in enumerate(sections):
@@ -317,7 +322,9 @@ def _resolve_stages(
         if section.train == (OBJECTIVE,):
             raise RecipeError(Problem("what this trains alone is gone when the stage is over", f"{where}.train"))
         own_parameters = own.parameters if own else 0
-        wanted = (*section.train, OBJECTIVE) if own_parameters else section.train
+        pairs, beside_it = _plan_pairs(section, recipe, groups, towers, where)
+        entries = section.train if pairs is None else split_targets(section)[0]
+        wanted = (*entries, OBJECTIVE) if own_parameters else entries
         trained = trained_groups(wanted, stage_groups(groups, adapters, own_parameters), f"{where}.train")
         if section.objective != "classification":  # the classifier's head learns nothing then, whatever `all` says
             trained = [group for group in trained if group.name != "head"]
@@ -325,7 +332,7 @@ def _resolve_stages(
             _check_batches(recipe, room.max_tokens, section.name)
         augment = section.augment.strengths
         is_pooled = [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
-        is_frozen = is_pooled or frozen_blocks(trained) > 0
+        is_frozen = pairs is None and (is_pooled or frozen_blocks(trained) > 0)
         is_solved = section.solver == "lbfgs"
         # What the frozen part reads is the same from one epoch to the next.
         is_unchanged = not augment and hiding is None and autoregression is None and section.adversary is None
@@ -336,7 +343,8 @@ def _resolve_stages(
         kept_bytes = room.needed(is_pooled, beside) if may_be_kept else 0
         is_cut = may_be_kept and (is_solved or kept_bytes <= room.budget)
         facts: dict[str, Any] = {
-            "rates": peak_rates(section, trained, deepest=groups[-1].depth),
+            "rates": peak_rates(section, trained, deepest=groups[-1].depth)
+            | (peak_rates(section, beside_it, deepest=towers[-1].depth) if pairs else {}),
             "solver": section.solver,
             "strength": section.strength,
             "epochs": section.epochs or 1,
@@ -355,6 +363,7 @@ def _resolve_stages(
             "average": section.average and Averaging(section.average.ema, section.average.after),
             "augment": augment,
             "cut": frozen_blocks(trained) if is_cut else 0,
+            "pairs": pairs,
             "is_pooled": is_cut and is_pooled,
             "adapters": adapters,
             "hiding": hiding,
@@ -367,7 +376,7 @@ def _resolve_stages(
             "detects": section.objective == "replaced-token-detection",
         }
         before = digest({"before": before, "index": index} | without_defaults(Stage, facts))
-        trainable = sum(group.parameters for group in trained)
+        trainable = sum(group.parameters for group in (*trained, *beside_it))
         stages.append(Stage(section.name, trainable=trainable, key=f"stage/{before}", kept_bytes=kept_bytes, **facts))
     return tuple(stages)
 
@@ -404,6 +413,27 @@ def _plan_auxiliary(
         parameters = sum(head_parameters(width, layers, len(each.classes), pooling="mean") for each in tasks)
         parameters += 1 + len(tasks) if section.weighting == "uncertainty" else 0
     return Auxiliary(section.auxiliary, section.sampling, section.weighting, parameters)
+
+
+def _plan_pairs(
+    section: StageSection,
+    recipe: Recipe,
+    groups: Sequence[DepthGroup],
+    towers: Sequence[DepthGroup],
+    where: str,
+) -> tuple[Pairs | None, list[DepthGroup]]:
+    """Of a stage of pictures and captions, and what it trains beside the body; None and nothing of others.
+
+    Raises RecipeError for a stage that trains nothing which lasts.
+    """
+    if section.objective != PAIRS:
+        return None, []
+    body, beside = trained_pairs(section, groups, towers, f"{where}.train")
+    if not body and recipe.prompts is None:
+        problem = "what this trains alone is gone when the stage is over"
+        raise RecipeError(Problem(problem, f"{where}.train", "a head of prompts (head.prompts) would be made of it"))
+    split = recipe.data.split
+    return Pairs(tuple(towers), split.validation, split.seed), beside
 
 
 def _plan_hiding(section: StageSection, family: Family, heads: Mapping[str, int], where: str) -> Hiding | None:
