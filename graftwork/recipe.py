@@ -224,10 +224,13 @@ def _check_captions(recipe: "Recipe") -> None:
         bare = sorted(set(stage.auxiliary) & {each.name for each in recipe.auxiliary} - captioned)
         if stage.objective == PAIRS and bare:
             raise ValueError(f"stage {stage.name!r}: auxiliary rows {bare[0]!r} have no caption to learn from")
-    warm = [stage.name for stage in recipe.start.stages or () if stage.objective == PAIRS]
-    if warm:
-        problem = f"{PAIRS} needs the tower of texts, of which a champion keeps nothing"
-        raise ValueError(f"start.stages: stage {warm[0]!r}: {problem}")
+    warm = recipe.warm_stages if recipe.start.origin == "champion" else ()
+    for stage in warm:
+        if stage.objective == PAIRS:
+            problem = (
+                f"{PAIRS} needs the tower of texts, of which a champion keeps nothing: name others in start.stages"
+            )
+            raise ValueError(f"start: stage {stage.name!r}: {problem}")
     if recipe.stages[-1].objective == PAIRS and not recipe.head.prompts:
         raise ValueError(f"the last stage has to train a classifier: {PAIRS} makes one of head.prompts alone")
 

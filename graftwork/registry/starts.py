@@ -152,6 +152,7 @@ def _facts_of(workspace: Workspace, version: ModelVersion, bundle: ServingBundle
         "hidden_layers": config.hidden_layers,
         "target": config.target,
         "head": config.head or LAYERS,
+        "modality": config.modality,
     }
 
 

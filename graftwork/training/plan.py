@@ -170,6 +170,7 @@ def model_facts(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock)
         "hidden_layers": recipe.head.layers,
         "target": recipe.target.name,
         "head": COSINE if recipe.head.prompts else LAYERS,
+        "modality": recipe.input.modality,  # of two towers in one checkpoint, the one
     }
 
 
@@ -214,7 +215,7 @@ def plan_training(
         raise_if(find_tower_problems(checkpoint, lock.source), CheckpointError)
         head = width * len(manifest.classes) + 1
     groups = depth_groups(family, shapes, head)
-    del facts["target"], facts["head"]  # the manifest is of the one, prompts tell the other
+    del facts["target"], facts["head"], facts["modality"]  # the manifest, prompts and pixels tell them
     shared: dict[str, Any] = facts | {
         "manifest": manifest.digest,
         "max_tokens": max_tokens,

@@ -25,7 +25,7 @@ from graftwork.registry.contenders import candidate
 from graftwork.settings import Settings
 from graftwork.training.bundle import MODEL
 from graftwork.training.engine import encoder_of, load_model
-from graftwork.training.plan import ResolvedRun, plan_run
+from graftwork.training.plan import ResolvedRun, model_facts, plan_run
 from graftwork.workspace import Workspace
 
 PROMPTS = ("head.prompts=['a long {}', 'the new {}']", "head.names={'no': dark film, 'yes': bright plot}")
@@ -185,6 +185,18 @@ def test_a_policy_may_ask_for_it_of_recipes_that_have_it(project: Path, workspac
     with pytest.raises(RecipeError, match="the recipe has none"):
         plan_run(recipe, run.manifest, run.lock, policy, workspace.store)
     plan_run(load_recipe(project / "recipe.yaml", PROMPTS), run.manifest, run.lock, policy, workspace.store)
+
+
+def test_a_head_goes_over_to_no_other_tower_and_no_other_kind(project: Path, workspace: Workspace) -> None:
+    """Though checkpoint, classes, column and pooling are the same, who goes on from a champion tells them apart."""
+    texts = ("problem_type=text-classification", "input={text: file}")
+    run = resolve_run(project, workspace)
+    seen, read, told = (
+        model_facts(load_recipe(project / "recipe.yaml", overrides), run.manifest, run.lock)
+        for overrides in ((), texts, PROMPTS)
+    )
+    assert {name for name in seen if seen[name] != read[name]} == {"modality"}
+    assert {name for name in seen if seen[name] != told[name]} == {"head"}
 
 
 def test_what_is_said_otherwise_is_another_run(project: Path, workspace: Workspace) -> None:
