@@ -533,6 +533,26 @@ def generate(
 
 
 @app.command(group=USE)
+def retrieval(
+    recipe: Path,
+    data: Path,
+    *,
+    stage: Annotated[str, Parameter(help="One that learnt from captions (objective: contrastive-image-text).")],
+    image: Annotated[str, Parameter(help="The column with a picture's path.")] = "file",
+    caption: Annotated[str, Parameter(help="The column with its caption.")] = "caption",
+    group: Annotated[str | None, Parameter(help="The column whose rows belong together.")] = None,
+    set_: Set = (),
+    json: Json = False,
+) -> None:
+    """Find the captions of pictures, and pictures of captions, among held-out pairs: before training and after."""
+    from graftwork import api
+    from graftwork.retrieval import tell_figures
+
+    found = api.retrieval(recipe, stage, data, image=image, caption=caption, group=group, overrides=set_)
+    _print(json, found.as_json(), tell_figures(found))
+
+
+@app.command(group=USE)
 def models(model: str | None = None, *, json: Json = False) -> None:
     """List registered models and their versions: aliases, metrics, verdict, date."""
     from flows import console

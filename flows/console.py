@@ -98,8 +98,8 @@ PAIR_HEADS = {
 
 def _told(stage: "Stage") -> Iterator[str]:
     """What of a checkpoint, beside its body, a stage without labels goes on with, or lacks."""
-    if stage.pairs:
-        yield f"{PAIR_HEADS[stage.pairs]} tells whether one part of a text follows another"
+    if stage.sentences:
+        yield f"{PAIR_HEADS[stage.sentences]} tells whether one part of a text follows another"
     if stage.hiding and stage.span:
         yield f"the checkpoint's decoder tells {stage.hiding.share:.0%} of all tokens, in spans of {stage.span:g}"
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from graftwork.registry.audit import Audit
     from graftwork.registry.versions import ListedVersion
     from graftwork.retention import Leftover
+    from graftwork.retrieval import Retrieval
     from graftwork.scoring import Scored
     from graftwork.vectors import WrittenVectors
 
@@ -163,6 +164,23 @@ def generate(
 
     loaded, how = load_recipe(recipe, overrides), {"seconds": seconds, "temperature": temperature}
     return generate_sound(Workspace.open(), loaded, stage, output, seed=seed, **how)
+
+
+def retrieval(
+    recipe: Path,
+    stage: str,
+    data: Path,
+    *,
+    image: str = "file",
+    caption: str = "caption",
+    group: str | None = None,
+    overrides: Sequence[str] = (),
+) -> "Retrieval":
+    """How well the towers that a stage of pairs left find what belongs together in a table of held-out pairs."""
+    from graftwork.retrieval import measure_retrieval
+
+    found = load_recipe(recipe, overrides)
+    return measure_retrieval(Workspace.open(), found, stage, data, image=image, caption=caption, group=group)
 
 
 def convert(file: Path, architecture: str, licence: str, folder: Path) -> "Converted":

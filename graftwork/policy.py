@@ -32,7 +32,7 @@ MetricName = Literal[
     "token_f1",
     "chrf",
 ]
-BaselineName = Literal["majority", "tfidf", "word-features", "frozen-head"]
+BaselineName = Literal["majority", "tfidf", "word-features", "frozen-head", "zero-shot"]
 
 
 class Guard(Section):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     PrivateAttr,
     ValidationInfo,
@@ -27,14 +28,22 @@ from graftwork.fields import Amount, Count, Duration, Share, Whole, Word
 from graftwork.fingerprint import digest
 from graftwork.policy import BaselineName
 from graftwork.sections.data import NOUNS, AuxiliarySection, DataSection, InputSection, SourceSection, check_label
-from graftwork.sections.fields import Column, ProjectPath, distinct
-from graftwork.sections.stages import Stages, StageSection
+from graftwork.sections.fields import Column, ProjectPath, as_list, distinct
+from graftwork.sections.prompts import ZERO_SHOT, check_templates, write_prompts
+from graftwork.sections.stages import PAIRS, Stages, StageSection
 from graftwork.targets.catalog import TARGETS, target_of
 from graftwork.targets.target import Target
 
 DIGEST_VERSION = 1
 PLACES: dict[str, Any] = {"sources": {"__all__": {"path", "url"}}}  # where rows lie says nothing of what they are
-TFIDF = "tfidf"  # the baseline that is of texts
+TFIDF = "tfidf"
+# What baselines are of that are not of every recipe's model.
+OF_BASELINE = {
+    TFIDF: "is of whole texts",
+    "frozen-head": "tells classes or numbers",
+    "word-features": "is of words that have tags",
+    ZERO_SHOT: "is the head that head.prompts makes",
+}
 OF_STAGE = {
     "text": {
         "word_dropout",
@@ -46,7 +55,7 @@ OF_STAGE = {
         "next-sentence-prediction",
         "span-corruption",
     },
-    "image": {"crop", "flip", "colour", "rand", "mixup", "cutmix", "adversary"},
+    "image": {"crop", "flip", "colour", "rand", "mixup", "cutmix", "adversary", PAIRS},
     "audio": {"noise", "gain", "shift", "mask"},
 }
 LIKENESS = {"image": 0.95, "audio": 0.88}  # of the bits that tell what a picture looks like, or a sound is like
@@ -90,6 +99,8 @@ def _solvable(stages: "tuple[StageSection, ...]", info: ValidationInfo) -> "tupl
     names = ", ".join(stage.name for stage in _with_start(stages, info) if stage.solver == "lbfgs")
     if names and "head" in info.data and info.data["head"].layers:
         raise ValueError(f"solver lbfgs of {names} is for a head without hidden layers (head.layers: [])")
+    if names and "head" in info.data and info.data["head"].prompts:
+        raise ValueError(f"solver lbfgs of {names} is for a head of layers, and head.prompts makes it of texts")
     if names and "input" in info.data and info.data["input"].pooling == "attention":
         raise ValueError(
             f"solver lbfgs of {names} is for pooling that learns nothing (input.pooling: mean, cls or max)"
@@ -109,6 +120,20 @@ class HeadSection(Section):
 
     layers: tuple[Count, ...] = Field(default=(), description="Widths of hidden layers.")
     dropout: Share = 0.1
+    prompts: Annotated[
+        tuple[str, ...],
+        BeforeValidator(as_list, json_schema_input_type=tuple[str, ...] | str),
+        AfterValidator(check_templates),
+    ] = Field(default=(), description="Texts that a class is told by, {} being its name, as CLIP's other tower reads.")
+    names: dict[str, str] = Field(default={}, description="What prompts call classes that go by other names.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "HeadSection":
+        if self.names and not self.prompts:
+            raise ValueError("names says what classes are called in prompts, and there are none")
+        if self.layers and self.prompts:
+            raise ValueError("prompts make a head that has no hidden layers: leave layers out")
+        return self
 
 
 class OutputSection(Section):
@@ -197,6 +222,9 @@ def _check_auxiliary(recipe: "Recipe") -> None:
             raise ValueError(
                 f"auxiliary {each.name!r}: a row is read by {len(recipe.input.columns)} columns, as in `input`"
             )
+        if each.caption is not None and recipe.input.modality != "image":
+            raise ValueError(f"auxiliary {each.name!r}: a caption is of pictures")
+    _check_captions(recipe)
     for stage in recipe.every_stage:
         unknown = sorted(set(stage.auxiliary) - known.keys())
         if unknown:
@@ -206,10 +234,40 @@ def _check_auxiliary(recipe: "Recipe") -> None:
             raise ValueError(f"stage {stage.name!r}: auxiliary rows {unlabelled[0]!r} have no label to learn")
 
 
+def _check_captions(recipe: "Recipe") -> None:
+    """Raise ValueError for stages that learn from captions where there are none, or that leave no classifier."""
+    captioned = {each.name for each in recipe.auxiliary if each.caption is not None}
+    for stage in recipe.every_stage:
+        bare = sorted(set(stage.auxiliary) & {each.name for each in recipe.auxiliary} - captioned)
+        if stage.objective == PAIRS and bare:
+            raise ValueError(f"stage {stage.name!r}: auxiliary rows {bare[0]!r} have no caption to learn from")
+    warm = recipe.warm_stages if recipe.start.origin == "champion" else ()
+    for stage in warm:
+        if stage.objective == PAIRS:
+            problem = (
+                f"{PAIRS} needs the tower of texts, of which a champion keeps nothing: name others in start.stages"
+            )
+            raise ValueError(f"start: stage {stage.name!r}: {problem}")
+    if recipe.stages[-1].objective == PAIRS and not recipe.head.prompts:
+        raise ValueError(f"the last stage has to train a classifier: {PAIRS} makes one of head.prompts alone")
+
+
+def _check_prompts(recipe: "Recipe") -> None:
+    """Raise ValueError for what does not go with a head that is made of texts."""
+    if not recipe.head.prompts:
+        return
+    if recipe.problem_type != "image-classification":
+        raise ValueError(f"head.prompts tells one class of several by its text, in pictures: not {recipe.problem_type}")
+    strange = sorted(recipe.head.names.keys() - set(recipe.classes))
+    if strange:
+        raise ValueError(f"head.names: no class is called {strange[0]!r}")
+    for stage in recipe.every_stage:
+        if stage.head_start != "keep":
+            raise ValueError(f"stage {stage.name!r}: head_start is for a head of layers; that of prompts is kept")
+
+
 def _check_modality(recipe: "Recipe", read: str) -> None:
     """Raise ValueError for what is said of rows of another kind than the recipe's."""
-    if read != "text" and TFIDF in recipe.evaluation.baselines and "baselines" in recipe.evaluation.model_fields_set:
-        raise ValueError("evaluation.baselines: tfidf is for texts")
     for stage in recipe.every_stage:
         asked = set(stage.augment.model_dump(exclude_defaults=True))
         if stage.adversary is not None:
@@ -226,12 +284,21 @@ def _check_modality(recipe: "Recipe", read: str) -> None:
             )
 
 
-def _check_baselines(recipe: "Recipe") -> None:
-    """Raise ValueError for a baseline that was asked for and tells something else than the recipe's target."""
+def check_baselines(recipe: "Recipe", baselines: Sequence[str]) -> None:
+    """Raise ValueError for one that tells something else than the recipe's model does."""
+    for name in baselines:
+        if name not in recipe.baselines:
+            known = ", ".join(recipe.baselines)
+            raise ValueError(f"{name} {OF_BASELINE[name]}: this recipe can be compared with {known}")
+
+
+def _check_evaluation(recipe: "Recipe") -> None:
+    """Raise ValueError for a baseline that was asked for and does not fit."""
     if "baselines" in recipe.evaluation.model_fields_set:
-        foreign = recipe.target.foreign(recipe.evaluation.baselines)
-        if foreign is not None:
-            raise ValueError(f"evaluation.baselines: {foreign} is not for {recipe.target.known_as}")
+        try:
+            check_baselines(recipe, recipe.evaluation.baselines)
+        except ValueError as error:
+            raise ValueError(f"evaluation.baselines: {error}") from error
 
 
 def _check_writing(recipe: "Recipe") -> None:
@@ -300,10 +367,11 @@ class Recipe(Section):
         if not self.problem_type.startswith(f"{read}-"):
             raise ValueError(f"problem_type {self.problem_type} does not go with input.{read}")
         _check_modality(self, read)
-        _check_baselines(self)
+        _check_evaluation(self)
         _check_writing(self)
         _check_auxiliary(self)
         _check_words(self)
+        _check_prompts(self)
         holding = [stage.name for stage in self.every_stage if stage.ewc]
         if holding and self.start.origin == "checkpoint":
             raise ValueError(f"stage {holding[0]!r}: ewc holds what a champion knows: say `start: {{from: champion}}`")
@@ -355,6 +423,11 @@ class Recipe(Section):
         return self.target if auxiliary.learns is None else TARGETS[auxiliary.learns]
 
     @property
+    def prompts(self) -> tuple[tuple[str, ...], ...] | None:
+        """The texts that each class is told by, where the head is made of them."""
+        return write_prompts(self.head.prompts, self.head.names, self.classes) if self.head.prompts else None
+
+    @property
     def every_stage(self) -> tuple[StageSection, ...]:
         """All that it says of stages: from the checkpoint on, and from the champion on."""
         return (*self.stages, *(self.start.stages or ()))
@@ -366,11 +439,16 @@ class Recipe(Section):
 
     @property
     def measured(self) -> EvaluationSection:
-        """What is measured beside the model; unless they were asked for, by the baselines that fit what is read."""
+        """What is measured beside the model; where it is not said, beside all baselines that there are for it."""
         if "baselines" in self.evaluation.model_fields_set:
             return self.evaluation
+        return self.evaluation.model_copy(update={"baselines": self.baselines})
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """What a model of such rows, and with such a head, can be compared with."""
         kept = tuple(each for each in self.target.baselines if self.input.modality == "text" or each != TFIDF)
-        return self.evaluation.model_copy(update={"baselines": kept})
+        return (*kept, ZERO_SHOT) if self.head.prompts else kept
 
     @property
     def near_duplicate(self) -> float:

@@ -43,7 +43,13 @@ def evaluate(run_id: str, bundle: ServingBundle) -> Evaluation:
             references(workspace, bundle),
             run.manifest,
             encoder=FrozenEncoder(
-                run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision, run.plan.pixels, run.plan.sound
+                checkpoint=run.lock.key,
+                pooling=run.plan.pooling,
+                max_tokens=run.plan.max_tokens,
+                precision=run.plan.precision,
+                pixels=run.plan.pixels,
+                sound=run.plan.sound,
+                prompts=run.plan.prompts,
             ),
             baselines=tuple(dict.fromkeys(run.evaluation.baselines + run.policy.baselines)),
             slices=run.evaluation.slices,

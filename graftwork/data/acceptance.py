@@ -1,14 +1,14 @@
 """From landed files to accepted rows on their sides: every row that was read is kept, set aside, or a duplicate."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graftwork.data.contracts import Contract, broken_rows
 from graftwork.data.decoding import UnreadableFileError
 from graftwork.data.leakage import Distinct, Duplicate, distinct_rows
 from graftwork.data.quarantine import BadRow, Cells, Rejected
-from graftwork.data.rows import Row
+from graftwork.data.rows import Row, content_digest
 from graftwork.data.sources import LandedFile, read_file
 from graftwork.data.splits import Bridge, Memory, Placed, place_rows
 from graftwork.errors import DataError, Problem, shorten
@@ -155,6 +155,7 @@ def accept_auxiliary(
         {item.row.group: item.side for item in beside if item.row.group is not None},
     )
     pairs = [*(alike(every) if "near_duplicate" in by else ()), *_same_records(known, distinct.rows, kin)]
+    pairs += _same_pictures(every)
     found, bridges = place_rows(every, pairs, memory, "group" in by, holdout=0.0, validation=0.0, seed=0)
     old = {row.row_id for row in known}
     placed = [item for item in found if item.row.row_id not in old]
@@ -170,6 +171,24 @@ def _same_records(known: Sequence[Row], rows: Sequence[Row], kin: Mapping[str, s
         record = f"{kin.get(row.source)}/{row.row_id.removeprefix(f'{row.source}/')}"
         if record in places:
             yield places[record], place
+
+
+def _same_pictures(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
+    """Pairs of places of rows of one picture, of which some have a caption; none where all rows are pairs of texts."""
+    if len({row.text_b is None for row in rows}) < 2:
+        return
+    first: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        seen = first.setdefault(row.text, place)
+        if seen != place:
+            yield seen, place
+
+
+def without_caption(item: Placed) -> Placed:
+    """A row of a picture as it is remembered: by the picture alone, whatever was said of it."""
+    return (
+        item if item.row.text_b is None else replace(item, row=item.row._replace(content=content_digest(item.row.text)))
+    )
 
 
 def _first(rows: Sequence[Row], limit: int | None) -> tuple[list[Row], list[Row]]:

@@ -176,7 +176,9 @@ def load_learnt(store: Store, manifest: DatasetManifest) -> "pandas.DataFrame":
     """All rows that a model of the manifest may have learnt from, or been chosen by: all but the holdout."""
     import pandas as pd
 
-    beside = (load_auxiliary(store, manifest, each.name) for each in manifest.auxiliary)
+    beside = [load_auxiliary(store, manifest, each.name) for each in manifest.auxiliary]
+    if manifest.media:  # known is a picture, whatever was said of it
+        beside = [rows.assign(text_b=None) for rows in beside]
     return pd.concat([load_rows(store, manifest, sides=("train", "validation")), *beside], ignore_index=True)
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from graftwork.data.acceptance import ReadRows, read_source
 from graftwork.data.contracts import Contract
 from graftwork.data.media import MediaReader
+from graftwork.data.quarantine import BadRow
 from graftwork.data.rows import make_row
 from graftwork.data.sources import LandedFile
 from graftwork.errors import DataError, raise_if
@@ -19,7 +20,7 @@ from graftwork.targets.target import UNLABELLED, Label, LabelRule, Read, Target
 class RowSource:
     """Sources whose rows are read in the same way. label: None if they have none. texts: columns that a model reads.
 
-    kin: by name of a source, another whose groups are its own.
+    kin: by name of a source, another whose groups are its own. caption: column of a text beside a picture.
     """
 
     sources: Sequence[SourceSection]
@@ -27,6 +28,7 @@ class RowSource:
     label: LabelSection | None
     target: Target | None
     kin: Mapping[str, str] = field(default_factory=dict)
+    caption: str | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> "RowSource":
@@ -69,7 +71,7 @@ def read_rows(
     rows: RowSource, contract: Contract | None, files: Sequence[LandedFile], media: MediaReader | None
 ) -> ReadRows:
     """All rows of the sources. media: of files that rows name. Raises DataError for a file that can't be taken."""
-    texts, labels = rows.texts, rows.columns
+    texts, labels = rows.texts if rows.caption is None else (*rows.texts, rows.caption), rows.columns
     read = ReadRows()
     for source in rows.sources:
         group, before = (source.group.column, source.group.before) if source.group else (None, None)
@@ -92,14 +94,19 @@ def read_rows(
                 kin=rows.kin.get(source.name),
             ),
             contract=contract,
-            take=None if media is None else media.take,
+            take=None if media is None else partial(_take, media, rows.caption),
             written={
                 "header": source.header,
                 "delimiter": source.delimiter,
                 "encoding": source.encoding,
-                "embedded": () if media is None else texts,
+                "embedded": () if media is None else rows.texts,
                 "lists": labels if rows.target is not None and rows.target.is_by_word else (),
             },
         )
     raise_if(read.refused, DataError)
     return read
+
+
+def _take(media: MediaReader, caption: str | None, file: LandedFile, cell: str, column: str) -> str | BadRow:
+    """What stands for the file that a cell names; a caption stands for itself."""
+    return cell if column == caption else media.take(file, cell, column)

@@ -14,6 +14,7 @@ from graftwork.data.acceptance import (
     accept_rows,
     check_classes,
     check_numbers,
+    without_caption,
 )
 from graftwork.data.contracts import Contract
 from graftwork.data.leakage import near_duplicates
@@ -107,7 +108,8 @@ def _take_auxiliary(
 ) -> tuple[AuxiliaryRows, Acceptance]:
     """The rows of an auxiliary set that may be learnt from."""
     target = recipe.learnt_of(section)
-    source = RowSource(section.sources, recipe.columns_of(section), section.label, target, kin_of(recipe))
+    columns, kin = recipe.columns_of(section), kin_of(recipe)
+    source = RowSource(section.sources, columns, section.label, target, kin, section.caption)
     read = read_rows(source, None, files, media and MediaReader(media.modality, files, beside=media))
     conflicts = "mean" if target is not None and target.is_number else "quarantine"
     split = recipe.data.split
@@ -245,7 +247,7 @@ def _publish(
     ]
     with store.writing(manifest.key) as folder:
         write_rows(folder / "rows.parquet", accepted.placed, TARGETS[manifest.target].storage)
-        learnt = [item for placed in beside.values() for item in placed]
+        learnt = [without_caption(item) if manifest.media else item for placed in beside.values() for item in placed]
         write_memory(folder / "memory.parquet", memory, accepted.placed, learnt)
         for each, placed in beside.items():
             write_rows(folder / each.file, placed, TARGETS[each.target or CLASSIFICATION.name].storage)

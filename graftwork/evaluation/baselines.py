@@ -3,9 +3,10 @@
 They are rivals in earnest: the regularisation of the two linear ones is chosen on the validation rows.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from graftwork.evaluation.predictions import inputs_of, labels_of, predict_rows,
 from graftwork.evaluation.word_baselines import tell_words_by
 from graftwork.fingerprint import without_defaults
 from graftwork.models.serving.config import PixelConfig, SoundConfig
+from graftwork.sections.prompts import ZERO_SHOT
 from graftwork.storage import Store
 from graftwork.targets.catalog import TARGETS
 from graftwork.targets.target import Target
@@ -34,7 +36,10 @@ TOKENS = rf"{TOKEN.pattern}|[^\w\s]"
 
 @dataclass(frozen=True)
 class FrozenEncoder:
-    """The pretrained checkpoint as it is used without training. checkpoint: its store key."""
+    """The pretrained checkpoint as it is used without training. checkpoint: its store key.
+
+    prompts: of each class, where it tells classes by their texts.
+    """
 
     checkpoint: str
     pooling: str
@@ -42,17 +47,19 @@ class FrozenEncoder:
     precision: str
     pixels: PixelConfig | None = None
     sound: SoundConfig | None = None
+    prompts: tuple[tuple[str, ...], ...] | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is told of it. What a later version added counts only where it is used, so that older digests stay."""
+        return {name: value for name, value in vars(self).items() if name != "prompts" or value is not None}
 
     def load(self, store: Store, cache_bytes: int) -> "FrozenModel":
         """The checkpoint, ready to give features. Raises CheckpointError if it is not in the store."""
         from graftwork.models.frozen import load_frozen
 
-        folder = store.open(self.checkpoint)
-        if folder is None:
-            problem = Problem("the checkpoint is not in the store any more", self.checkpoint, "retrieve it again")
-            raise CheckpointError(problem)
         return load_frozen(
-            folder,
+            self._open(store),
             pooling=self.pooling,
             max_tokens=self.max_tokens,
             precision=self.precision,
@@ -61,6 +68,26 @@ class FrozenEncoder:
             store=store,
             cache_bytes=cache_bytes,
         )
+
+    def tell(self, store: Store, inputs: Sequence[Any], on_progress: Callable[[int, int], None]) -> np.ndarray:
+        """(inputs, classes) probabilities by the prompts. Raises CheckpointError if it is not in the store."""
+        from graftwork.models.zero_shot import tell_by_prompts
+
+        assert self.pixels is not None
+        assert self.prompts is not None
+        told = partial(_tell_share, on_progress, len(inputs))
+        return tell_by_prompts(self._open(store), self.prompts, self.pixels, self.precision, inputs, told)
+
+    def _open(self, store: Store) -> Path:
+        folder = store.open(self.checkpoint)
+        if folder is None:
+            problem = Problem("the checkpoint is not in the store any more", self.checkpoint, "retrieve it again")
+            raise CheckpointError(problem)
+        return folder
+
+
+def _tell_share(on_progress: Callable[[int, int], None], total: int, done: int) -> None:
+    on_progress(done, total)
 
 
 def predict_baseline(
@@ -74,8 +101,9 @@ def predict_baseline(
 ) -> str:
     """The key of a baseline's predictions for the judged rows; fitted only if the store has none.
 
-    name: `majority`, `tfidf` (of words `word-features`) or `frozen-head`. cache_bytes: room for the frozen head's
-    features, in the store. on_progress is told that it begins, and how many of how many of them are computed.
+    name: `majority`, `tfidf` (of words `word-features`), `frozen-head`, or `zero-shot`, which is not fitted.
+    cache_bytes: room for the features of the frozen head, in the store. on_progress is told that it begins, and how
+    many of how many rows are computed.
     """
     sides = {side: load_rows(store, manifest, sides={side}) for side in ("train", "validation")}
     train, validation = sides["train"], sides["validation"]
@@ -83,10 +111,14 @@ def predict_baseline(
     target = TARGETS[manifest.target]
     model = {"baseline": name, "rows": digests, "version": BASELINE_VERSION}
     if name == "frozen-head":
-        model |= {"encoder": without_defaults(FrozenEncoder, vars(encoder))}
+        model |= {"encoder": without_defaults(FrozenEncoder, vars(replace(encoder, prompts=None)))}
+    if name == ZERO_SHOT:
+        model = {"baseline": name, "version": BASELINE_VERSION, "encoder": encoder}
 
     def fit_and_predict(_: object) -> np.ndarray:
         on_progress(0, len(judged))
+        if name == ZERO_SHOT:
+            return encoder.tell(store, inputs_of(judged), on_progress)
         if target.is_by_word:
             regress = partial(_regress, target=target)
             load = partial(encoder.load, store, cache_bytes)

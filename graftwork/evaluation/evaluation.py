@@ -177,7 +177,7 @@ def evaluate(
     asked = {
         "contenders": {name: contender.identity for name, contender in contenders.items()},
         "manifest": manifest.digest,
-        "encoder": encoder,
+        "encoder": encoder.facts,
         "baselines": list(baselines),
         "slices": list(slices),
         "samples": samples,

@@ -46,5 +46,5 @@ def attach_task_heads(
     """Give the classifier a new head, made as its own is, for the classes of each task, drawn from the seed."""
     torch.manual_seed(seed)
     width = hidden_size(model.body)
-    heads = [make_head(width, replace(config, classes=classes)) for classes in tasks]
+    heads = [make_head(width, replace(config, classes=classes, head=None)) for classes in tasks]
     model.add_module("objective", TaskHeads(heads, is_unsure).to(next(model.body.parameters()).device))

@@ -141,7 +141,7 @@ def _teacher(
 
 def _facts_of(workspace: Workspace, version: ModelVersion, bundle: ServingBundle) -> dict[str, Any]:
     """What `model_facts` says of a recipe, of a registered model."""
-    from graftwork.models.serving.config import ServingConfig
+    from graftwork.models.serving.config import LAYERS, ServingConfig
 
     config = ServingConfig.read(fetch_bundle(workspace, version))
     return {
@@ -151,6 +151,8 @@ def _facts_of(workspace: Workspace, version: ModelVersion, bundle: ServingBundle
         "pooling": config.pooling,
         "hidden_layers": config.hidden_layers,
         "target": config.target,
+        "head": config.head or LAYERS,
+        "modality": config.modality,
     }
 
 

@@ -181,8 +181,14 @@ class AuxiliarySection(Section):
         default=None, description="What is learnt of the label; by default what the recipe learns."
     )
 
+    caption: Column | None = Field(
+        default=None, description="Of pictures, the column with a text that belongs to each."
+    )
+
     @model_validator(mode="after")
     def _check(self) -> "AuxiliarySection":
+        if self.caption is not None and self.label is not None:
+            raise ValueError("a caption is what is learnt of a picture, and so would be a label: name two sets")
         if self.label is None and self.learns is not None:
             raise ValueError("learns says what is learnt of a label, and there is none")
         return self

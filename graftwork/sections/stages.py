@@ -18,6 +18,7 @@ from graftwork.presets import PRESETS, expand_stages
 from graftwork.sections.fields import Targets, as_list, distinct
 from graftwork.targets.catalog import MIXES
 
+PAIRS = "contrastive-image-text"
 TEACHER = r"^(champion|[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9._-]+|/[1-9][0-9]*))$"
 # What a stage may say that is solved to its optimum.
 SOLVED_KEYS = {"name", "train", "solver", "strength", "class_weights"}
@@ -31,8 +32,11 @@ OF_OBJECTIVE = {
     ),
     "span": ("span-corruption",),
     "temperature": ("contrastive",),
+    "locked": (PAIRS,),
 }
 ONE_TASK = {"class_weights", "distil", "ewc"} | MIXES
+# What would say something of one tower of two, or of rows that a stage of pairs does not read.
+NOT_OF_PAIRS = {"adversary", "l2_sp", "sampling", "weighting"}
 # What says something of the head that tells labels, or of what it learns from.
 OF_HEAD = {"solver", "strength", "head_start", "class_weights", "label_smoothing", "augment", "ewc", "distil"}
 
@@ -181,11 +185,13 @@ class StageSection(Section):
         "autoregressive",
         "next-sentence-prediction",
         "span-corruption",
+        "contrastive-image-text",
     ] = Field(
         default="classification",
-        description="contrastive: bring rows of a class together. masked-language-modelling, replaced-token-detection, "
-        "next-sentence-prediction, span-corruption: learn from texts alone. autoregressive: learn from sounds, or from "
-        "texts, alone what comes next.",
+        description="contrastive: bring rows of a class together. contrastive-image-text: bring pictures and their "
+        "captions together. masked-language-modelling, replaced-token-detection, next-sentence-prediction, "
+        "span-corruption: learn from texts alone. autoregressive: learn from sounds, or from texts, alone what comes "
+        "next.",
     )
     hidden_share: Share = Field(
         default=0.15, description="Of a text's words, or of its tokens in spans, those that are hidden and told."
@@ -194,6 +200,7 @@ class StageSection(Section):
     temperature: Rate = Field(
         default=0.1, description="Of likeness in a contrastive stage: small ones tell close rows."
     )
+    locked: bool = Field(default=False, description="Of pictures and captions: the tower of texts stays as it is.")
     adversary: AdversarySection | None = None
     l2_sp: Amount = Field(default=0.0, description="Strength of the pull to the weights the stage began with.")
     ewc: Amount = Field(
@@ -258,6 +265,19 @@ class StageSection(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_pairs(self) -> "StageSection":
+        if self.objective != PAIRS:
+            return self
+        if not self.auxiliary:
+            raise ValueError(f"objective {PAIRS} learns from auxiliary rows with a caption: name them with `auxiliary`")
+        meant = sorted(NOT_OF_PAIRS & self.asked)
+        if meant:
+            raise ValueError(f"objective {PAIRS} takes no {', '.join(meant)}")
+        if self.locked and any(entry.partition(".")[0] == "texts" for entry in self.train):
+            raise ValueError("locked keeps the tower of texts as it is, and train names it")
+        return self
+
+    @model_validator(mode="after")
     def _check_auxiliary(self) -> "StageSection":
         meant = sorted({"sampling", "weighting"} & self.model_fields_set)
         if meant and not self.auxiliary:
@@ -295,8 +315,8 @@ class StageSection(Section):
 
 
 def _labelled_at_last(stages: tuple[StageSection, ...]) -> tuple[StageSection, ...]:
-    """Whatever is learnt from texts alone comes before what is learnt from labels."""
-    if stages and stages[-1].objective != "classification":
+    """Whatever is learnt from texts alone comes before what is learnt from labels; of captions a head may be made."""
+    if stages and stages[-1].objective not in ("classification", PAIRS):
         raise ValueError("the last stage has to train a classifier: objective: classification")
     return stages
 

@@ -5,7 +5,7 @@ A label is stored as a plain value: the index of a class, a digit for each class
 tags.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,10 +83,6 @@ class Target:
     def has_classes(self) -> bool:
         """Whether a label is one of a few that are known."""
         return not (self.is_number or self.is_text)
-
-    def foreign(self, baselines: Iterable[str]) -> str | None:
-        """The first of them that tells something else; None if all fit."""
-        return next((name for name in baselines if name not in self.baselines), None)
 
     @property
     def learning(self) -> "Learning":

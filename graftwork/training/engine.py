@@ -37,12 +37,13 @@ from graftwork.models.prefix_cache import ActivationRows, PrefixCache, VectorRow
 from graftwork.models.replaced import ReplacedTokenModel, attach_replacer
 from graftwork.models.sentences import NextSentenceModel, attach_pair_head
 from graftwork.models.serving.classifier import Classifier, hidden_size
-from graftwork.models.serving.config import WEIGHTS, ServingConfig
+from graftwork.models.serving.config import COSINE, WEIGHTS, ServingConfig
 from graftwork.models.serving.inference import pick_device
 from graftwork.models.serving.model import Encoder, load, make_encoder
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.spans import SpanModel, attach_decoder
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
+from graftwork.models.towers import fill_head, start_from_prompts
 from graftwork.storage import Store
 from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, WordEdits, row_generator
 from graftwork.training.bundle import (
@@ -76,13 +77,14 @@ from graftwork.training.loop import (
 from graftwork.training.memory import reset_peak
 from graftwork.training.mixing import Mixture
 from graftwork.training.multi_task import Task, TaskCriterion
+from graftwork.training.pairs import attach_tower, pair_data
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.replicas import ALONE, Replicas
 from graftwork.training.rows import RunRows, open_rows
-from graftwork.training.sentences import pair_data
+from graftwork.training.sentences import sentence_data
 from graftwork.training.solver import solve_stage
 from graftwork.training.spans import span_data
-from graftwork.training.stages import Distillation, Hiding, Stage, stage_groups
+from graftwork.training.stages import Distillation, Hiding, Stage
 from graftwork.training.state import FollowingKeeper, StateKeeper
 from graftwork.training.tagging import by_word
 from graftwork.training.writing import writer_data
@@ -139,8 +141,10 @@ def run_stages(
             report({"event": "stage", "stage": stage.name, "score": score} | place)
             keeper.begin(index, stage.name)
             reset_peak(pick_device())
-            adapters = attach(run, index, model, checkpoint)
+            adapters = attach(run, index, model, store)
             progress = training.run_stage(index, keeper, report, should_stop)
+            if stage.pairs is not None and run.plan.prompts is not None:
+                fill_head(model, model.get_submodule("objective"), checkpoint, run.plan.prompts)
             lease.advance(lease.state)  # or be told that the run is another process's
             results.append(_publish_stage(store, stage, model, adapters, progress, keeper.drift))
             fault("training.stage_switch")
@@ -157,7 +161,7 @@ def follow_stages(run: ResolvedRun, store: Store, replicas: Replicas) -> None:
     cache = PrefixCache(store, everything, arithmetic_of(model, run.plan.precision))
     training = Training(run, rows, model, cache, replicas)
     for index in range(int(replicas.tell()), len(run.plan.stages)):
-        adapters = attach(run, index, model, checkpoint)
+        adapters = attach(run, index, model, store)
         training.run_stage(index, FollowingKeeper(), report=lambda _: None, should_stop=lambda: False)
         detach_objective(model)
         if adapters is not None:
@@ -180,6 +184,7 @@ def serving_config(plan: TrainingPlan) -> ServingConfig:
         separator=plan.separator,
         writes=plan.writes,
         prompt=plan.prompt,
+        head=None if plan.prompts is None else COSINE,
     )
 
 
@@ -204,8 +209,7 @@ class Training:
         plan, stage = self.run.plan, self.run.plan.stages[index]
         context = self.stage_context(index, keeper, report, should_stop)
         carry_out = solve_stage if stage.solver == "lbfgs" else train_stage
-        groups = stage_groups(plan.groups, stage.adapters, stage.own_parameters)
-        return carry_out(self.model, stage, groups, self.stage_data(context), context)
+        return carry_out(self.model, stage, stage.groups_of(plan.groups), self.stage_data(context), context)
 
     def stage_context(
         self, index: int, keeper: Keeper, report: Report, should_stop: Callable[[], bool]
@@ -230,6 +234,8 @@ class Training:
         stage, rows = self.run.plan.stages[context.index], self.rows
         if stage.auxiliary is None:
             return self._data_of(stage, rows, context)
+        if stage.pairs is not None:
+            return self._pairs_of(stage, stage.auxiliary.names)
         sets, power = [rows.auxiliary[name] for name in stage.auxiliary.names], stage.auxiliary.sampling
         sizes = [len(rows.train.rows), *(len(each.inputs) for each in sets)]
         beside = [each.times(copies) for each, copies in zip(sets, copies_of(sizes, power)[1:], strict=True)]
@@ -240,6 +246,14 @@ class Training:
         data = self._data_of(stage, rows.joined(beside, tasks), context)
         data = replace(data, draw=partial(sample_sets, sizes, power))
         return self._of_tasks(stage, tasks, data) if tasks else data
+
+    def _pairs_of(self, stage: Stage, names: Sequence[str]) -> StageData:
+        """Pictures and captions of these auxiliary sets."""
+        assert stage.pairs is not None
+        checkpoint = open_checkpoint(self.cache.store, self.run.lock)
+        found = [self.rows.auxiliary[name] for name in names]
+        sets = [(each.examples, each.captions) for each in found if each.captions is not None]
+        return pair_data(self.model, self.rows.encoder, checkpoint, sets, stage.pairs, f"stage {stage.name!r}")
 
     def _of_tasks(self, stage: Stage, tasks: Sequence[Task], data: StageData) -> StageData:
         """The same data where each row is learnt by its own task, and the first is the one that is validated."""
@@ -255,8 +269,8 @@ class Training:
         """What the stage is trained on, of these rows."""
         encoder = rows.encoder
         if stage.hiding is not None:
-            if stage.pairs:
-                return pair_data(NextSentenceModel(self.model), rows, stage.hiding.share, stage.name, context)
+            if stage.sentences:
+                return sentence_data(NextSentenceModel(self.model), rows, stage.hiding.share, stage.name, context)
             if stage.span:
                 return span_data(SpanModel(self.model), rows, stage.hiding.share, stage.span, context)
             learner = ReplacedTokenModel(self.model) if stage.detects else MaskedLanguageModel(self.model)
@@ -321,6 +335,8 @@ def load_model(plan: TrainingPlan, checkpoint: Path, store: Store, results: list
         folder = _open_model(store, warm.key, warm.bundle, f"this run starts from, version {warm.version},")
         model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
         rescale_head(model.head, ServingConfig.read(folder).scale, plan.scale)
+    elif plan.prompts is not None:
+        start_from_prompts(model, checkpoint, plan.prompts)
     quicken_dropout(model, pick_device())
     quicken_embeddings(model, pick_device())
     return model.to(pick_device())
@@ -367,7 +383,7 @@ def _compared(data: StageData, temperature: float) -> StageData:
 
 def check_processes(plan: TrainingPlan, processes: int) -> None:
     """Raises TrainingError for a stage that several processes can't share: one that compares the rows of a batch."""
-    alone = [stage.name for stage in plan.stages if stage.temperature is not None]
+    alone = [stage.name for stage in plan.stages if stage.temperature is not None or stage.pairs is not None]
     if alone and processes > 1:
         problem = f"stage {alone[0]!r} compares the rows of a batch, which {processes} processes would share"
         raise TrainingError(Problem(problem, "GRAFTWORK_PROCESSES", "set it to 1"))
@@ -402,17 +418,21 @@ def _hidden_data(
     )
 
 
-def attach(run: ResolvedRun, index: int, model: Classifier, checkpoint: Path) -> AttachedAdapters | None:
-    """What the stage trains beside the classifier: heads of its own, or the adapters that are returned.
+def attach(run: ResolvedRun, index: int, model: Classifier, store: Store) -> AttachedAdapters | None:
+    """What the stage trains beside the classifier: heads, or a tower, of its own, or the adapters that are returned.
 
-    They stand beside the body that the last stage which trained any of it left. checkpoint: its verified folder, in
-    which a head may lie that such a stage goes on with.
+    They stand beside the body that the last stage which trained any of it left. store: of the checkpoint, in which a
+    head may lie that such a stage goes on with.
     """
     stage, seed = run.plan.stages[index], seed_of(run.plan.seed, index, "objective")
     if stage.hiding is not None:
-        _attach_hidden(stage, model, seed, checkpoint)
+        _attach_hidden(run, stage, model, seed, store)
     if stage.autoregression is not None and stage.own_parameters:
         attach_sample_head(model, seed)
+    if stage.pairs is not None:
+        before = (store.root / each.key / OBJECTIVE for each in run.plan.stages[:index] if each.pairs is not None)
+        left = [path for path in before if path.is_file()]
+        attach_tower(model, open_checkpoint(store, run.lock), left[-1] if left else None)
     if stage.auxiliary is not None and stage.has_tasks:
         sets = {each.name: each.classes for each in run.manifest.auxiliary}
         tasks = [sets[name] for name in stage.auxiliary.names]
@@ -423,12 +443,12 @@ def attach(run: ResolvedRun, index: int, model: Classifier, checkpoint: Path) ->
     return attached
 
 
-def _attach_hidden(stage: Stage, model: Classifier, seed: int, checkpoint: Path) -> None:
+def _attach_hidden(run: ResolvedRun, stage: Stage, model: Classifier, seed: int, store: Store) -> None:
     """What tells hidden words, or what was made of them."""
-    if stage.pairs:
-        attach_pair_head(model, seed, checkpoint)
+    if stage.sentences:
+        attach_pair_head(model, seed, open_checkpoint(store, run.lock))
     elif stage.span:
-        attach_decoder(model, checkpoint)
+        attach_decoder(model, open_checkpoint(store, run.lock))
     elif stage.detects:
         attach_replacer(model, seed)
     else:
@@ -514,7 +534,7 @@ def _publish_stage(
 ) -> StageResult:
     """The model as an ordinary one, and beside it the adapters that are now a part of it."""
     with store.writing(stage.key) as folder:
-        if stage.autoregression is not None and stage.own_parameters:
+        if stage.pairs is not None or (stage.autoregression is not None and stage.own_parameters):
             _save_weights(model.get_submodule("objective"), folder / OBJECTIVE)
         detach_objective(model)
         if adapters is not None:

@@ -17,7 +17,7 @@ from graftwork.checkpoints.lock import CheckpointLock
 from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.checkpoints.safety import read_tensor_shapes
 from graftwork.data.manifest import DatasetManifest
-from graftwork.errors import Problem, RecipeError, TrainingError
+from graftwork.errors import CheckpointError, Problem, RecipeError, TrainingError, raise_if
 from graftwork.fields import Duration
 from graftwork.fingerprint import digest, from_json, to_json, without_defaults
 from graftwork.models.beside import Beside, find_beside, pair_parameters
@@ -38,11 +38,12 @@ from graftwork.models.catalog import (
 from graftwork.models.configs import read_model_config
 from graftwork.models.media import read_media, tokens_of
 from graftwork.models.pixels import find_side_problem
-from graftwork.models.serving.config import UNPOOLED, PixelConfig, SoundConfig
+from graftwork.models.serving.config import COSINE, LAYERS, UNPOOLED, PixelConfig, SoundConfig
+from graftwork.models.tower_files import find_tower_problems
 from graftwork.policy import Policy
-from graftwork.recipe import TFIDF, EvaluationSection, Recipe
+from graftwork.recipe import EvaluationSection, Recipe, check_baselines
 from graftwork.sections.data import NOUNS
-from graftwork.sections.stages import OF_OBJECTIVE, StageSection
+from graftwork.sections.stages import OF_OBJECTIVE, PAIRS, StageSection
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
 from graftwork.targets.catalog import target_of
@@ -63,8 +64,10 @@ from graftwork.training.stages import (
     plan_adapters,
     stage_groups,
     trained_groups,
+    trained_pairs,
 )
 from graftwork.training.start import FROM_CHECKPOINT, Start
+from graftwork.training.text_tower import Pairs, split_targets, tower_groups
 
 # Raised by hand when what a stage or a bundle means changes: then, and only then, trained work is done again.
 STAGE_VERSION = 3
@@ -72,8 +75,8 @@ BUNDLE_VERSION = 3
 RUN_RECORD = "run.json"
 # What plans, and their stages, say in later versions alone: no part of what names those that don't.
 ADDED, ADDED_TO_STAGES = (
-    ("pixels", "sound", "scale", "separator", "writes", "prompt"),
-    ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects", "pairs", "span"),
+    ("pixels", "sound", "scale", "separator", "writes", "prompt", "prompts"),
+    ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects", "sentences", "span", "pairs"),
 )
 
 # Why a family can't go on being pretrained by an objective.
@@ -95,7 +98,8 @@ class TrainingPlan:
     manifest, checkpoint: digests of the records. rows: rows of each side. groups: all depth groups, shallowest first.
     start: which weights the first stage starts from. pixels, sound: how pictures or recordings are read, else None.
     scale: mean and standard deviation that numbers are learnt in. separator: between classes that are told together.
-    writes: the most tokens of a text that is written. prompt: what is read then, with the columns in braces.
+    writes: the most tokens of a text that is written. prompt: what is read then, with the columns in braces. prompts:
+    of each class, where the head begins as what the other tower makes of them.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -124,6 +128,7 @@ class TrainingPlan:
     separator: str | None = None
     writes: int | None = None
     prompt: str | None = None
+    prompts: tuple[tuple[str, ...], ...] | None = None
 
     @property
     def target(self) -> Target:
@@ -170,6 +175,8 @@ def model_facts(recipe: Recipe, manifest: DatasetManifest, lock: CheckpointLock)
         "pooling": pooling_of(recipe, lock),
         "hidden_layers": recipe.head.layers,
         "target": recipe.target.name,
+        "head": COSINE if recipe.head.prompts else LAYERS,
+        "modality": recipe.input.modality,  # of two towers in one checkpoint, the one
     }
 
 
@@ -217,8 +224,11 @@ def plan_training(
         head = _writing_head(lock, checkpoint, config, shapes)
     else:
         head = head_parameters(width, recipe.head.layers, len(manifest.classes), facts["pooling"])
+    if recipe.prompts is not None:
+        raise_if(find_tower_problems(checkpoint, lock.source), CheckpointError)
+        head = width * len(manifest.classes) + 1
     groups = depth_groups(family, shapes, head)
-    del facts["target"]  # the manifest is of it
+    del facts["target"], facts["head"], facts["modality"]  # the manifest, prompts and pixels tell them
     shared: dict[str, Any] = facts | {
         "manifest": manifest.digest,
         "max_tokens": max_tokens,
@@ -228,13 +238,14 @@ def plan_training(
         "precision": resolve_precision(recipe.train.precision),
     }
     shared |= media
-    shared |= _target_facts(recipe, manifest)
+    shared |= _target_facts(recipe, manifest) | ({} if recipe.prompts is None else {"prompts": recipe.prompts})
     before = digest({"version": STAGE_VERSION} | shared | ({"start": start.warm.facts} if start.warm else {}))
     rows = manifest.side_rows
     vector = width * (2 if shared["precision"] == "bfloat16" else 4)
     room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens + written, vector)
     table = next((shape for name, shape in shapes.items() if family.table and name.endswith(family.table)), (0, 0))
     beside = find_beside(checkpoint, family, config, shapes)
+    has_pairs = any(section.objective == PAIRS for section in recipe.stages)
     resolve = partial(
         _resolve_stages,
         recipe,
@@ -255,6 +266,7 @@ def plan_training(
         is_tied=config.get("tie_word_embeddings", family.is_tied),
         start=start,
         manifest=manifest,
+        towers=tower_groups(checkpoint, lock.source) if has_pairs else (),
     )
     cold, warm = resolve(recipe.stages, "stages"), resolve(recipe.warm_stages, "start.stages")
     stages = warm if start.warm else cold
@@ -311,12 +323,13 @@ def _resolve_stages(
     is_tied: bool,
     start: Start,
     manifest: DatasetManifest,
+    towers: tuple[DepthGroup, ...],
 ) -> tuple[Stage, ...]:
     """Stages with their keys; a key covers everything before it, so a changed stage changes all later ones.
 
     place: of the sections in the recipe. heads: parameters of what a stage has that learns to tell hidden
-    words, or what comes next. From the checkpoint there is nothing yet to hold by `ewc`, and without its teacher a
-    stage is an ordinary one.
+    words, or what comes next. towers: depth groups of the tower of texts, for stages of pairs. From the checkpoint
+    there is nothing yet to hold by `ewc`, and without its teacher a stage is an ordinary one.
     """
     stages: list[Stage] = []
     for index, section in enumerate(sections):
@@ -331,7 +344,9 @@ def _resolve_stages(
         if section.train == (OBJECTIVE,):
             raise RecipeError(Problem("what this trains alone is gone when the stage is over", f"{where}.train"))
         own_parameters = own.parameters if own else 0
-        wanted = (*section.train, OBJECTIVE) if own_parameters else section.train
+        pairs, beside_it = _plan_pairs(section, recipe, groups, towers, where)
+        entries = section.train if pairs is None else split_targets(section)[0]
+        wanted = (*entries, OBJECTIVE) if own_parameters else entries
         trained = trained_groups(wanted, stage_groups(groups, adapters, own_parameters), f"{where}.train")
         if recipe.target.is_text and not sum(group.parameters for group in trained):
             problem = "this checkpoint tells tokens by the table that it reads them by, and has no head of its own"
@@ -343,7 +358,7 @@ def _resolve_stages(
         augment = section.augment.strengths
         is_pooled = [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
         is_pooled = is_pooled and not (recipe.target.is_text or recipe.target.is_by_word)
-        is_frozen = is_pooled or frozen_blocks(trained) > 0
+        is_frozen = pairs is None and (is_pooled or frozen_blocks(trained) > 0)
         is_solved = section.solver == "lbfgs"
         # What the frozen part reads is the same from one epoch to the next.
         is_unchanged = not augment and hiding is None and autoregression is None and section.adversary is None
@@ -354,7 +369,8 @@ def _resolve_stages(
         kept_bytes = room.needed(is_pooled, added) if may_be_kept else 0
         is_cut = may_be_kept and (is_solved or kept_bytes <= room.budget)
         facts: dict[str, Any] = {
-            "rates": peak_rates(section, trained, deepest=groups[-1].depth),
+            "rates": peak_rates(section, trained, deepest=groups[-1].depth)
+            | (peak_rates(section, beside_it, deepest=towers[-1].depth) if pairs else {}),
             "solver": section.solver,
             "strength": section.strength,
             "epochs": section.epochs or 1,
@@ -373,6 +389,7 @@ def _resolve_stages(
             "average": section.average and Averaging(section.average.ema, section.average.after),
             "augment": augment,
             "cut": frozen_blocks(trained) if is_cut else 0,
+            "pairs": pairs,
             "is_pooled": is_cut and is_pooled,
             "adapters": adapters,
             "hiding": hiding,
@@ -383,11 +400,11 @@ def _resolve_stages(
             "distil": _plan_distillation(section, start, manifest.classes),
             "auxiliary": auxiliary,
             "detects": section.objective == "replaced-token-detection",
-            "pairs": beside.pair_source if section.objective == "next-sentence-prediction" else "",
+            "sentences": beside.pair_source if section.objective == "next-sentence-prediction" else "",
             "span": section.span if section.objective == "span-corruption" else 0.0,
         }
         before = digest({"before": before, "index": index} | without_defaults(Stage, facts))
-        trainable = sum(group.parameters for group in trained)
+        trainable = sum(group.parameters for group in (*trained, *beside_it))
         stages.append(Stage(section.name, trainable=trainable, key=f"stage/{before}", kept_bytes=kept_bytes, **facts))
     return tuple(stages)
 
@@ -424,6 +441,27 @@ def _plan_auxiliary(
         parameters = sum(head_parameters(width, layers, len(each.classes), pooling="mean") for each in tasks)
         parameters += 1 + len(tasks) if section.weighting == "uncertainty" else 0
     return Auxiliary(section.auxiliary, section.sampling, section.weighting, parameters)
+
+
+def _plan_pairs(
+    section: StageSection,
+    recipe: Recipe,
+    groups: Sequence[DepthGroup],
+    towers: Sequence[DepthGroup],
+    where: str,
+) -> tuple[Pairs | None, list[DepthGroup]]:
+    """Of a stage of pictures and captions, and what it trains beside the body; None and nothing of others.
+
+    Raises RecipeError for a stage that trains nothing which lasts.
+    """
+    if section.objective != PAIRS:
+        return None, []
+    body, beside = trained_pairs(section, groups, towers, f"{where}.train")
+    if not body and recipe.prompts is None:
+        problem = "what this trains alone is gone when the stage is over"
+        raise RecipeError(Problem(problem, f"{where}.train", "a head of prompts (head.prompts) would be made of it"))
+    split = recipe.data.split
+    return Pairs(tuple(towers), split.validation, split.seed), beside
 
 
 def _plan_hiding(section: StageSection, family: Family, heads: Mapping[str, int], where: str) -> Hiding | None:
@@ -478,14 +516,10 @@ def plan_run(
 
     Its id follows from what it resolved, so that the same again is the same run.
     """
-    if recipe.input.modality != "text" and TFIDF in policy.baselines:
-        hint = "a policy for pictures or sounds names others: see policies/images.yaml"
-        raise RecipeError(Problem(f"baseline {TFIDF} is for texts", str(recipe.policy), hint))
-    foreign = recipe.target.foreign(policy.baselines)
-    if foreign is not None:
-        hint = f"a policy for it names {', '.join(recipe.target.baselines)}"
-        problem = f"baseline {foreign} is not for {recipe.target.known_as}"
-        raise RecipeError(Problem(problem, str(recipe.policy), hint))
+    try:
+        check_baselines(recipe, policy.baselines)
+    except ValueError as error:
+        raise RecipeError(Problem(f"baseline {error}", str(recipe.policy), "name another policy")) from error
     _check_metrics(recipe, policy)
     plan = plan_training(recipe, manifest, lock, open_checkpoint(store, lock), start, cache_bytes)
     facts = {

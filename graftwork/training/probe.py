@@ -36,7 +36,7 @@ from graftwork.training.optimizer import set_modes
 from graftwork.training.plan import ResolvedRun
 from graftwork.training.rows import RunRows, open_rows
 from graftwork.training.solver import solve_stage
-from graftwork.training.stages import Stage, stage_groups
+from graftwork.training.stages import Stage
 from graftwork.training.state import FIRST_COST_S, StateKeeper
 from graftwork.workspace import Workspace
 
@@ -99,12 +99,12 @@ class Prober:
         keeper = StateKeeper(self.scratch, self.lease, contract, _ignore, share=settings.save_share)
         scratch = PrefixCache(self.scratch, settings.cache_bytes, arithmetic_of(model, plan.precision))
         cache = SampledCache(store, scratch, self.promised, self._changed_by(index))
-        attach(self.run, index, model, self.checkpoint)
+        attach(self.run, index, model, store)
         training = Training(self.run, self.rows, model, cache)
         context = training.stage_context(index, keeper, _ignore, self.should_stop)
         meter = Meter(context.device)
         data = meter(partial(training.stage_data, context))
-        groups = stage_groups(plan.groups, stage.adapters, stage.own_parameters)
+        groups = stage.groups_of(plan.groups)
         if stage.solver == "lbfgs":
             meter(partial(solve_stage, model, stage, groups, data, context))
             took = Cost(meter.seconds)
@@ -135,11 +135,7 @@ class Prober:
         return next((stage.key for stage in reversed(earlier) if self._lowest_trained(stage) <= cut), "")
 
     def _lowest_trained(self, stage: Stage) -> int:
-        return min(
-            g.depth
-            for g in stage_groups(self.run.plan.groups, stage.adapters, stage.own_parameters)
-            if g.name in stage.rates
-        )
+        return min(g.depth for g in stage.groups_of(self.run.plan.groups) if g.name in stage.rates)
 
 
 class Meter:

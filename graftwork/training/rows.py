@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graftwork.data.manifest import AuxiliaryRows, load_auxiliary, load_rows
-from graftwork.evaluation.predictions import inputs_of
+from graftwork.evaluation.predictions import MEDIA, inputs_of
 from graftwork.models.serving.model import Encoder
 from graftwork.storage import Store
 from graftwork.targets.catalog import CLASSIFICATION, TARGETS
 from graftwork.targets.target import Target
 from graftwork.training.loop import Examples
 from graftwork.training.multi_task import Task, join_labels
+from graftwork.training.pairs import Captions
 from graftwork.training.plan import ResolvedRun, TrainingPlan
 from graftwork.training.start import rows_since, rows_to_hold
 from graftwork.training.tagging import place_tags
@@ -51,11 +52,15 @@ class RunRows:
 
 @dataclass(frozen=True)
 class BesideRows:
-    """Auxiliary rows, what they were made of, and what is learnt of their labels: None where they have none."""
+    """Auxiliary rows, what they were made of, and what is learnt of their labels: None where they have none.
+
+    captions: of pictures that have them.
+    """
 
     examples: Examples
     inputs: list[Any]
     task: Task | None
+    captions: Captions | None = None
 
     def times(self, copies: int) -> "BesideRows":
         """So many copies of them, one after the other."""
@@ -83,7 +88,9 @@ def open_rows(run: ResolvedRun, store: Store, encoder: Encoder) -> RunRows:
 def _beside(facts: AuxiliaryRows, rows: "pandas.DataFrame", encoder: Encoder) -> BesideRows:
     """What stages learn of auxiliary rows. facts: of them."""
     if facts.target is None:
-        return BesideRows(_examples(rows, encoder, np.zeros(len(rows), dtype=np.int64)), inputs_of(rows), None)
+        captions = Captions.of(rows) if MEDIA in rows else None
+        examples = _examples(rows, encoder, np.zeros(len(rows), dtype=np.int64))
+        return BesideRows(examples, inputs_of(rows), None, captions)
     target, numbers = TARGETS[facts.target], facts.numbers
     labels = _as_learnt(target, rows, (numbers.mean, numbers.std) if numbers else None)
     return BesideRows(_examples(rows, encoder, labels), inputs_of(rows), Task(target, len(facts.classes), labels))

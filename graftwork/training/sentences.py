@@ -149,7 +149,9 @@ def make_pairs(
     )
 
 
-def pair_data(learner: NextSentenceModel, rows: RunRows, share: float, stage: str, context: StageContext) -> StageData:
+def sentence_data(
+    learner: NextSentenceModel, rows: RunRows, share: float, stage: str, context: StageContext
+) -> StageData:
     """The rows as pairs, a share of their words hidden: in training others in each epoch, in validation the same ones.
 
     Raises TrainingError where no text has a second sentence, or no other has.

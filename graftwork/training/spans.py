@@ -42,7 +42,7 @@ class HiddenSpans:
         is_hidden[own] = draw_spans(int(own.sum()), self.share, self.span, generator)
         is_start = is_hidden & ~np.append(False, is_hidden[:-1])
         spans = int(is_start.sum())
-        read = ids.copy()
+        read = np.array(ids)
         read[is_start] = self.sentinels[:spans]
         told = np.insert(ids[is_hidden], np.flatnonzero(is_start[is_hidden]), self.sentinels[:spans])
         columns = read[~is_hidden | is_start], np.append(told, [self.sentinels[spans], self.end])

@@ -1,7 +1,7 @@
 """Stages as they will be run: which depth groups are trained, and at which learning rates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from graftwork.errors import Problem, RecipeError, raise_if
@@ -9,9 +9,9 @@ from graftwork.models.adapters import Adapters, adapter_parameters
 from graftwork.models.catalog import DepthGroup, Family, block_layers
 from graftwork.sections.stages import LoraSection, StageSection
 from graftwork.targets.catalog import MIXES
+from graftwork.training.text_tower import OBJECTIVE, TEXTS, Pairs, split_targets
 
 ATTENTION, ALL_LINEAR = "attention", "all-linear"
-OBJECTIVE = "objective"
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,10 @@ class Stage:
     rows of a class together. Where both are None, the head learns to tell the labels. adversary: None if rows are taken
     as they are. ewc: strength of the pull to those weights, of each by what it is worth to the rows that the model knew
     before. distil: None if rows are learnt from by their labels alone. auxiliary: None if they are the run's own alone.
-    detects: whether hidden words are written anew, and told from the text's own, rather than told. pairs: by whose head
-    it is told whether one part of a text follows another, beside hidden words, `checkpoint`, `pooler` or `new`, or "".
-    span: mean tokens of hidden spans that a decoder tells; 0 where hidden words are.
+    detects: whether hidden words are written anew, and told from the text's own, rather than told. sentences: by whose
+    head it is told whether one part of a text follows another, beside hidden words, `checkpoint`, `pooler` or `new`, or
+    "". span: mean tokens of hidden spans that a decoder tells; 0 where hidden words are. pairs: of a stage that learns
+    from pictures and captions; None of others.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -147,8 +148,9 @@ class Stage:
     distil: Distillation | None = None
     auxiliary: Auxiliary | None = None
     detects: bool = False
-    pairs: str = ""
+    sentences: str = ""
     span: float = 0.0
+    pairs: Pairs | None = None
 
     @property
     def own_parameters(self) -> int:
@@ -164,12 +166,17 @@ class Stage:
     @property
     def reads_labels(self) -> bool:
         """False where it learns from what a row is, not from what it is called."""
-        return self.hiding is None and self.autoregression is None
+        return self.hiding is None and self.autoregression is None and self.pairs is None
 
     @property
     def has_tasks(self) -> bool:
         """True if it learns labels of auxiliary rows, too."""
         return self.auxiliary is not None and self.reads_labels
+
+    def groups_of(self, groups: Sequence[DepthGroup]) -> tuple[DepthGroup, ...]:
+        """The depth groups that it has, given the classifier's."""
+        beside = () if self.pairs is None else self.pairs.groups
+        return (*stage_groups(groups, self.adapters, self.own_parameters), *beside)
 
     @property
     def is_cut(self) -> bool:
@@ -200,6 +207,23 @@ def trained_groups(train: Sequence[str], groups: Sequence[DepthGroup], where: st
             problems.append(Problem(f"{entry!r} names nothing to train", where=where, hint=f"known are {known}"))
     raise_if(problems, RecipeError)
     return [group for group in groups if group.name in chosen]
+
+
+def trained_pairs(
+    section: StageSection, groups: Sequence[DepthGroup], towers: Sequence[DepthGroup], where: str
+) -> tuple[list[DepthGroup], list[DepthGroup]]:
+    """The depth groups that a stage of pairs trains: of the body, and of what it has beside it.
+
+    towers: of the tower of texts, and last what tells how near is near, which is always trained. Raises RecipeError as
+    `trained_groups`.
+    """
+    of_pictures, of_texts = split_targets(section)
+    *texts, scale = towers
+    plain = {group.name.partition(".")[2]: group for group in texts}
+    entries = ["all" if entry == TEXTS else entry.removeprefix(f"{TEXTS}.") for entry in of_texts]
+    named = [replace(group, name=name) for name, group in plain.items()]
+    body = trained_groups(of_pictures, groups, where)
+    return body, [*(plain[group.name] for group in trained_groups(entries, named, where)), scale]
 
 
 def plan_adapters(

@@ -57,6 +57,11 @@ def accuracy(told: str) -> float:
     return float(candidate.split()[1])
 
 
+def test_captions_make_a_classifier_of_untrained_towers(folder: Path) -> None:
+    """By the texts of its classes, without a label."""
+    assert accuracy(follow("digits-told", folder)) > 0.85
+
+
 @pytest.mark.parametrize("pair", ["digits", "digits-vgg"])
 def test_a_body_that_was_trained_from_nothing_is_a_checkpoint(pair: str, folder: Path) -> None:
     follow(f"{pair}-low", folder)

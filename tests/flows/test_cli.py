@@ -24,6 +24,7 @@ COMMANDS = {
     "families": ["--json"],
     "convert": ["FILE", "--architecture", "--licence", "--output", "--json"],
     "generate": ["RECIPE", "--stage", "--output", "--seconds", "--seed", "--temperature", "--set", "--json"],
+    "retrieval": ["RECIPE", "DATA", "--stage", "--image", "--caption", "--group", "--set", "--json"],
     "train-vectors": ["SOURCE", "--licence", "--output", "--text", "--size", "--minimum-count", "--kind", "--json"],
     "import-vectors": ["FILE", "--licence", "--output", "--most", "--case", "--json"],
     "extract": ["MODEL", "--licence", "--output", "--json"],

@@ -36,6 +36,7 @@ TINY = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "in
 SEEN = TINY | {"image_size": SIDE, "patch_size": 8}
 READ = TINY | {"max_position_embeddings": 16, "bos_token_id": 2, "eos_token_id": 3}
 SHARED = {"projection_dim": 24}
+PADDED = {"pad_token_id": 0}
 TOWERS = {"vision_config": SEEN | SHARED, "text_config": READ | SHARED} | SHARED
 SPEECH = TINY | {"conv_dim": [16, 16], "conv_stride": [10, 8], "conv_kernel": [20, 8], "num_conv_pos_embeddings": 8}
 SPEECH |= {"num_conv_pos_embedding_groups": 2, "num_feat_extract_layers": 2}
@@ -71,7 +72,8 @@ CONFIGS = {
     },
     "clip_vision_model": TOWERS,
     "clip_text_model": TOWERS,
-    "siglip_vision_model": {"vision_config": SEEN, "text_config": READ},
+    "siglip_vision_model": {"vision_config": SEEN, "text_config": READ | PADDED},
+    "siglip_text_model": {"vision_config": SEEN, "text_config": READ | PADDED},
     "wavenet": {"residual_size": 16, "skip_size": 24, "hidden_size": 32, "num_layers": 3, "dilation_cycle": 3}
     | {"kernel_size": 2, "quantization": 256, "frame_size": RATE // 50, "sampling_rate": RATE},
     "wav2vec2": SPEECH,
@@ -92,14 +94,15 @@ BLOCK_FAMILIES = [name for name in TEXT_FAMILIES if FAMILIES[name].blocks]
 UNMARKED = ("gpt2", "llama")
 
 
-def write_tokenizer(folder: Path, is_marked: bool = True) -> int:
+def write_tokenizer(folder: Path, is_marked: bool = True, words: tuple[str, ...] = tuple(WORDS)) -> int:
     """A word-level tokenizer of a few words, as transformers reads it; the size of its vocabulary.
 
-    is_marked: it puts special tokens around a text; if not, it has none but the one for unknown words.
+    is_marked: it puts special tokens around a text; if not, it has none but the one for unknown words. words: those
+    that it knows.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -194,6 +197,23 @@ def write_checkpoint(folder: Path, architecture: str = "bert", licence: str = "a
     write = write_own_body if architecture in OWN else write_body
     write(folder, architecture, sizes)
     (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\nA tiny model for tests.\n")
+
+
+def write_pair(folder: Path, kind: str, words: tuple[str, ...] = (), seed: int = 0) -> None:
+    """A checkpoint of both towers, `clip` or `siglip`, whole: with what reads pictures and what reads texts.
+
+    words: those that its tokenizer knows, in the place of the usual ones.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {"vocab_size": write_tokenizer(folder, words=words or tuple(WORDS))}
+    (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessor(f"{kind}_vision_model")))
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(kind, **_with_sizes(CONFIGS[f"{kind}_vision_model"], sizes))
+    AutoModel.from_config(config).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\nA tiny model for tests.\n")
 
 
 def write_body(folder: Path, architecture: str, sizes: dict[str, int]) -> None:

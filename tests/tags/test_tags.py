@@ -342,7 +342,7 @@ def test_the_loss_is_that_of_transformers(tmp_path: Path) -> None:
     [
         ("input.text=[text, more]", "is of one text, not of a pair"),
         ("input.pooling=mean", "each word is told by a state of its own"),
-        ("evaluation.baselines=[tfidf]", "tfidf is not for token classification"),
+        ("evaluation.baselines=[tfidf]", "tfidf is of whole texts"),
         ("data.label.separator='|'", "separator is not for token classification"),
         ("stages.0={name: head, train: head, solver: lbfgs}", "solver of head is not for token classification"),
         ("stages.1.class_weights=balanced", "class_weights of top is not for token classification"),
@@ -414,5 +414,5 @@ def test_a_model_of_others_is_not_adopted(tmp_path: Path) -> None:
     """What it would tell of words nobody has agreed on."""
     write_tags_project(tmp_path, tmp_path / "checkpoint")
     workspace = Workspace.open(Settings(home=tmp_path / "home"))
-    with pytest.raises(RecipeError, match="a model of words' tags can't be adopted"):
+    with pytest.raises(RecipeError, match="no model for token classification can be adopted"):
         adopt(workspace, load_recipe(tmp_path / "recipe.yaml"), "theirs/1", "it serves already")

@@ -166,7 +166,7 @@ def test_what_it_can_not_be_made_into_is_said(trained: Trained, version: ModelVe
     with pytest.raises(RegistryError, match="this model writes token by token"):
         export_version(trained.workspace, name, folder / "made.csv", folder / "exported")
     assert not (folder / "exported").exists()
-    with pytest.raises(RecipeError, match="a model that writes texts can't be adopted"):
+    with pytest.raises(RecipeError, match="no model for text generation can be adopted"):
         adopt(trained.workspace, load_recipe(folder / "recipe.yaml"), name, "it is ours")
 
 

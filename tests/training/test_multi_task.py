@@ -133,7 +133,7 @@ def test_a_row_that_comes_again_in_an_epoch_is_another_version(
     run = resolve_beside(f"{stage}, auxiliary: texts, sampling: 0}}, {{{head}", *small)
     checkpoint = open_checkpoint(workspace.store, run.lock)
     model = load_model(run.plan, checkpoint, workspace.store, [])
-    attach(run, 0, model, checkpoint)
+    attach(run, 0, model, workspace.store)
     rows = open_rows(run, workspace.store, encoder_of(run.plan, checkpoint))
     training = Training(run, rows, model, PrefixCache(workspace.store, 0, arithmetic_of(model, run.plan.precision)))
     context = training.stage_context(0, FollowingKeeper(), lambda _: None, lambda: False)

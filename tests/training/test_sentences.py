@@ -210,7 +210,7 @@ def test_a_stage_learns_so_and_is_resumed_exactly(tmp_path: Path, tiny_checkpoin
     whole, broken = (Workspace.open(Settings(home=tmp_path / name)) for name in ("whole", "broken"))
     run = resolve_run(tmp_path, whole, STAGES)
     adapt, top = run.plan.stages
-    assert (adapt.pairs, top.pairs) == ("pooler", "")
+    assert (adapt.sentences, top.sentences) == ("pooler", "")
     model = load_pretrained(whole.store.root / run.lock.key, CONFIG, seed=0)
     attach_pair_head(model, 0, whole.store.root / run.lock.key)
     assert adapt.own_parameters == sum(p.numel() for p in model.get_submodule("objective").parameters())
@@ -254,7 +254,7 @@ def test_the_plan_knows_a_head_that_the_checkpoint_has(tmp_path: Path, tiny_chec
     save_file(tensors, folder / WEIGHTS)
     write_sentences(tmp_path, folder)
     run = resolve_run(tmp_path, Workspace.open(Settings(home=tmp_path / "home")), STAGES)
-    assert run.plan.stages[0].pairs == "checkpoint"
+    assert run.plan.stages[0].sentences == "checkpoint"
     model: Classifier = load_pretrained(folder, CONFIG, seed=0)
     attach_pair_head(model, 0, folder)
     head = model.get_submodule("objective")
@@ -263,7 +263,7 @@ def test_the_plan_knows_a_head_that_the_checkpoint_has(tmp_path: Path, tiny_chec
     save_file({name: tensor for name, tensor in tensors.items() if "pooler" not in name}, folder / WEIGHTS)
     write_sentences(tmp_path / "other", folder)
     run = resolve_run(tmp_path / "other", Workspace.open(Settings(home=tmp_path / "other")), STAGES)
-    assert run.plan.stages[0].pairs == "new"
+    assert run.plan.stages[0].sentences == "new"
     attach_pair_head(model, 0, folder)
     assert not torch.equal(model.get_submodule("objective").answer.weight, torch.ones(2, 32))
 

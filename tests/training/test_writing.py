@@ -186,7 +186,7 @@ def test_what_is_read_and_written_fits_the_checkpoint(tmp_path: Path, workspace:
         ("input.pooling=mean", "input.pooling is not for text generation"),
         ("head.layers=[8]", "head is not for text generation"),
         ("input.prompt='say it'", r"input.prompt: it does not name \{text\}"),
-        ("evaluation.baselines=[frozen-head]", "frozen-head is not for text generation"),
+        ("evaluation.baselines=[frozen-head]", "frozen-head tells classes or numbers"),
         ("data.label.classes=[a, b]", "label: classes is not for text generation"),
         *(
             (f"stages.0.{key}", f"{key.partition('=')[0].partition('.')[0]} of top is not for text generation")
@@ -230,5 +230,5 @@ def test_a_policy_that_asks_for_a_frozen_head_is_refused(tmp_path: Path, workspa
     run = resolve_run(folder, workspace)
     policy = Policy(metric="rouge_l", baselines=("majority", "frozen-head"))
     recipe = load_recipe(folder / "recipe.yaml")
-    with pytest.raises(RecipeError, match="frozen-head is not for text generation"):
+    with pytest.raises(RecipeError, match="frozen-head tells classes or numbers"):
         plan_run(recipe, run.manifest, run.lock, policy, workspace.store)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import TOWERS, UNPOOLED, WAVEFORM, WIDTHS, ServingConfig, find_width
+from .config import COSINE, TOWERS, UNPOOLED, WAVEFORM, WIDTHS, ServingConfig, find_width
 from .own import make_own_body, read_own_config
 
 # What transformers gives a pooling layer of its own if nobody tells it not to.
@@ -18,7 +18,10 @@ WITH_DECODER = ("t5",)
 PROJECTED = {
     "clip_vision_model": "CLIPVisionModelWithProjection",
     "clip_text_model": "CLIPTextModelWithProjection",
+    "siglip_text_model": "SiglipTextModel",
 }
+# Towers that read a text with padding up to their last position, and without a mask: the last token tells of it all.
+FILLED_UP = ("siglip_text_model",)
 # What transformers calls what a body pools by itself.
 POOLED_STATES = ("pooler_output", "image_embeds", "text_embeds")
 
@@ -33,6 +36,8 @@ class Classifier(nn.Module):
         self.head = make_head(hidden_size(body), config)
         self.modality = config.modality
         sound = config.sound
+        read: Any = body.config
+        self.filled = read if getattr(read, "model_type", "") in FILLED_UP else None
         self.has_mask = sound is None or (sound.has_mask and sound.kind == WAVEFORM)
 
     def features(self, inputs: Tensor, mask: Tensor) -> Tensor:
@@ -40,6 +45,8 @@ class Classifier(nn.Module):
 
         (batch, tokens) ids; (batch, 3, side, side) pixels; (batch, samples) of sound, or (batch, frames, bins).
         """
+        if self.filled is not None:
+            inputs, mask = fill_up(inputs, mask, self.filled)
         given = self.body(**_inputs_of(self.modality, inputs, mask if self.has_mask else None))
         if self.pool.kind == "body":
             return next(state for name in POOLED_STATES if (state := getattr(given, name, None)) is not None).flatten(1)
@@ -62,6 +69,13 @@ def _inputs_of(modality: str, inputs: Tensor, mask: Tensor | None) -> dict[str, 
     if modality == "text":
         return {"input_ids": inputs, "attention_mask": mask}
     return {"input_values": inputs} | ({} if mask is None else {"attention_mask": mask})
+
+
+def fill_up(ids: Tensor, mask: Tensor, config: Any) -> tuple[Tensor, Tensor]:
+    """(batch, tokens) ids and mask -> (batch, positions): padding, which is read as well, in all that are left."""
+    padding = ids.new_full((ids.shape[0], config.max_position_embeddings), config.pad_token_id)
+    whole = torch.cat([ids.masked_fill(mask == 0, config.pad_token_id), padding], 1)[:, : padding.shape[1]]
+    return whole, torch.ones_like(whole)
 
 
 def frame_mask(body: Any, mask: Tensor, frames: int) -> Tensor:
@@ -111,8 +125,32 @@ def hidden_size(body: nn.Module) -> int:
     return find_width({name: getattr(config, name, None) for name in WIDTHS})
 
 
+class Cosine(nn.Module):
+    """Tells classes by the cosine of a state with the one that stands for each, which is learnt, as its scale is.
+
+    scale: its logarithm. shift: the same for all classes; it is there so that logits are those of the model of two
+    towers whose texts the states are of. A softmax does not see it, so that it is not learnt.
+    """
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.out_features = outputs
+        self.weight = nn.Parameter(torch.zeros(outputs, width))
+        self.scale = nn.Parameter(torch.zeros(()))
+        self.shift: Tensor
+        self.register_buffer("shift", torch.zeros(()))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(batch, width) -> (batch, outputs)."""
+        with torch.autocast(states.device.type, enabled=False):  # cosines differ by less than bfloat16 tells
+            near = nn.functional.normalize(states.float(), dim=1) @ nn.functional.normalize(self.weight, dim=1).T
+            return near * self.scale.exp() + self.shift
+
+
 def make_head(width: int, config: ServingConfig) -> nn.Sequential:
-    """Dropout and a linear layer, after the hidden layers the recipe asks for."""
+    """Dropout and a linear layer, or cosines, after the hidden layers the recipe asks for."""
+    if config.head == COSINE:
+        return nn.Sequential(nn.Dropout(config.dropout), Cosine(width, len(config.classes)))
     layers: list[nn.Module] = []
     for size in config.hidden_layers:
         layers += [nn.Dropout(config.dropout), nn.Linear(width, size), nn.GELU()]

@@ -21,12 +21,14 @@ TOWERS = {
     ("clip", "image"): ("vision_config", "clip_vision_model"),
     ("clip", "text"): ("text_config", "clip_text_model"),
     ("siglip", "image"): ("vision_config", "siglip_vision_model"),
+    ("siglip", "text"): ("text_config", "siglip_text_model"),
 }
+LAYERS, COSINE = "layers", "cosine"  # heads: of linear layers, or telling classes by how near they are
 CLASSIFICATION = "classification"  # what earlier folders hold, which don't say
 GENERATION, TOKENS = "generation", "token-classification"
 UNPOOLED = "none"  # in the place of a pooling, where each token keeps its state
 # What config.json calls the width of the last state, architecture by architecture.
-WIDTHS = ("projection_dim", "hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
+WIDTHS = ("projection_dim", "projection_size", "hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class ServingConfig:
 
     classes: of a model that gives a number or a text, one name for it. target: what it gives, as in OUTPUTS. scale:
     mean and standard deviation that its numbers are learnt in. separator: between the classes that it tells. writes:
-    the most tokens of a text that it writes. prompt: what it reads then, with the columns in braces.
+    the most tokens of a text that it writes. prompt: what it reads then, with the columns in braces. head: COSINE, or
+    None for layers.
     """
 
     classes: tuple[str, ...]
@@ -109,6 +112,7 @@ class ServingConfig:
     separator: str | None = None
     writes: int | None = None
     prompt: str | None = None
+    head: str | None = None
 
     @property
     def modality(self) -> str:

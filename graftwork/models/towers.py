@@ -1,0 +1,71 @@
+"""The tower of texts beside a tower of pictures, in one checkpoint: CLIP's or SigLIP's, which share a space.
+
+What tells how near a picture and a text are is their cosine, times a scale, and with SigLIP plus a bias.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from graftwork.models.serving.classifier import Classifier
+from graftwork.models.serving.config import ServingConfig
+from graftwork.models.serving.inference import infer
+from graftwork.models.serving.text import TextEncoder
+from graftwork.models.text import load_body
+from graftwork.models.tower_files import BIAS, SCALE
+
+
+class TextTower(nn.Module):
+    """The tower of texts, and how its states are compared with those of pictures.
+
+    texts: what makes states of texts; its head is none. most_tokens: that it reads of a text. scale: a logarithm. bias:
+    None where there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        body: Any = load_body(folder, "text")
+        self.most_tokens = int(body.config.max_position_embeddings)
+        self.texts = Classifier(body, ServingConfig(("-",), ("-",), "body", self.most_tokens))
+        self.texts.head = nn.Identity()
+        found = _read_tensors(folder, (SCALE, BIAS))
+        self.scale = nn.Parameter(found[SCALE].float().reshape(()))
+        self.bias = nn.Parameter(found[BIAS].float().reshape(())) if BIAS in found else None
+
+
+def start_from_prompts(model: Classifier, folder: Path, prompts: Sequence[Sequence[str]]) -> None:
+    """Let the classifier of a checkpoint in a verified folder tell classes by what its tower of texts makes of them.
+
+    prompts: those of each class, whose mean state is taken.
+    """
+    fill_head(model, TextTower(folder), folder, prompts)
+
+
+def fill_head(model: Classifier, tower: TextTower, folder: Path, prompts: Sequence[Sequence[str]]) -> None:
+    """Make the classifier's head of the prompts, by the tower as it is. folder: of the checkpoint.
+
+    Method: zero-shot classifiers (CLIP, Radford et al. 2021), from which training goes on as in WiSE-FT (Wortsman et
+    al. 2022).
+    """
+    encoder = TextEncoder(folder, tower.most_tokens)
+    rows = encoder.encode([text for each in prompts for text in each])
+    states = nn.functional.normalize(infer(tower.texts, tower.texts.features, encoder, rows), dim=1)
+    means = torch.stack([part.mean(0) for part in states.split([len(each) for each in prompts])])
+    head: Any = model.head[-1]
+    with torch.no_grad():
+        head.weight.copy_(nn.functional.normalize(means, dim=1))
+        head.scale.copy_(tower.scale)
+        head.shift.copy_(torch.zeros(()) if tower.bias is None else tower.bias)
+
+
+def _read_tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """Those of a checkpoint's tensors that it has, by name."""
+    found: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118
+    return found
