@@ -3,11 +3,9 @@
 A plan is made from records and a checkpoint's header alone. Nothing is loaded, so it is shown before it is paid for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,18 +17,14 @@ from graftwork.checkpoints.safety import read_tensor_shapes
 from graftwork.data.manifest import DatasetManifest
 from graftwork.errors import CheckpointError, Problem, RecipeError, TrainingError, raise_if
 from graftwork.fields import Duration
-from graftwork.fingerprint import digest, from_json, to_json, without_defaults
+from graftwork.fingerprint import digest, from_json, to_json
 from graftwork.models.beside import Beside, find_beside, pair_parameters
 from graftwork.models.catalog import (
-    FAMILIES,
-    LEAST_ROWS,
-    OBJECTIVES,
     DepthGroup,
     Family,
     depth_groups,
     family_of,
     language_head_parameters,
-    normalised_groups,
     replacer_parameters,
     sample_head_parameters,
     width_of,
@@ -43,31 +37,18 @@ from graftwork.models.tower_files import find_tower_problems
 from graftwork.policy import Policy
 from graftwork.recipe import EvaluationSection, Recipe, check_baselines
 from graftwork.sections.data import NOUNS
-from graftwork.sections.stages import OF_OBJECTIVE, PAIRS, StageSection
+from graftwork.sections.stages import PAIRS
 from graftwork.settings import CACHE_BYTES
 from graftwork.storage import Store
 from graftwork.targets.catalog import target_of
 from graftwork.targets.target import Target
 from graftwork.training.precision import resolve_precision
-from graftwork.training.pretraining import check_beside
+from graftwork.training.stage_plans import CacheRoom, Ground, head_parameters, plan_stages
 from graftwork.training.stages import (
-    OBJECTIVE,
-    Adversary,
-    Autoregression,
-    Auxiliary,
-    Averaging,
-    Distillation,
-    Hiding,
     Stage,
-    frozen_blocks,
-    peak_rates,
-    plan_adapters,
-    stage_groups,
-    trained_groups,
-    trained_pairs,
 )
 from graftwork.training.start import FROM_CHECKPOINT, Start
-from graftwork.training.text_tower import Pairs, split_targets, tower_groups
+from graftwork.training.text_tower import tower_groups
 
 # Raised by hand when what a stage or a bundle means changes: then, and only then, trained work is done again.
 STAGE_VERSION = 3
@@ -78,15 +59,6 @@ ADDED, ADDED_TO_STAGES = (
     ("pixels", "sound", "scale", "separator", "writes", "prompt", "prompts"),
     ("autoregression", "ewc", "distil", "strength", "auxiliary", "detects", "sentences", "span", "pairs"),
 )
-
-# Why a family can't go on being pretrained by an objective.
-LACKS = {
-    "masked-language-modelling": "it has no token that hides a word",
-    "replaced-token-detection": "it was not made to tell words that were replaced",
-    "autoregressive": "it was not made to tell what comes next",
-    "next-sentence-prediction": "it was not made to tell whether one text follows another",
-    "span-corruption": "it was not made to tell hidden spans by a decoder",
-}
 
 _duration = TypeAdapter[timedelta | None](Duration | None)
 
@@ -243,32 +215,24 @@ def plan_training(
     rows = manifest.side_rows
     vector = width * (2 if shared["precision"] == "bfloat16" else 4)
     room = CacheRoom(cache_bytes, rows["train"] + rows["validation"], max_tokens + written, vector)
-    table = next((shape for name, shape in shapes.items() if family.table and name.endswith(family.table)), (0, 0))
     beside = find_beside(checkpoint, family, config, shapes)
-    has_pairs = any(section.objective == PAIRS for section in recipe.stages)
-    resolve = partial(
-        _resolve_stages,
-        recipe,
-        groups=groups,
+    has_pairs = any(section.objective == PAIRS for section in recipe.every_stage)
+    ground = Ground(
+        recipe=recipe,
+        manifest=manifest,
+        start=start,
         family=family,
+        groups=groups,
         shapes=shapes,
-        before=before,
-        room=room,
-        beside=beside,
-        heads={
-            "masked-language-modelling": language_head_parameters(width, *table),
-            "replaced-token-detection": replacer_parameters(width, shapes),
-            "next-sentence-prediction": pair_parameters(width, *table),
-            "span-corruption": beside.decoder,
-            "next": sample_head_parameters(width, config.get("quantization", 0)),
-        },
         width=width,
         is_tied=config.get("tie_word_embeddings", family.is_tied),
-        start=start,
-        manifest=manifest,
+        heads=_objective_heads(family, config, shapes, width, beside),
+        beside=beside,
         towers=tower_groups(checkpoint, lock.source) if has_pairs else (),
+        room=room,
     )
-    cold, warm = resolve(recipe.stages, "stages"), resolve(recipe.warm_stages, "start.stages")
+    cold = plan_stages(ground, recipe.stages, "stages", before)
+    warm = plan_stages(ground, recipe.warm_stages, "start.stages", before)
     stages = warm if start.warm else cold
     return TrainingPlan(
         name=recipe.name,
@@ -283,6 +247,20 @@ def plan_training(
     )
 
 
+def _objective_heads(
+    family: Family, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], width: int, beside: Beside
+) -> dict[str, int]:
+    """Parameters of what a stage has that learns without labels, by its objective, or to tell what comes `next`."""
+    table = next((shape for name, shape in shapes.items() if family.table and name.endswith(family.table)), (0, 0))
+    return {
+        "masked-language-modelling": language_head_parameters(width, *table),
+        "replaced-token-detection": replacer_parameters(width, shapes),
+        "next-sentence-prediction": pair_parameters(width, *table),
+        "span-corruption": beside.decoder,
+        "next": sample_head_parameters(width, config.get("quantization", 0)),
+    }
+
+
 def _target_facts(recipe: Recipe, manifest: DatasetManifest) -> dict[str, Any]:
     """What a plan says beside its classes, of targets other than one class."""
     if recipe.target.is_number:
@@ -292,215 +270,6 @@ def _target_facts(recipe: Recipe, manifest: DatasetManifest) -> dict[str, Any]:
         return {"writes": recipe.output.max_tokens, "prompt": recipe.input.prompt}
     separator = recipe.data.label.separator
     return {} if separator is None else {"separator": separator}
-
-
-@dataclass(frozen=True)
-class CacheRoom:
-    """How much of a frozen part can be kept. budget, vector: bytes, the latter of one token's activations."""
-
-    budget: int
-    rows: int
-    max_tokens: int
-    vector: int
-
-    def needed(self, is_pooled: bool, beside: int = 0) -> int:
-        """Bytes at most. beside: rows that are kept, too."""
-        return (self.rows + beside) * self.vector * (1 if is_pooled else self.max_tokens)
-
-
-def _resolve_stages(
-    recipe: Recipe,
-    sections: Sequence[StageSection],
-    place: str,
-    groups: tuple[DepthGroup, ...],
-    family: Family,
-    shapes: Mapping[str, tuple[int, ...]],
-    before: str,
-    room: CacheRoom,
-    beside: Beside,
-    heads: Mapping[str, int],
-    width: int,
-    is_tied: bool,
-    start: Start,
-    manifest: DatasetManifest,
-    towers: tuple[DepthGroup, ...],
-) -> tuple[Stage, ...]:
-    """Stages with their keys; a key covers everything before it, so a changed stage changes all later ones.
-
-    place: of the sections in the recipe. heads: parameters of what a stage has that learns to tell hidden
-    words, or what comes next. towers: depth groups of the tower of texts, for stages of pairs. From the checkpoint
-    there is nothing yet to hold by `ewc`, and without its teacher a stage is an ordinary one.
-    """
-    stages: list[Stage] = []
-    for index, section in enumerate(sections):
-        where = f"{recipe.path}: {place}.{index}"
-        has_adapters = "lora" in section.train
-        adapters = plan_adapters(section.lora, family, shapes, groups, f"{where}.lora") if has_adapters else None
-        hiding = _plan_hiding(section, family, heads, where)
-        check_beside(section, beside, room.max_tokens, where)
-        autoregression = _plan_autoregression(section, family, heads["next"], is_tied, where)
-        auxiliary = _plan_auxiliary(section, width, recipe.head.layers, manifest)
-        own = hiding or autoregression or auxiliary
-        if section.train == (OBJECTIVE,):
-            raise RecipeError(Problem("what this trains alone is gone when the stage is over", f"{where}.train"))
-        own_parameters = own.parameters if own else 0
-        pairs, beside_it = _plan_pairs(section, recipe, groups, towers, where)
-        entries = section.train if pairs is None else split_targets(section)[0]
-        wanted = (*entries, OBJECTIVE) if own_parameters else entries
-        trained = trained_groups(wanted, stage_groups(groups, adapters, own_parameters), f"{where}.train")
-        if recipe.target.is_text and not sum(group.parameters for group in trained):
-            problem = "this checkpoint tells tokens by the table that it reads them by, and has no head of its own"
-            raise RecipeError(Problem(problem, f"{where}.train", "train blocks, too: [top:1], or all"))
-        if section.objective != "classification":  # the classifier's head learns nothing then, whatever `all` says
-            trained = [group for group in trained if group.name != "head"]
-        if section.body_dropout and normalised_groups(family, shapes) & {group.name for group in trained}:
-            _check_batches(recipe, room.max_tokens, section.name)
-        augment = section.augment.strengths
-        is_pooled = [group.name for group in trained] == ["head"] and recipe.input.pooling != "attention"
-        is_pooled = is_pooled and not (recipe.target.is_text or recipe.target.is_by_word)
-        is_frozen = pairs is None and (is_pooled or frozen_blocks(trained) > 0)
-        is_solved = section.solver == "lbfgs"
-        # What the frozen part reads is the same from one epoch to the next.
-        is_unchanged = not augment and hiding is None and autoregression is None and section.adversary is None
-        may_be_kept = (
-            is_frozen and (is_pooled or family.is_cut) and (is_solved or (recipe.train.prefix_cache and is_unchanged))
-        )
-        added = sum(each.counts.kept for each in manifest.auxiliary if each.name in section.auxiliary)
-        kept_bytes = room.needed(is_pooled, added) if may_be_kept else 0
-        is_cut = may_be_kept and (is_solved or kept_bytes <= room.budget)
-        facts: dict[str, Any] = {
-            "rates": peak_rates(section, trained, deepest=groups[-1].depth)
-            | (peak_rates(section, beside_it, deepest=towers[-1].depth) if pairs else {}),
-            "solver": section.solver,
-            "strength": section.strength,
-            "epochs": section.epochs or 1,
-            "head_start": section.head_start,
-            "schedule": section.schedule,
-            "warmup": section.warmup,
-            "weight_decay": section.weight_decay,
-            "label_smoothing": section.label_smoothing,
-            "body_dropout": section.body_dropout,
-            "clip_norm": section.clip_norm,
-            "keep_epoch": section.keep_epoch,
-            "patience": section.patience,
-            "class_weights": section.class_weights,
-            "accumulate": section.accumulate,
-            "l2_sp": section.l2_sp,
-            "average": section.average and Averaging(section.average.ema, section.average.after),
-            "augment": augment,
-            "cut": frozen_blocks(trained) if is_cut else 0,
-            "pairs": pairs,
-            "is_pooled": is_cut and is_pooled,
-            "adapters": adapters,
-            "hiding": hiding,
-            "autoregression": autoregression,
-            "temperature": section.temperature if section.objective == "contrastive" else None,
-            "adversary": section.adversary and Adversary(section.adversary.epsilon, section.adversary.steps),
-            "ewc": section.ewc if start.warm else 0.0,
-            "distil": _plan_distillation(section, start, manifest.classes),
-            "auxiliary": auxiliary,
-            "detects": section.objective == "replaced-token-detection",
-            "sentences": beside.pair_source if section.objective == "next-sentence-prediction" else "",
-            "span": section.span if section.objective == "span-corruption" else 0.0,
-        }
-        before = digest({"before": before, "index": index} | without_defaults(Stage, facts))
-        trainable = sum(group.parameters for group in (*trained, *beside_it))
-        stages.append(Stage(section.name, trainable=trainable, key=f"stage/{before}", kept_bytes=kept_bytes, **facts))
-    return tuple(stages)
-
-
-def _check_batches(recipe: Recipe, tokens: int, stage: str) -> None:
-    """Raises RecipeError where a batch is one picture, of so many tokens, and batch normalisation is trained."""
-    least = LEAST_ROWS * tokens
-    if recipe.train.batch_tokens < least:
-        problem = f"stage {stage!r}: batch normalisation takes {LEAST_ROWS} pictures at once, this is room for one"
-        hint = f"at least {least}; or body_dropout: false, which keeps the statistics that the checkpoint has"
-        raise RecipeError(Problem(problem, f"{recipe.path}: train.batch_tokens", hint))
-
-
-def _plan_distillation(section: StageSection, start: Start, classes: tuple[str, ...]) -> Distillation | None:
-    """What the stage learns from its teacher; None without one."""
-    if section.distil is None:
-        return None
-    teacher = start.teacher(section.distil.teacher)
-    if teacher is None:
-        return None
-    known = tuple(place for place, name in enumerate(classes) if name in teacher.classes)
-    return Distillation(teacher.bundle, known, section.distil.weight, section.distil.temperature)
-
-
-def _plan_auxiliary(
-    section: StageSection, width: int, layers: tuple[int, ...], manifest: DatasetManifest
-) -> Auxiliary | None:
-    """What the stage learns from beside the run's rows: sets of them, and what their heads have, or None."""
-    if not section.auxiliary:
-        return None
-    parameters = 0
-    if section.objective == "classification":
-        tasks = [each for each in manifest.auxiliary if each.name in section.auxiliary]
-        parameters = sum(head_parameters(width, layers, len(each.classes), pooling="mean") for each in tasks)
-        parameters += 1 + len(tasks) if section.weighting == "uncertainty" else 0
-    return Auxiliary(section.auxiliary, section.sampling, section.weighting, parameters)
-
-
-def _plan_pairs(
-    section: StageSection,
-    recipe: Recipe,
-    groups: Sequence[DepthGroup],
-    towers: Sequence[DepthGroup],
-    where: str,
-) -> tuple[Pairs | None, list[DepthGroup]]:
-    """Of a stage of pictures and captions, and what it trains beside the body; None and nothing of others.
-
-    Raises RecipeError for a stage that trains nothing which lasts.
-    """
-    if section.objective != PAIRS:
-        return None, []
-    body, beside = trained_pairs(section, groups, towers, f"{where}.train")
-    if not body and recipe.prompts is None:
-        problem = "what this trains alone is gone when the stage is over"
-        raise RecipeError(Problem(problem, f"{where}.train", "a head of prompts (head.prompts) would be made of it"))
-    split = recipe.data.split
-    return Pairs(tuple(towers), split.validation, split.seed), beside
-
-
-def _plan_hiding(section: StageSection, family: Family, heads: Mapping[str, int], where: str) -> Hiding | None:
-    """Of a stage that learns from hidden words, else None. heads: parameters of each objective's.
-
-    Raises RecipeError for a family that is not pretrained so.
-    """
-    if section.objective not in OF_OBJECTIVE["hidden_share"]:
-        return None
-    _check_made_so(family, section.objective, where)
-    return Hiding(section.hidden_share, heads[section.objective])
-
-
-def _plan_autoregression(
-    section: StageSection, family: Family, head: int, is_tied: bool, where: str
-) -> Autoregression | None:
-    """Of a stage of autoregressive learning, whose head has so many parameters, else None.
-
-    is_tied: the checkpoint tells tokens by the table that it reads them by. Raises RecipeError for a family, or a
-    checkpoint, that is not pretrained so.
-    """
-    if section.objective != "autoregressive":
-        return None
-    _check_made_so(family, section.objective, where)
-    if family.modality == "text" and not is_tied:
-        problem = (
-            "this checkpoint tells tokens by another table than it reads them by, which is no part of a classifier"
-        )
-        hint = "it is for checkpoints whose config.json has tie_word_embeddings: true, such as SmolLM's"
-        raise RecipeError(Problem(problem, f"{where}.objective", hint))
-    return Autoregression(head)
-
-
-def _check_made_so(family: Family, objective: str, where: str) -> None:
-    """Raises RecipeError for a family that a stage can't go on pretraining so, and names those that it can."""
-    if not OBJECTIVES[objective](family):
-        known = ", ".join(name for name, each in FAMILIES.items() if OBJECTIVES[objective](each))
-        problem = f"{family.known_as}: {LACKS[objective]}"
-        raise RecipeError(Problem(problem, f"{where}.objective", f"{objective} is for {known}"))
 
 
 def plan_run(
@@ -573,13 +342,6 @@ def open_run(store: Store, run_id: str) -> ResolvedRun:
     if folder is None:
         raise TrainingError(f"no run {run_id} in {store.root}")
     return from_json(ResolvedRun, (folder / RUN_RECORD).read_text(encoding="utf-8"))
-
-
-def head_parameters(width: int, hidden_layers: tuple[int, ...], classes: int, pooling: str) -> int:
-    """Weights and biases of the head's linear layers, and what pooling learns."""
-    sizes = (width, *hidden_layers, classes)
-    query = width if pooling == "attention" else 0
-    return query + sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
 
 
 def longest_input(family: Family, config: Mapping[str, Any]) -> int | None:

@@ -20,7 +20,7 @@ from graftwork.models.catalog import (
 from graftwork.models.configs import read_model_config
 from graftwork.models.serving.config import PixelConfig, ServingConfig, SoundConfig
 from graftwork.models.text import load_pretrained
-from graftwork.training.plan import head_parameters
+from graftwork.training.stage_plans import head_parameters
 
 MEDIA = {
     "text": {},
