@@ -1,0 +1,1 @@
+"""Commands, by what they are for: each checks its arguments, calls one function, and prints what it gives."""
