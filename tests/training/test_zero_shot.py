@@ -1,5 +1,6 @@
 """A head that is made of texts: what it tells before it learns, what stages make of it, and what is refused."""
 
+import json
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,8 @@ from graftwork.models.serving.classifier import Classifier
 from graftwork.models.serving.config import WEIGHTS
 from graftwork.models.serving.inference import infer
 from graftwork.models.serving.model import load
+from graftwork.models.serving.text import TextEncoder
+from graftwork.models.towers import TextTower
 from graftwork.recipe import load_recipe
 from graftwork.registry.contenders import candidate
 from graftwork.settings import Settings
@@ -74,6 +77,25 @@ def test_it_tells_what_transformers_own_model_tells(project: Path, workspace: Wo
         expected = theirs(pixel_values=pixels, **texts).logits_per_image
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert expected.std() > 1e-3
+
+
+def test_padding_is_that_of_the_tokenizer(tmp_path: Path) -> None:
+    """Whatever config.json says of it, or does not: of SigLIP 2 it says nothing, and transformers fills in SigLIP's."""
+    import transformers
+
+    write_pair(tmp_path, "siglip")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["pad_token_id"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tower = TextTower(tmp_path)
+    encoder = TextEncoder(tmp_path, tower.most_tokens)
+    found = infer(tower.texts, tower.texts.features, encoder, encoder.encode(TEXTS))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ids = tokenizer(list(TEXTS), padding="max_length", max_length=16, return_tensors="pt")["input_ids"]
+    assert (ids[:, -1] == 0).all()
+    with torch.inference_mode():
+        states = transformers.AutoModel.from_pretrained(tmp_path).eval().get_text_features(input_ids=ids)
+    torch.testing.assert_close(found, getattr(states, "pooler_output", states), rtol=1e-5, atol=1e-6)
 
 
 def test_of_several_prompts_the_mean_is_taken(project: Path, workspace: Workspace) -> None:
