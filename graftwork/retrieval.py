@@ -100,7 +100,7 @@ def measure_retrieval(
     manifest = validate_data(recipe, workspace)
     lock = retrieve_checkpoint(recipe, workspace, families_for(recipe.input.modality))
     checkpoint = open_checkpoint(workspace.store, lock)
-    plan = plan_training(recipe, manifest, lock, checkpoint)
+    plan = plan_training(recipe, manifest, lock, checkpoint, cache_bytes=workspace.settings.cache_bytes)
     wanted = next((each for each in plan.stages if each.name == stage and each.pairs is not None), None)
     if wanted is None:
         names = ", ".join(each.name for each in plan.stages if each.pairs is not None)

@@ -88,6 +88,16 @@ def test_a_stage_is_measured_beside_its_checkpoint(project: Path) -> None:
         measure_retrieval(workspace, recipe, "pairs", table)
 
 
+def test_a_stage_is_found_however_much_room_the_cache_had(project: Path) -> None:
+    """What an earlier stage had computed once, or each time again, decides under which key a later one lies."""
+    workspace = Workspace.open(Settings(home=project / "home", cache_bytes=0))
+    first = "stages=[{name: before, train: head, epochs: 1, learning_rate: 1e-3}, "
+    changes = AUXILIARY, STAGES.replace("stages=[", first).replace("epochs: 6", "epochs: 1")
+    train_until(resolve_run(project, workspace, *changes), workspace)
+    recipe = load_recipe(project / "recipe.yaml", changes)
+    assert measure_retrieval(workspace, recipe, "pairs", project / "held/captions.csv", samples=10).pairs == 80
+
+
 def test_pairs_that_can_not_be_read_are_told_by_their_rows(project: Path) -> None:
     """All at once."""
     table = project / "held/captions.csv"
