@@ -15,7 +15,7 @@ def rank_found(asked: np.ndarray, told: np.ndarray, belongs: Sequence[Sequence[i
     """(asked,) ranks, from 1 on, of the nearest that belongs among all that are told, by their cosine.
 
     asked, told: (rows, width) states. belongs: places of what belongs to each that is asked, one at least. What is as
-    near and does not belong is before it.
+    near and does not belong is before it, and so are all others where states are no numbers.
     """
     asked, told = (rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12) for rows in (asked, told))
     ranks = np.empty(len(asked), dtype=np.int64)
@@ -23,8 +23,8 @@ def rank_found(asked: np.ndarray, told: np.ndarray, belongs: Sequence[Sequence[i
         near = asked[start : start + AT_ONCE] @ told.T
         for place, row in enumerate(near, start=start):
             mine = list(belongs[place])
-            best = row[mine].max()
-            ranks[place] = 1 + (row >= best).sum() - (row[mine] >= best).sum()
+            is_before = ~(row < row[mine].max())
+            ranks[place] = 1 + is_before.sum() - is_before[mine].sum()
     return ranks
 
 

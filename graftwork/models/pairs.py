@@ -90,7 +90,7 @@ def _compare(some: Tensor, others: Tensor, labels: Tensor, scale: float, bias: f
         near, fits = some[part] @ others.T * scale, belong(labels[part], labels)
         losses.append(_one_of_all(near, fits) if bias is None else _each_by_itself(near + bias, fits))
         best = near.masked_fill(~fits, -torch.inf).amax(1, keepdim=True)
-        ranks.append(1 + ((near >= best) & ~fits).sum(1))
+        ranks.append(1 + (~(near < best) & ~fits).sum(1))  # what is no number is no find
     return _Compared(torch.cat(losses), torch.cat(ranks))
 
 

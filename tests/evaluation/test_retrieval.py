@@ -44,6 +44,12 @@ def test_what_is_all_alike_finds_nothing() -> None:
     assert rank_found(np.ones((3, 2)), np.ones((5, 2)), [[0], [1, 2], [3]]).tolist() == [5, 4, 5]
 
 
+def test_what_is_no_number_finds_nothing() -> None:
+    """A model that has run away is not told to be perfect."""
+    states = np.full((3, 2), np.nan)
+    assert rank_found(states, np.ones((3, 2)), [[0], [1], [2]]).tolist() == [3, 3, 3]
+
+
 def test_groups_are_drawn_whole() -> None:
     """Two groups of which one finds all and the other nothing: any share of them may come."""
     ranks = np.array([1] * 50 + [100] * 50)

@@ -153,6 +153,7 @@ def test_ranks_are_those_of_a_sorted_list() -> None:
     same = torch.ones(4, 3)
     apart = torch.arange(8).reshape(4, 2)
     assert [ranks.tolist() for ranks in rank_pairs(same, same, apart)] == [[4] * 4] * 2
+    assert [ranks.tolist() for ranks in rank_pairs(same * torch.nan, same, apart)] == [[4] * 4] * 2
 
 
 def test_a_stage_learns_so_and_leaves_a_head_and_is_resumed_exactly(
