@@ -264,6 +264,7 @@ def test_a_picture_that_was_learnt_from_is_never_judged_later(clip: Path, worksp
         ((f"stages=[{HEAD}]", "start.from=champion", f"start.stages=[{PAIRS}, {HEAD}]"), "a champion keeps nothing"),
         ((f"stages=[{PAIRS}]", *PROMPTS, "start.from=champion"), "a champion keeps nothing"),
         ((f"stages=[{PAIRS}, {HEAD}]", "auxiliary.0.caption=null"), "have no caption to learn from"),
+        (("auxiliary.0.caption=file",), "column 'file' holds the pictures"),
         ((f"stages=[{HEAD}]", 'auxiliary.0.label={from: label, classes: ["a", "b"]}'), "name two sets"),
     ],
 )
