@@ -196,6 +196,7 @@ def make_body(folder: Path, modality: str = "text", has_weights: bool = False) -
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are in the report then, each by its name
         **extra,
     )
     return _encoder_of(model), report
