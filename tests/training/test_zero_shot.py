@@ -1,6 +1,7 @@
 """A head that is made of texts: what it tells before it learns, what stages make of it, and what is refused."""
 
 import json
+import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import RECIPE, facts, resolve_run, train_until, train_with_stops, write_image_project, write_pair
 
 from graftwork.checkpoints.retrieve import open_checkpoint
@@ -22,6 +23,7 @@ from graftwork.models.serving.config import WEIGHTS
 from graftwork.models.serving.inference import infer
 from graftwork.models.serving.model import load
 from graftwork.models.serving.text import TextEncoder
+from graftwork.models.tower_files import find_tower_problems
 from graftwork.models.towers import TextTower
 from graftwork.recipe import load_recipe
 from graftwork.registry.contenders import candidate
@@ -197,6 +199,30 @@ def test_a_checkpoint_without_a_whole_tower_of_texts_is_refused(
     write_image_project(tmp_path / "second", tmp_path / "pair")
     with pytest.raises(CheckpointError, match="there is no vocabulary"):
         resolve_run(tmp_path / "second", workspace, *PROMPTS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "told"),
+    [
+        ("clip", {"text_projection.weight": (12, 32)}, "pictures have 24 numbers there, texts 12"),
+        ("siglip", {"text_model.head.weight": (12, 32)}, "pictures have 32 numbers there, texts 12"),
+        ("clip", {"text_projection.weight": None}, "tensor text_projection.weight is missing"),
+        ("clip", {"logit_scale": (2,)}, r"logit_scale is of shape \(2,\), expected one number"),
+        ("siglip", {"logit_bias": (0,)}, r"logit_bias is of shape \(0,\)"),
+        ("clip", {"logit_scale": None}, "it has no logit_scale"),
+    ],
+)
+def test_towers_that_do_not_meet_are_refused(
+    kind: str, changed: dict[str, tuple[int, ...] | None], told: str, tmp_path: Path
+) -> None:
+    """By their tensors' shapes, before anything is computed."""
+    write_pair(tmp_path, kind)
+    held = load_file(tmp_path / WEIGHTS)
+    for name, shape in changed.items():
+        del held[name]
+        held |= {} if shape is None else {name: torch.ones(shape)}
+    save_file(held, tmp_path / WEIGHTS)
+    assert re.search(told, "\n".join(map(str, find_tower_problems(tmp_path, "checkpoint"))))
 
 
 def test_a_policy_may_ask_for_it_of_recipes_that_have_it(project: Path, workspace: Workspace) -> None:
