@@ -22,6 +22,7 @@ from graftwork.recipe import load_recipe
 from graftwork.settings import Settings
 from graftwork.training.bundle import OBJECTIVE
 from graftwork.training.engine import attach, check_processes, load_model
+from graftwork.training.optimizer import set_modes
 from graftwork.training.pairs import label_pairs
 from graftwork.training.plan import ResolvedRun
 from graftwork.workspace import Workspace
@@ -213,6 +214,16 @@ def test_what_is_frozen_stays_in_both_towers(changes: str, trained: set[str], cl
     for name, prefixes in groups.items():
         if name != "head":
             assert any(tensor.startswith(prefixes) for tensor in moved) == (name in trained), name
+
+
+def test_without_dropout_neither_tower_has_it(tmp_path: Path) -> None:
+    """Both were pretrained; and parts that are frozen have none anyway."""
+    write_pair(tmp_path, "clip")
+    model = towers(tmp_path)
+    set_modes(model)
+    assert model.get_submodule("objective.texts.body").training
+    set_modes(model, has_body_dropout=False)
+    assert not [name for name, module in model.named_modules() if module.training and name.startswith(("body", "obj"))]
 
 
 def test_captions_of_what_is_judged_are_not_learnt_from(clip: Path, workspace: Workspace) -> None:
