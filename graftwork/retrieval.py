@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graftwork.training.plan import TrainingPlan
 
 SEED = 0
-CHECKPOINT, CANDIDATE = "checkpoint", "candidate"
+CHECKPOINT, CANDIDATE, GAIN = "checkpoint", "candidate", "gain"
 OF_PICTURES, OF_CAPTIONS = "captions of a picture", "pictures of a caption"
 
 
@@ -26,7 +26,8 @@ class Retrieval:
     """What was found among held-out pairs.
 
     pairs, pictures, captions: that were asked for. known: pairs that were left out, since the run has learnt from their
-    picture. figures: by model (`checkpoint`, `candidate`), then by what is looked for, then by name.
+    picture. figures: by model (`checkpoint`, `candidate`, and `gain`: what the latter has more, pair by pair), then by
+    what is looked for, then by name.
     """
 
     stage: str
@@ -115,12 +116,9 @@ def measure_retrieval(
     if not held:
         raise DataError(Problem(f"the run has learnt from the pictures of all {len(every)} pairs", str(data)))
     gallery = make_gallery(held)
-    figures = {
-        name: _measure(_states(plan, checkpoint, folder, gallery), gallery, samples)
-        for name, folder in ((CHECKPOINT, None), (CANDIDATE, trained))
-    }
+    before, after = (_find(_states(plan, checkpoint, folder, gallery), gallery) for folder in (None, trained))
     counts = len(held), len(gallery.pictures), len(gallery.captions)
-    return Retrieval(stage, *counts, len(every) - len(held), figures)
+    return Retrieval(stage, *counts, len(every) - len(held), _measure(before, after, gallery, samples))
 
 
 def read_pairs(data: Path, image: str, caption: str, group: str | None) -> list[HeldPair]:
@@ -199,11 +197,27 @@ def _states(
     return seen.numpy(), read.numpy()
 
 
-def _measure(states: tuple[np.ndarray, np.ndarray], gallery: Gallery, samples: int) -> dict[str, dict[str, Interval]]:
-    from graftwork.evaluation.retrieval import measure_ranks, rank_found
+def _find(states: tuple[np.ndarray, np.ndarray], gallery: Gallery) -> dict[str, np.ndarray]:
+    """The rank at which each picture finds a caption of its own, and each caption a picture."""
+    from graftwork.evaluation.retrieval import rank_found
 
     seen, read = states
     return {
-        OF_PICTURES: measure_ranks(rank_found(seen, read, gallery.of_pictures), gallery.picture_groups, samples, SEED),
-        OF_CAPTIONS: measure_ranks(rank_found(read, seen, gallery.of_captions), gallery.caption_groups, samples, SEED),
+        OF_PICTURES: rank_found(seen, read, gallery.of_pictures),
+        OF_CAPTIONS: rank_found(read, seen, gallery.of_captions),
     }
+
+
+def _measure(
+    before: dict[str, np.ndarray], after: dict[str, np.ndarray], gallery: Gallery, samples: int
+) -> dict[str, dict[str, dict[str, Interval]]]:
+    """The figures of both models' ranks, and of what the latter gained."""
+    from graftwork.evaluation.retrieval import measure_gain, measure_ranks
+
+    groups = {OF_PICTURES: gallery.picture_groups, OF_CAPTIONS: gallery.caption_groups}
+    figures = {
+        model: {way: measure_ranks(ranks[way], each, samples, SEED) for way, each in groups.items()}
+        for model, ranks in ((CHECKPOINT, before), (CANDIDATE, after))
+    }
+    gained = {way: measure_gain(before[way], after[way], each, samples, SEED) for way, each in groups.items()}
+    return figures | {GAIN: gained}

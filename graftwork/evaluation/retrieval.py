@@ -30,8 +30,23 @@ def rank_found(asked: np.ndarray, told: np.ndarray, belongs: Sequence[Sequence[i
 
 def measure_ranks(ranks: np.ndarray, groups: np.ndarray, samples: int, seed: int) -> dict[str, Interval]:
     """Recall at each of RECALLS and the mean reciprocal rank, each with its 95 % interval; groups are drawn whole."""
-    shares = [*(ranks <= most for most in RECALLS), 1 / ranks]
-    columns = np.column_stack([np.ones(len(ranks)), *shares]).astype(np.float64)
+    return _measure(_shares(ranks), groups, samples, seed)
+
+
+def measure_gain(
+    before: np.ndarray, after: np.ndarray, groups: np.ndarray, samples: int, seed: int
+) -> dict[str, Interval]:
+    """The same of what one model's ranks have more than another's, of the same that is asked: by pairs of them."""
+    return _measure(_shares(after) - _shares(before), groups, samples, seed)
+
+
+def _shares(ranks: np.ndarray) -> np.ndarray:
+    """(rows, figures): what each rank adds to each figure."""
+    return np.column_stack([*(ranks <= most for most in RECALLS), 1 / ranks]).astype(np.float64)
+
+
+def _measure(shares: np.ndarray, groups: np.ndarray, samples: int, seed: int) -> dict[str, Interval]:
+    columns = np.column_stack([np.ones(len(shares)), shares])
     drawn, whole = resample(columns, groups, samples, seed), columns.sum(axis=0)
     tail = (1 - INTERVAL_LEVEL) / 2
     bounds = np.quantile(drawn[:, 1:] / drawn[:, :1], [tail, 1 - tail], axis=0)

@@ -10,9 +10,9 @@ from tiny import resolve_run, train_until, write_image_project, write_pair, writ
 from graftwork.data.manifest import load_auxiliary
 from graftwork.errors import DataError, RecipeError, TrainingError
 from graftwork.evaluation.metrics import Interval
-from graftwork.evaluation.retrieval import measure_ranks, rank_found
+from graftwork.evaluation.retrieval import measure_gain, measure_ranks, rank_found
 from graftwork.recipe import load_recipe
-from graftwork.retrieval import CANDIDATE, CHECKPOINT, OF_CAPTIONS, OF_PICTURES, measure_retrieval, read_pairs
+from graftwork.retrieval import CANDIDATE, CHECKPOINT, GAIN, OF_CAPTIONS, OF_PICTURES, measure_retrieval, read_pairs
 from graftwork.settings import Settings
 from graftwork.workspace import Workspace
 
@@ -50,6 +50,18 @@ def test_what_is_no_number_finds_nothing() -> None:
     assert rank_found(states, np.ones((3, 2)), [[0], [1], [2]]).tolist() == [3, 3, 3]
 
 
+def test_what_is_gained_is_told_pair_by_pair() -> None:
+    """Each found one place sooner: sure, though the figures by themselves are anything but."""
+    before = np.array([4, 11] * 20)
+    found = measure_gain(before, before - 1, np.arange(40), samples=300, seed=0)
+    assert found["recall@5"] == Interval(0.0, 0.0, 0.0)
+    assert found["recall@10"].value == 0.5
+    assert found["mean_reciprocal_rank"].value == pytest.approx(np.mean(1 / (before - 1) - 1 / before))
+    alone = [measure_ranks(ranks, np.arange(40), 300, 0)["mean_reciprocal_rank"] for ranks in (before, before - 1)]
+    assert found["mean_reciprocal_rank"].low > 0
+    assert alone[0].high > alone[1].low
+
+
 def test_groups_are_drawn_whole() -> None:
     """Two groups of which one finds all and the other nothing: any share of them may come."""
     ranks = np.array([1] * 50 + [100] * 50)
@@ -85,6 +97,9 @@ def test_a_stage_is_measured_beside_its_checkpoint(project: Path) -> None:
     before, after = (found.figures[name] for name in (CHECKPOINT, CANDIDATE))
     assert after[OF_PICTURES]["recall@1"].value > 0.9 > before[OF_PICTURES]["recall@1"].value
     assert after[OF_CAPTIONS]["recall@10"].value == 1
+    gained = found.figures[GAIN][OF_PICTURES]["recall@1"]
+    assert gained.value == pytest.approx(after[OF_PICTURES]["recall@1"].value - before[OF_PICTURES]["recall@1"].value)
+    assert gained.low > 0
     lines = (project / "more/captions.csv").read_text().splitlines()
     learnt = load_auxiliary(workspace.store, resolve_run(project, workspace, *changes).manifest, "told")["line"]
     shutil.copytree(project / "more", project / "copies")
