@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from graftwork.training.plan import TrainingPlan
 
 SEED = 0
+LEAST = 2  # pictures, and captions, that can be told apart
 CHECKPOINT, CANDIDATE, GAIN = "checkpoint", "candidate", "gain"
 OF_PICTURES, OF_CAPTIONS = "captions of a picture", "pictures of a caption"
 
@@ -116,6 +117,9 @@ def measure_retrieval(
     if not held:
         raise DataError(Problem(f"the run has learnt from the pictures of all {len(every)} pairs", str(data)))
     gallery = make_gallery(held)
+    if min(len(gallery.pictures), len(gallery.captions)) < LEAST:
+        found = f"{len(gallery.pictures)} pictures and {len(gallery.captions)} captions"
+        raise DataError(Problem(f"{found}: nothing else could be found", str(data), f"{LEAST} of each are needed"))
     before, after = (_find(_states(plan, checkpoint, folder, gallery), gallery) for folder in (None, trained))
     counts = len(held), len(gallery.pictures), len(gallery.captions)
     return Retrieval(stage, *counts, len(every) - len(held), _measure(before, after, gallery, samples))
@@ -126,7 +130,9 @@ def read_pairs(data: Path, image: str, caption: str, group: str | None) -> list[
     from graftwork.data.chunks import open_table, read_chunks
     from graftwork.data.media import NamedFile, RowFiles
 
-    file, columns = open_table(data), [image, caption, *([group] if group else [])]
+    if image == caption:
+        raise DataError(Problem(f"pictures and captions are both in column {image!r}", str(data), "name two columns"))
+    file, columns = open_table(data), list(dict.fromkeys([image, caption, *([group] if group else [])]))
     missing = [column for column in columns if column not in file.columns]
     if missing:
         raise DataError(Problem(f"there is no column {missing[0]!r}", str(data), f"it has {', '.join(file.columns)}"))

@@ -100,6 +100,9 @@ def test_a_stage_is_measured_beside_its_checkpoint(project: Path) -> None:
     gained = found.figures[GAIN][OF_PICTURES]["recall@1"]
     assert gained.value == pytest.approx(after[OF_PICTURES]["recall@1"].value - before[OF_PICTURES]["recall@1"].value)
     assert gained.low > 0
+    (table.parent / "one.csv").write_text("\n".join(table.read_text().splitlines()[:2]) + "\n")
+    with pytest.raises(DataError, match="1 pictures and 1 captions: nothing else could be found"):
+        measure_retrieval(workspace, recipe, "pairs", table.parent / "one.csv")
     lines = (project / "more/captions.csv").read_text().splitlines()
     learnt = load_auxiliary(workspace.store, resolve_run(project, workspace, *changes).manifest, "told")["line"]
     shutil.copytree(project / "more", project / "copies")
@@ -127,3 +130,12 @@ def test_pairs_that_can_not_be_read_are_told_by_their_rows(project: Path) -> Non
         read_pairs(table, "file", "caption", None)
     with pytest.raises(DataError, match="no column 'title'"):
         read_pairs(table, "file", "title", None)
+    with pytest.raises(DataError, match="both in column 'file'"):
+        read_pairs(table, "file", "file", None)
+
+
+def test_captions_may_be_what_belongs_together(project: Path) -> None:
+    """All pairs of one caption are a group then."""
+    pairs = read_pairs(project / "held/captions.csv", "file", "caption", "caption")
+    assert {pair.group for pair in pairs} == {pair.caption for pair in pairs}
+    assert len(pairs) == 80
