@@ -21,16 +21,18 @@ from graftwork.models.towers import TextTower
 from graftwork.recipe import load_recipe
 from graftwork.settings import Settings
 from graftwork.training.bundle import OBJECTIVE
-from graftwork.training.engine import attach, check_processes, load_model
+from graftwork.training.engine import attach, check_processes, encoder_of, load_model
 from graftwork.training.optimizer import set_modes
-from graftwork.training.pairs import label_pairs
+from graftwork.training.pairs import join_units, label_pairs, pair_data
 from graftwork.training.plan import ResolvedRun
+from graftwork.training.rows import open_rows
 from graftwork.workspace import Workspace
 
 CONFIG = ServingConfig(("no", "yes"), ("file",), "body", 4, pixels=PixelConfig(32, None, (0.5,) * 3, (0.5,) * 3))
 PROMPTS = ("head.prompts=a {}", "head.names={'no': dark film, 'yes': bright plot}")
 AUXILIARY = "auxiliary=[{name: told, sources: [{name: captions, path: more}], caption: caption}]"
 PAIRS = "{name: pairs, objective: contrastive-image-text, train: all, epochs: 2, learning_rate: 1e-3, auxiliary: told}"
+STAGE = f"stages=[{PAIRS}]"
 HEAD = "{name: head, train: head, epochs: 1, learning_rate: 1e-3}"
 
 
@@ -224,6 +226,29 @@ def test_without_dropout_neither_tower_has_it(tmp_path: Path) -> None:
     assert model.get_submodule("objective.texts.body").training
     set_modes(model, has_body_dropout=False)
     assert not [name for name, module in model.named_modules() if module.training and name.startswith(("body", "obj"))]
+
+
+def test_a_picture_that_two_sets_have_is_on_one_side(clip: Path, workspace: Workspace) -> None:
+    """Whatever else of their sets is nearly it, or of its group."""
+    assert join_units("abcd", "ppqr") == ["a", "a", "c", "d"]
+    assert join_units("cbba", "ppqq") == ["a"] * 4
+    write_captions(clip / "also", 520)
+    table = clip / "also/captions.csv"
+    table.write_text(table.read_text().replace(",the ", ",a ").replace(",an ", ",the "))
+    second = ", {name: also, sources: [{name: second, path: also}], caption: caption}]"
+    run = resolve_run(clip, workspace, *PROMPTS, AUXILIARY[:-1] + second, STAGE.replace("told}", "[told, also]}"))
+    checkpoint = open_checkpoint(workspace.store, run.lock)
+    model = load_model(run.plan, checkpoint, workspace.store, [])
+    attach(run, 0, model, workspace.store)
+    rows = open_rows(run, workspace.store, encoder_of(run.plan, checkpoint))
+    sets = [(each.examples, each.captions) for each in rows.auxiliary.values() if each.captions is not None]
+    pairs = run.plan.stages[0].pairs
+    assert pairs is not None
+    data = pair_data(model, rows.encoder, checkpoint, sets, pairs, "")
+    learnt, held = ({*side.labels[:, 1].tolist()} for side in (data.train, data.validation))
+    assert learnt
+    assert held
+    assert not learnt & held
 
 
 def test_captions_of_what_is_judged_are_not_learnt_from(clip: Path, workspace: Workspace) -> None:
