@@ -13,7 +13,7 @@ from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.acceptance import WITHHELD
 from graftwork.data.manifest import load_auxiliary, load_learnt, load_rows
 from graftwork.errors import CheckpointError, RecipeError, TrainingError
-from graftwork.models.pairs import PairCriterion, PairModel, rank_pairs
+from graftwork.models.pairs import PairCriterion, PairModel
 from graftwork.models.serving.classifier import Classifier
 from graftwork.models.serving.config import WEIGHTS, PixelConfig, ServingConfig
 from graftwork.models.text import load_pretrained
@@ -144,19 +144,18 @@ def test_what_is_told_twice_is_no_negative(kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close(PairCriterion(tower)(outputs, labels), expected)
 
 
-def test_ranks_are_those_of_a_sorted_list() -> None:
-    """Of many random pairs, of which some belong together; what is as near and wrong counts as nearer."""
-    chance = torch.Generator().manual_seed(7)
-    seen, read = (torch.nn.functional.normalize(torch.randn(60, 3, generator=chance), dim=1) for _ in range(2))
-    labels = torch.stack([torch.randint(0, 40, (60,), generator=chance), torch.arange(60)], dim=1)
-    for ranks, near in zip(rank_pairs(seen, read, labels), (seen @ read.T, read @ seen.T), strict=True):
-        for row, rank in enumerate(ranks.tolist()):
-            order = near[row].argsort(descending=True).tolist()
-            assert rank == 1 + next(place for place, other in enumerate(order) if (labels[row] == labels[other]).any())
-    same = torch.ones(4, 3)
-    apart = torch.arange(8).reshape(4, 2)
-    assert [ranks.tolist() for ranks in rank_pairs(same, same, apart)] == [[4] * 4] * 2
-    assert [ranks.tolist() for ranks in rank_pairs(same * torch.nan, same, apart)] == [[4] * 4] * 2
+def test_what_is_told_rightly_is_first_in_a_sorted_list(tmp_path: Path) -> None:
+    """Of many random pairs, of which some belong together; what is as near and wrong comes first, as in a collapse."""
+    write_pair(tmp_path, "clip")
+    criterion, chance = PairCriterion(TextTower(tmp_path)), torch.Generator().manual_seed(7)
+    outputs = torch.randn(60, 6, generator=chance, dtype=torch.float64)
+    labels = torch.stack([torch.randint(0, 6, (60,), generator=chance), torch.arange(60)], dim=1)
+    seen, read = (torch.nn.functional.normalize(part, dim=1) for part in outputs.chunk(2, 1))
+    first = [near.argmax(1) for near in (seen @ read.T, read @ seen.T)]
+    right = [(labels[place] == labels[row]).any() for places in first for row, place in enumerate(places)]
+    assert 0 < criterion.measure(outputs, labels)[1] == pytest.approx(torch.stack(right).double().mean().item())
+    for alike in (torch.ones(4, 6), torch.full((4, 6), torch.nan)):
+        assert criterion.measure(alike, torch.arange(8).reshape(4, 2))[1] == 0
 
 
 def test_a_stage_learns_so_and_leaves_a_head_and_is_resumed_exactly(
