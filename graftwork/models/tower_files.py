@@ -8,7 +8,7 @@ from graftwork.checkpoints.safety import read_object, read_tensor_shapes
 from graftwork.checkpoints.tokenizer import check_tokenizer
 from graftwork.errors import CheckpointError, Problem
 from graftwork.models.catalog import FAMILIES, Family, depth_groups, width_of
-from graftwork.models.configs import CONFIG
+from graftwork.models.configs import CONFIG, read_model_config
 from graftwork.models.serving.config import TOWERS
 
 MODALITIES = ("image", "text")
@@ -29,6 +29,7 @@ def find_tower_problems(folder: Path, where: str) -> Iterator[Problem]:
         yield Problem("it has no tower that reads texts", where, hint)
         return
     try:
+        read_model_config(folder, "text")
         depth_groups(family, shapes, head_parameters=0)
         seen, read = (_width(folder, modality, shapes) for modality in MODALITIES)
     except CheckpointError as error:

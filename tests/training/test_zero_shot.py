@@ -225,12 +225,26 @@ def test_towers_that_do_not_meet_are_refused(
     assert re.search(told, "\n".join(map(str, find_tower_problems(tmp_path, "checkpoint"))))
 
 
+def test_a_tower_that_makes_the_same_of_all_prompts_is_refused(tmp_path: Path, workspace: Workspace) -> None:
+    """As CLIP's does where the tokenizer ends no text as config.json says: transformers then takes the first token."""
+    write_pair(tmp_path / "checkpoint", "clip")
+    write_image_project(tmp_path, tmp_path / "checkpoint")
+    config = json.loads((tmp_path / "checkpoint/config.json").read_text())
+    config["text_config"]["eos_token_id"] = 30
+    (tmp_path / "checkpoint/config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="makes the same of all prompts, such as 'a long dark film'"):
+        untrained(resolve_run(tmp_path, workspace, *PROMPTS), workspace)
+    config["text_config"] = None
+    (tmp_path / "checkpoint/config.json").write_text(json.dumps(config))
+    assert "text_config is None, expected an object" in str([*find_tower_problems(tmp_path / "checkpoint", "")])
+
+
 def test_a_policy_may_ask_for_it_of_recipes_that_have_it(project: Path, workspace: Workspace) -> None:
     """Of others it is refused before anything is spent."""
     run = resolve_run(project, workspace)
     policy = run.policy.model_copy(update={"baselines": ("zero-shot",)})
     recipe = load_recipe(project / "recipe.yaml")
-    with pytest.raises(RecipeError, match="the recipe has none"):
+    with pytest.raises(RecipeError, match="zero-shot is the head that head.prompts makes"):
         plan_run(recipe, run.manifest, run.lock, policy, workspace.store)
     plan_run(load_recipe(project / "recipe.yaml", PROMPTS), run.manifest, run.lock, policy, workspace.store)
 
