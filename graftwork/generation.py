@@ -46,7 +46,7 @@ def generate_sound(
     manifest = validate_data(recipe, workspace)
     lock = retrieve_checkpoint(recipe, workspace, families_for(recipe.input.modality))
     checkpoint = open_checkpoint(workspace.store, lock)
-    plan = plan_training(recipe, manifest, lock, checkpoint)
+    plan = plan_training(recipe, manifest, lock, checkpoint, cache_bytes=workspace.settings.cache_bytes)
     wanted = next((each for each in plan.stages if each.name == stage), None)
     if wanted is None or wanted.autoregression is None:
         found = f"no stage {stage!r}" if wanted is None else f"stage {stage!r} did not learn what comes next"

@@ -224,6 +224,8 @@ def _check_auxiliary(recipe: "Recipe") -> None:
             )
         if each.caption is not None and recipe.input.modality != "image":
             raise ValueError(f"auxiliary {each.name!r}: a caption is of pictures")
+        if each.caption in recipe.columns_of(each):
+            raise ValueError(f"auxiliary {each.name!r}: column {each.caption!r} holds the pictures: name another")
     _check_captions(recipe)
     for stage in recipe.every_stage:
         unknown = sorted(set(stage.auxiliary) - known.keys())

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from graftwork.training.plan import TrainingPlan
 
 SEED = 0
-CHECKPOINT, CANDIDATE = "checkpoint", "candidate"
+LEAST = 2  # pictures, and captions, that can be told apart
+CHECKPOINT, CANDIDATE, GAIN = "checkpoint", "candidate", "gain"
 OF_PICTURES, OF_CAPTIONS = "captions of a picture", "pictures of a caption"
 
 
@@ -26,7 +27,8 @@ class Retrieval:
     """What was found among held-out pairs.
 
     pairs, pictures, captions: that were asked for. known: pairs that were left out, since the run has learnt from their
-    picture. figures: by model (`checkpoint`, `candidate`), then by what is looked for, then by name.
+    picture. figures: by model (`checkpoint`, `candidate`, and `gain`: what the latter has more, pair by pair), then by
+    what is looked for, then by name.
     """
 
     stage: str
@@ -100,7 +102,7 @@ def measure_retrieval(
     manifest = validate_data(recipe, workspace)
     lock = retrieve_checkpoint(recipe, workspace, families_for(recipe.input.modality))
     checkpoint = open_checkpoint(workspace.store, lock)
-    plan = plan_training(recipe, manifest, lock, checkpoint)
+    plan = plan_training(recipe, manifest, lock, checkpoint, cache_bytes=workspace.settings.cache_bytes)
     wanted = next((each for each in plan.stages if each.name == stage and each.pairs is not None), None)
     if wanted is None:
         names = ", ".join(each.name for each in plan.stages if each.pairs is not None)
@@ -115,12 +117,12 @@ def measure_retrieval(
     if not held:
         raise DataError(Problem(f"the run has learnt from the pictures of all {len(every)} pairs", str(data)))
     gallery = make_gallery(held)
-    figures = {
-        name: _measure(_states(plan, checkpoint, folder, gallery), gallery, samples)
-        for name, folder in ((CHECKPOINT, None), (CANDIDATE, trained))
-    }
+    if min(len(gallery.pictures), len(gallery.captions)) < LEAST:
+        found = f"{len(gallery.pictures)} pictures and {len(gallery.captions)} captions"
+        raise DataError(Problem(f"{found}: nothing else could be found", str(data), f"{LEAST} of each are needed"))
+    before, after = (_find(_states(plan, checkpoint, folder, gallery), gallery) for folder in (None, trained))
     counts = len(held), len(gallery.pictures), len(gallery.captions)
-    return Retrieval(stage, *counts, len(every) - len(held), figures)
+    return Retrieval(stage, *counts, len(every) - len(held), _measure(before, after, gallery, samples))
 
 
 def read_pairs(data: Path, image: str, caption: str, group: str | None) -> list[HeldPair]:
@@ -128,7 +130,9 @@ def read_pairs(data: Path, image: str, caption: str, group: str | None) -> list[
     from graftwork.data.chunks import open_table, read_chunks
     from graftwork.data.media import NamedFile, RowFiles
 
-    file, columns = open_table(data), [image, caption, *([group] if group else [])]
+    if image == caption:
+        raise DataError(Problem(f"pictures and captions are both in column {image!r}", str(data), "name two columns"))
+    file, columns = open_table(data), list(dict.fromkeys([image, caption, *([group] if group else [])]))
     missing = [column for column in columns if column not in file.columns]
     if missing:
         raise DataError(Problem(f"there is no column {missing[0]!r}", str(data), f"it has {', '.join(file.columns)}"))
@@ -199,11 +203,27 @@ def _states(
     return seen.numpy(), read.numpy()
 
 
-def _measure(states: tuple[np.ndarray, np.ndarray], gallery: Gallery, samples: int) -> dict[str, dict[str, Interval]]:
-    from graftwork.evaluation.retrieval import measure_ranks, rank_found
+def _find(states: tuple[np.ndarray, np.ndarray], gallery: Gallery) -> dict[str, np.ndarray]:
+    """The rank at which each picture finds a caption of its own, and each caption a picture."""
+    from graftwork.evaluation.retrieval import rank_found
 
     seen, read = states
     return {
-        OF_PICTURES: measure_ranks(rank_found(seen, read, gallery.of_pictures), gallery.picture_groups, samples, SEED),
-        OF_CAPTIONS: measure_ranks(rank_found(read, seen, gallery.of_captions), gallery.caption_groups, samples, SEED),
+        OF_PICTURES: rank_found(seen, read, gallery.of_pictures),
+        OF_CAPTIONS: rank_found(read, seen, gallery.of_captions),
     }
+
+
+def _measure(
+    before: dict[str, np.ndarray], after: dict[str, np.ndarray], gallery: Gallery, samples: int
+) -> dict[str, dict[str, dict[str, Interval]]]:
+    """The figures of both models' ranks, and of what the latter gained."""
+    from graftwork.evaluation.retrieval import measure_gain, measure_ranks
+
+    groups = {OF_PICTURES: gallery.picture_groups, OF_CAPTIONS: gallery.caption_groups}
+    figures = {
+        model: {way: measure_ranks(ranks[way], each, samples, SEED) for way, each in groups.items()}
+        for model, ranks in ((CHECKPOINT, before), (CANDIDATE, after))
+    }
+    gained = {way: measure_gain(before[way], after[way], each, samples, SEED) for way, each in groups.items()}
+    return figures | {GAIN: gained}

@@ -15,7 +15,7 @@ def rank_found(asked: np.ndarray, told: np.ndarray, belongs: Sequence[Sequence[i
     """(asked,) ranks, from 1 on, of the nearest that belongs among all that are told, by their cosine.
 
     asked, told: (rows, width) states. belongs: places of what belongs to each that is asked, one at least. What is as
-    near and does not belong is before it.
+    near and does not belong is before it, and so are all others where states are no numbers.
     """
     asked, told = (rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12) for rows in (asked, told))
     ranks = np.empty(len(asked), dtype=np.int64)
@@ -23,15 +23,30 @@ def rank_found(asked: np.ndarray, told: np.ndarray, belongs: Sequence[Sequence[i
         near = asked[start : start + AT_ONCE] @ told.T
         for place, row in enumerate(near, start=start):
             mine = list(belongs[place])
-            best = row[mine].max()
-            ranks[place] = 1 + (row >= best).sum() - (row[mine] >= best).sum()
+            is_before = ~(row < row[mine].max())
+            ranks[place] = 1 + is_before.sum() - is_before[mine].sum()
     return ranks
 
 
 def measure_ranks(ranks: np.ndarray, groups: np.ndarray, samples: int, seed: int) -> dict[str, Interval]:
     """Recall at each of RECALLS and the mean reciprocal rank, each with its 95 % interval; groups are drawn whole."""
-    shares = [*(ranks <= most for most in RECALLS), 1 / ranks]
-    columns = np.column_stack([np.ones(len(ranks)), *shares]).astype(np.float64)
+    return _measure(_shares(ranks), groups, samples, seed)
+
+
+def measure_gain(
+    before: np.ndarray, after: np.ndarray, groups: np.ndarray, samples: int, seed: int
+) -> dict[str, Interval]:
+    """The same of what one model's ranks have more than another's, of the same that is asked: by pairs of them."""
+    return _measure(_shares(after) - _shares(before), groups, samples, seed)
+
+
+def _shares(ranks: np.ndarray) -> np.ndarray:
+    """(rows, figures): what each rank adds to each figure."""
+    return np.column_stack([*(ranks <= most for most in RECALLS), 1 / ranks]).astype(np.float64)
+
+
+def _measure(shares: np.ndarray, groups: np.ndarray, samples: int, seed: int) -> dict[str, Interval]:
+    columns = np.column_stack([np.ones(len(shares)), shares])
     drawn, whole = resample(columns, groups, samples, seed), columns.sum(axis=0)
     tail = (1 - INTERVAL_LEVEL) / 2
     bounds = np.quantile(drawn[:, 1:] / drawn[:, :1], [tail, 1 - tail], axis=0)

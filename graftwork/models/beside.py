@@ -15,8 +15,9 @@ from graftwork.models.catalog import Family, language_head_parameters
 
 TOKENIZER = "tokenizer.json"
 # What tells whether one text follows another, by what it is called in files and in `graftwork.models.sentences`.
-POOLER = "pooler"
-PAIR_HEAD = {"pooler.dense": POOLER, "cls.seq_relationship": "answer"}
+POOLER, ANSWER = "pooler", "answer"
+PAIR_HEAD = {"pooler.dense": POOLER, "cls.seq_relationship": ANSWER}
+PARTS = 2  # of a text, that follow each other or do not
 DECODER, OWN_TABLE = "decoder.", "lm_head.weight"
 UNTIED = ("tie_word_embeddings", "scale_decoder_outputs")  # false where that table is its own, as T5 1.1 says it
 # Of the decoder's, what files hold again or for nothing: see `graftwork.models.serving.decoder`.
@@ -48,10 +49,11 @@ class Beside:
 
 def find_beside(folder: Path, family: Family, config: Mapping[str, Any], shapes: Shapes) -> Beside:
     """What the checkpoint in a verified folder holds. shapes: of its tensors."""
-    names = {family.name_of(name) for name in shapes}
+    held, width = {family.name_of(name): shape for name, shape in shapes.items()}, config.get("hidden_size")
+    fitting = {POOLER: (width, width), ANSWER: (PARTS, width)}  # others answer something else
     return Beside(
         segments=config.get("type_vocab_size", 2),
-        pair_head=tuple(part for stored, part in PAIR_HEAD.items() if f"{stored}.weight" in names),
+        pair_head=tuple(part for stored, part in PAIR_HEAD.items() if held.get(f"{stored}.weight") == fitting[part]),
         decoder=decoder_parameters(shapes, has_own_table=False in (config.get(key) for key in UNTIED)),
         sentinels=_count_sentinels(folder) if family.tells_spans else 0,
     )

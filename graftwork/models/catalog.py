@@ -462,10 +462,16 @@ def families_for(modality: str) -> Mapping[str, Family]:
 
 
 def width_of(family: Family, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """The width of the last state: as config.json says, or as the tensor that ends it is high."""
+    """The width of the last state: as config.json says, or as the tensor that ends it is high.
+
+    Raises CheckpointError if that is not there.
+    """
     if not family.width:
         return find_width(config)
-    return next(shape[0] for name, shape in shapes.items() if family.name_of(name) == family.width)
+    found = next((shape for name, shape in shapes.items() if family.name_of(name) == family.width), ())
+    if not found:
+        raise CheckpointError(f"tensor {family.width} is missing from the checkpoint")
+    return found[0]
 
 
 def depth_groups(family: Family, shapes: Mapping[str, tuple[int, ...]], head_parameters: int) -> tuple[DepthGroup, ...]:

@@ -54,7 +54,7 @@ class PairCriterion:
         seen, read = directions(outputs)
         told = [_compare(one, other, labels, scale, bias) for one, other in ((seen, read), (read, seen))]
         losses = [each.losses.mean().item() for each in told]
-        right = [(each.ranks == 1).double().mean().item() for each in told]
+        right = [each.is_right.double().mean().item() for each in told]
         return losses[0] if bias is not None else sum(losses) / 2, sum(right) / 2
 
 
@@ -69,29 +69,24 @@ def belong(labels: Tensor, others: Tensor) -> Tensor:
     return (labels[:, None] == others[None]).any(-1)
 
 
-def rank_pairs(seen: Tensor, read: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Of directions of pictures and of their captions, the rank at which each finds what belongs to it, both ways.
-
-    The best of several counts; what is as near and does not belong is before it.
-    """
-    return _compare(seen, read, labels, 1.0, None).ranks, _compare(read, seen, labels, 1.0, None).ranks
-
-
 class _Compared(NamedTuple):
     losses: Tensor
-    ranks: Tensor
+    is_right: Tensor
 
 
 def _compare(some: Tensor, others: Tensor, labels: Tensor, scale: float, bias: float | None) -> _Compared:
-    """Each of some with all others, so many at once: what it costs, and the rank of the nearest that belongs to it."""
-    losses, ranks = [], []
+    """Each of some with all others, so many at once: what it costs, and whether the nearest belongs to it.
+
+    What is as near and does not belong is nearer, and what is no number is not near.
+    """
+    losses, is_right = [], []
     for start in range(0, len(some), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         near, fits = some[part] @ others.T * scale, belong(labels[part], labels)
         losses.append(_one_of_all(near, fits) if bias is None else _each_by_itself(near + bias, fits))
-        best = near.masked_fill(~fits, -torch.inf).amax(1, keepdim=True)
-        ranks.append(1 + ((near >= best) & ~fits).sum(1))
-    return _Compared(torch.cat(losses), torch.cat(ranks))
+        best, next_best = (near.masked_fill(each, -torch.inf).amax(1) for each in (~fits, fits))
+        is_right.append(best > next_best)
+    return _Compared(torch.cat(losses), torch.cat(is_right))
 
 
 def _one_of_all(near: Tensor, fits: Tensor) -> Tensor:

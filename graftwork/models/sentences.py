@@ -5,6 +5,7 @@ A row is (tokens, 3) integers: the two of `graftwork.models.masked`, and the par
 follows it, FOLLOWS, or what was taken from another text, FOREIGN. Method: BERT (Devlin et al. 2019).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,16 @@ def attach_pair_head(model: Classifier, seed: int, folder: Path) -> None:
     body: Any = model.body
     table = token_table(body)
     head = PairHead(hidden_size(body), table)
-    head.load_state_dict(_read_pair_head(folder, family_of(body.config.model_type)), strict=False)
+    found = _read_pair_head(folder, family_of(body.config.model_type), head.state_dict())
+    head.load_state_dict(found, strict=False)
     model.add_module("objective", head.to(table.device))
 
 
-def _read_pair_head(folder: Path, family: Family) -> dict[str, Tensor]:
-    """The checkpoint's tensors of it in float32, by the names that they have here; none without what is read first."""
+def _read_pair_head(folder: Path, family: Family, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The checkpoint's tensors of it in float32, by the names that they have here; none without what is read first.
+
+    wanted: what they have to fit. Some models were taught to tell three things apart, or by another width.
+    """
     names = {f"{old}.{kind}": f"{new}.{kind}" for old, new in PAIR_HEAD.items() for kind in ("weight", "bias")}
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
@@ -87,4 +92,5 @@ def _read_pair_head(folder: Path, family: Family) -> dict[str, Tensor]:
             for stored in tensors.keys():  # noqa: SIM118 - it is no mapping
                 if family.name_of(stored) in names:
                     found[names[family.name_of(stored)]] = tensors.get_tensor(stored).float()
+    found = {name: tensor for name, tensor in found.items() if tensor.shape == wanted[name].shape}
     return found if f"{POOLER}.weight" in found else {}

@@ -11,12 +11,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from graftwork.errors import CheckpointError, Problem, shorten
 from graftwork.models.serving.classifier import Classifier
 from graftwork.models.serving.config import ServingConfig
 from graftwork.models.serving.inference import infer
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_body
 from graftwork.models.tower_files import BIAS, SCALE
+
+SAME = 1e-6  # entries of directions that differ by no more say nothing
 
 
 class TextTower(nn.Module):
@@ -40,9 +43,14 @@ class TextTower(nn.Module):
 def start_from_prompts(model: Classifier, folder: Path, prompts: Sequence[Sequence[str]]) -> None:
     """Let the classifier of a checkpoint in a verified folder tell classes by what its tower of texts makes of them.
 
-    prompts: those of each class, whose mean state is taken.
+    prompts: those of each class, whose mean state is taken. Raises CheckpointError if it makes the same of all.
     """
     fill_head(model, TextTower(folder), folder, prompts)
+    head: Any = model.head[-1]
+    if torch.allclose(head.weight, head.weight[:1], rtol=0, atol=SAME):
+        problem = f"its tower of texts makes the same of all prompts, such as {shorten(prompts[0][0])!r}"
+        hint = "its tokenizer has to know the words, and to end texts as config.json says (eos_token_id)"
+        raise CheckpointError(Problem(problem, "head.prompts", hint))
 
 
 def fill_head(model: Classifier, tower: TextTower, folder: Path, prompts: Sequence[Sequence[str]]) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from graftwork.models.catalog import DepthGroup
 from graftwork.models.serving.decoder import Decoder
+from graftwork.models.towers import TextTower
 
 FIRST_SHARE, LAST_SHARE = 1 / 25, 1 / 25e4  # of the peak rate, in one cycle
 
@@ -29,8 +30,8 @@ def freeze(model: nn.Module, groups: Sequence[DepthGroup], trained: Mapping[str,
 def set_modes(model: nn.Module, has_body_dropout: bool = True) -> None:
     """Training mode where something is trained, eval mode (no dropout) in parts that are wholly frozen.
 
-    has_body_dropout: if not, the whole `body` is in eval mode, and a decoder that was pretrained with it; that takes no
-    gradient from what is trained in them.
+    has_body_dropout: if not, the whole `body` is in eval mode, and so is what was pretrained with it, a decoder or the
+    tower of texts; that takes no gradient from what is trained in them.
     """
     model.train()
     for module in model.modules():
@@ -41,8 +42,8 @@ def set_modes(model: nn.Module, has_body_dropout: bool = True) -> None:
         dropout.eval()
     if not has_body_dropout:
         model.get_submodule("body").eval()
-        for decoder in [module for module in model.modules() if isinstance(module, Decoder)]:
-            decoder.eval()
+        for beside in [module for module in model.modules() if isinstance(module, Decoder | TextTower)]:
+            beside.eval()
 
 
 def _dropouts_on_embeddings(model: nn.Module) -> list[nn.Module]:

@@ -110,7 +110,7 @@ def pair_data(
         [each for _, captions in sets for each in getattr(captions, part)] for part in ("texts", "pictures", "units")
     )
     rows, labels = padder.encode(pictures, texts), label_pairs(texts, names)
-    held = np.array([_draw(pairs.seed, unit) < pairs.validation for unit in units])
+    held = np.array([_draw(pairs.seed, unit) < pairs.validation for unit in join_units(units, names)])
     parts = {"to learn from": np.flatnonzero(~held), "to validate on": np.flatnonzero(held)}
     for what, places in parts.items():
         if len(places) < LEAST:
@@ -128,6 +128,20 @@ def label_pairs(texts: Sequence[str], pictures: Sequence[str]) -> np.ndarray:
     """(rows, 2) int64: a number for each caption, and for each picture; equal ones have the same."""
     columns = [list(map(content_digest, texts)), list(pictures)]
     return np.stack([np.unique(np.array(each), return_inverse=True)[1] for each in columns], axis=1).astype(np.int64)
+
+
+def join_units(units: Sequence[str], pictures: Sequence[str]) -> list[str]:
+    """The unit of each row; those that share a picture, as units of two sets may, are one, called by the least."""
+    least = {unit: unit for unit in units}
+    while True:
+        firsts: dict[str, str] = {}
+        for unit, picture in zip(units, pictures, strict=True):
+            firsts[picture] = min(firsts.get(picture, least[unit]), least[unit])
+        known = dict(least)
+        for unit, picture in zip(units, pictures, strict=True):
+            least[unit] = min(least[unit], firsts[picture])
+        if least == known:
+            return [least[unit] for unit in units]
 
 
 def _draw(seed: int, unit: str) -> float:

@@ -1,10 +1,8 @@
 """What a checkpoint must have beside its body for a stage to go on with what it was pretrained by."""
 
 from graftwork.errors import Problem, RecipeError
-from graftwork.models.beside import Beside, sentinel
+from graftwork.models.beside import PARTS, Beside, sentinel
 from graftwork.sections.stages import StageSection
-
-PARTS = 2  # of a text, that follow each other
 
 
 def check_beside(section: StageSection, beside: Beside, max_tokens: int, where: str) -> None:

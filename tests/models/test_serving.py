@@ -134,6 +134,17 @@ def test_a_checkpoint_with_a_tensor_missing_is_not_loaded(
         load_pretrained(folder, CONFIG, seed=0)
 
 
+def test_a_tensor_of_another_shape_is_told_by_its_name(make_checkpoint: Callable[..., Path]) -> None:
+    """As a missing one is, in the place of an error of the library."""
+    folder = make_checkpoint("bert")
+    bent = "encoder.layer.1.output.dense.weight"
+    tensors = load_file(folder / WEIGHTS)
+    name = next(each for each in tensors if each.endswith(bent))
+    save_file(tensors | {name: torch.ones(3, 3)}, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"{bent} has shape \(3, 3\) in the checkpoint"):
+        load_pretrained(folder, CONFIG, seed=0)
+
+
 @pytest.mark.e2e
 def test_serving_code_runs_without_the_package(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The folder that travels with a bundle predicts where Graftwork is not importable, and gives the same."""

@@ -13,7 +13,7 @@ from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.data.acceptance import WITHHELD
 from graftwork.data.manifest import load_auxiliary, load_learnt, load_rows
 from graftwork.errors import CheckpointError, RecipeError, TrainingError
-from graftwork.models.pairs import PairCriterion, PairModel, rank_pairs
+from graftwork.models.pairs import PairCriterion, PairModel
 from graftwork.models.serving.classifier import Classifier
 from graftwork.models.serving.config import WEIGHTS, PixelConfig, ServingConfig
 from graftwork.models.text import load_pretrained
@@ -21,15 +21,18 @@ from graftwork.models.towers import TextTower
 from graftwork.recipe import load_recipe
 from graftwork.settings import Settings
 from graftwork.training.bundle import OBJECTIVE
-from graftwork.training.engine import attach, check_processes, load_model
-from graftwork.training.pairs import label_pairs
+from graftwork.training.engine import attach, check_processes, encoder_of, load_model
+from graftwork.training.optimizer import set_modes
+from graftwork.training.pairs import join_units, label_pairs, pair_data
 from graftwork.training.plan import ResolvedRun
+from graftwork.training.rows import open_rows
 from graftwork.workspace import Workspace
 
 CONFIG = ServingConfig(("no", "yes"), ("file",), "body", 4, pixels=PixelConfig(32, None, (0.5,) * 3, (0.5,) * 3))
 PROMPTS = ("head.prompts=a {}", "head.names={'no': dark film, 'yes': bright plot}")
 AUXILIARY = "auxiliary=[{name: told, sources: [{name: captions, path: more}], caption: caption}]"
 PAIRS = "{name: pairs, objective: contrastive-image-text, train: all, epochs: 2, learning_rate: 1e-3, auxiliary: told}"
+STAGE = f"stages=[{PAIRS}]"
 HEAD = "{name: head, train: head, epochs: 1, learning_rate: 1e-3}"
 
 
@@ -141,18 +144,18 @@ def test_what_is_told_twice_is_no_negative(kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close(PairCriterion(tower)(outputs, labels), expected)
 
 
-def test_ranks_are_those_of_a_sorted_list() -> None:
-    """Of many random pairs, of which some belong together; what is as near and wrong counts as nearer."""
-    chance = torch.Generator().manual_seed(7)
-    seen, read = (torch.nn.functional.normalize(torch.randn(60, 3, generator=chance), dim=1) for _ in range(2))
-    labels = torch.stack([torch.randint(0, 40, (60,), generator=chance), torch.arange(60)], dim=1)
-    for ranks, near in zip(rank_pairs(seen, read, labels), (seen @ read.T, read @ seen.T), strict=True):
-        for row, rank in enumerate(ranks.tolist()):
-            order = near[row].argsort(descending=True).tolist()
-            assert rank == 1 + next(place for place, other in enumerate(order) if (labels[row] == labels[other]).any())
-    same = torch.ones(4, 3)
-    apart = torch.arange(8).reshape(4, 2)
-    assert [ranks.tolist() for ranks in rank_pairs(same, same, apart)] == [[4] * 4] * 2
+def test_what_is_told_rightly_is_first_in_a_sorted_list(tmp_path: Path) -> None:
+    """Of many random pairs, of which some belong together; what is as near and wrong comes first, as in a collapse."""
+    write_pair(tmp_path, "clip")
+    criterion, chance = PairCriterion(TextTower(tmp_path)), torch.Generator().manual_seed(7)
+    outputs = torch.randn(60, 6, generator=chance, dtype=torch.float64)
+    labels = torch.stack([torch.randint(0, 6, (60,), generator=chance), torch.arange(60)], dim=1)
+    seen, read = (torch.nn.functional.normalize(part, dim=1) for part in outputs.chunk(2, 1))
+    first = [near.argmax(1) for near in (seen @ read.T, read @ seen.T)]
+    right = [(labels[place] == labels[row]).any() for places in first for row, place in enumerate(places)]
+    assert 0 < criterion.measure(outputs, labels)[1] == pytest.approx(torch.stack(right).double().mean().item())
+    for alike in (torch.ones(4, 6), torch.full((4, 6), torch.nan)):
+        assert criterion.measure(alike, torch.arange(8).reshape(4, 2))[1] == 0
 
 
 def test_a_stage_learns_so_and_leaves_a_head_and_is_resumed_exactly(
@@ -214,6 +217,39 @@ def test_what_is_frozen_stays_in_both_towers(changes: str, trained: set[str], cl
             assert any(tensor.startswith(prefixes) for tensor in moved) == (name in trained), name
 
 
+def test_without_dropout_neither_tower_has_it(tmp_path: Path) -> None:
+    """Both were pretrained; and parts that are frozen have none anyway."""
+    write_pair(tmp_path, "clip")
+    model = towers(tmp_path)
+    set_modes(model)
+    assert model.get_submodule("objective.texts.body").training
+    set_modes(model, has_body_dropout=False)
+    assert not [name for name, module in model.named_modules() if module.training and name.startswith(("body", "obj"))]
+
+
+def test_a_picture_that_two_sets_have_is_on_one_side(clip: Path, workspace: Workspace) -> None:
+    """Whatever else of their sets is nearly it, or of its group."""
+    assert join_units("abcd", "ppqr") == ["a", "a", "c", "d"]
+    assert join_units("cbba", "ppqq") == ["a"] * 4
+    write_captions(clip / "also", 520)
+    table = clip / "also/captions.csv"
+    table.write_text(table.read_text().replace(",the ", ",a ").replace(",an ", ",the "))
+    second = ", {name: also, sources: [{name: second, path: also}], caption: caption}]"
+    run = resolve_run(clip, workspace, *PROMPTS, AUXILIARY[:-1] + second, STAGE.replace("told}", "[told, also]}"))
+    checkpoint = open_checkpoint(workspace.store, run.lock)
+    model = load_model(run.plan, checkpoint, workspace.store, [])
+    attach(run, 0, model, workspace.store)
+    rows = open_rows(run, workspace.store, encoder_of(run.plan, checkpoint))
+    sets = [(each.examples, each.captions) for each in rows.auxiliary.values() if each.captions is not None]
+    pairs = run.plan.stages[0].pairs
+    assert pairs is not None
+    data = pair_data(model, rows.encoder, checkpoint, sets, pairs, "")
+    learnt, held = ({*side.labels[:, 1].tolist()} for side in (data.train, data.validation))
+    assert learnt
+    assert held
+    assert not learnt & held
+
+
 def test_captions_of_what_is_judged_are_not_learnt_from(clip: Path, workspace: Workspace) -> None:
     """Under whatever name the picture comes; and what was learnt from once is known by the picture alone."""
     for picture in sorted((clip / "pictures").rglob("*.png")):
@@ -263,6 +299,7 @@ def test_a_picture_that_was_learnt_from_is_never_judged_later(clip: Path, worksp
         ((f"stages=[{HEAD}]", "start.from=champion", f"start.stages=[{PAIRS}, {HEAD}]"), "a champion keeps nothing"),
         ((f"stages=[{PAIRS}]", *PROMPTS, "start.from=champion"), "a champion keeps nothing"),
         ((f"stages=[{PAIRS}, {HEAD}]", "auxiliary.0.caption=null"), "have no caption to learn from"),
+        (("auxiliary.0.caption=file",), "column 'file' holds the pictures"),
         ((f"stages=[{HEAD}]", 'auxiliary.0.label={from: label, classes: ["a", "b"]}'), "name two sets"),
     ],
 )

@@ -268,6 +268,23 @@ def test_the_plan_knows_a_head_that_the_checkpoint_has(tmp_path: Path, tiny_chec
     assert not torch.equal(model.get_submodule("objective").answer.weight, torch.ones(2, 32))
 
 
+def test_a_head_that_tells_something_else_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Of three answers, such as StructBERT gives: its pooler is, and the plan says so."""
+    folder = tmp_path / "checkpoint"
+    write_checkpoint(folder)
+    three = {"cls.seq_relationship.weight": torch.ones(3, 32), "cls.seq_relationship.bias": torch.ones(3)}
+    tensors = load_file(folder / WEIGHTS) | three
+    save_file(tensors, folder / WEIGHTS)
+    write_sentences(tmp_path, folder)
+    run = resolve_run(tmp_path, Workspace.open(Settings(home=tmp_path / "home")), STAGES)
+    assert run.plan.stages[0].sentences == "pooler"
+    model: Classifier = load_pretrained(folder, CONFIG, seed=0)
+    attach_pair_head(model, 0, folder)
+    head = model.get_submodule("objective")
+    assert torch.equal(head.pooler.weight, tensors["pooler.dense.weight"])
+    assert head.answer.weight.shape == (2, 32)
+
+
 def test_texts_without_a_second_sentence_are_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
     """Nothing could be told of them."""
     write_project(tmp_path, tiny_checkpoint)

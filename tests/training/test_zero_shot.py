@@ -1,5 +1,7 @@
 """A head that is made of texts: what it tells before it learns, what stages make of it, and what is refused."""
 
+import json
+import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import RECIPE, facts, resolve_run, train_until, train_with_stops, write_image_project, write_pair
 
 from graftwork.checkpoints.retrieve import open_checkpoint
@@ -20,6 +22,9 @@ from graftwork.models.serving.classifier import Classifier
 from graftwork.models.serving.config import WEIGHTS
 from graftwork.models.serving.inference import infer
 from graftwork.models.serving.model import load
+from graftwork.models.serving.text import TextEncoder
+from graftwork.models.tower_files import find_tower_problems
+from graftwork.models.towers import TextTower
 from graftwork.recipe import load_recipe
 from graftwork.registry.contenders import candidate
 from graftwork.settings import Settings
@@ -74,6 +79,25 @@ def test_it_tells_what_transformers_own_model_tells(project: Path, workspace: Wo
         expected = theirs(pixel_values=pixels, **texts).logits_per_image
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert expected.std() > 1e-3
+
+
+def test_padding_is_that_of_the_tokenizer(tmp_path: Path) -> None:
+    """Whatever config.json says of it, or does not: of SigLIP 2 it says nothing, and transformers fills in SigLIP's."""
+    import transformers
+
+    write_pair(tmp_path, "siglip")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["pad_token_id"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tower = TextTower(tmp_path)
+    encoder = TextEncoder(tmp_path, tower.most_tokens)
+    found = infer(tower.texts, tower.texts.features, encoder, encoder.encode(TEXTS))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ids = tokenizer(list(TEXTS), padding="max_length", max_length=16, return_tensors="pt")["input_ids"]
+    assert (ids[:, -1] == 0).all()
+    with torch.inference_mode():
+        states = transformers.AutoModel.from_pretrained(tmp_path).eval().get_text_features(input_ids=ids)
+    torch.testing.assert_close(found, getattr(states, "pooler_output", states), rtol=1e-5, atol=1e-6)
 
 
 def test_of_several_prompts_the_mean_is_taken(project: Path, workspace: Workspace) -> None:
@@ -177,12 +201,50 @@ def test_a_checkpoint_without_a_whole_tower_of_texts_is_refused(
         resolve_run(tmp_path / "second", workspace, *PROMPTS)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changed", "told"),
+    [
+        ("clip", {"text_projection.weight": (12, 32)}, "pictures have 24 numbers there, texts 12"),
+        ("siglip", {"text_model.head.weight": (12, 32)}, "pictures have 32 numbers there, texts 12"),
+        ("clip", {"text_projection.weight": None}, "tensor text_projection.weight is missing"),
+        ("clip", {"logit_scale": (2,)}, r"logit_scale is of shape \(2,\), expected one number"),
+        ("siglip", {"logit_bias": (0,)}, r"logit_bias is of shape \(0,\)"),
+        ("clip", {"logit_scale": None}, "it has no logit_scale"),
+    ],
+)
+def test_towers_that_do_not_meet_are_refused(
+    kind: str, changed: dict[str, tuple[int, ...] | None], told: str, tmp_path: Path
+) -> None:
+    """By their tensors' shapes, before anything is computed."""
+    write_pair(tmp_path, kind)
+    held = load_file(tmp_path / WEIGHTS)
+    for name, shape in changed.items():
+        del held[name]
+        held |= {} if shape is None else {name: torch.ones(shape)}
+    save_file(held, tmp_path / WEIGHTS)
+    assert re.search(told, "\n".join(map(str, find_tower_problems(tmp_path, "checkpoint"))))
+
+
+def test_a_tower_that_makes_the_same_of_all_prompts_is_refused(tmp_path: Path, workspace: Workspace) -> None:
+    """As CLIP's does where the tokenizer ends no text as config.json says: transformers then takes the first token."""
+    write_pair(tmp_path / "checkpoint", "clip")
+    write_image_project(tmp_path, tmp_path / "checkpoint")
+    config = json.loads((tmp_path / "checkpoint/config.json").read_text())
+    config["text_config"]["eos_token_id"] = 30
+    (tmp_path / "checkpoint/config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="makes the same of all prompts, such as 'a long dark film'"):
+        untrained(resolve_run(tmp_path, workspace, *PROMPTS), workspace)
+    config["text_config"] = None
+    (tmp_path / "checkpoint/config.json").write_text(json.dumps(config))
+    assert "text_config is None, expected an object" in str([*find_tower_problems(tmp_path / "checkpoint", "")])
+
+
 def test_a_policy_may_ask_for_it_of_recipes_that_have_it(project: Path, workspace: Workspace) -> None:
     """Of others it is refused before anything is spent."""
     run = resolve_run(project, workspace)
     policy = run.policy.model_copy(update={"baselines": ("zero-shot",)})
     recipe = load_recipe(project / "recipe.yaml")
-    with pytest.raises(RecipeError, match=r"zero-shot is the head that head\.prompts makes"):
+    with pytest.raises(RecipeError, match="zero-shot is the head that"):
         plan_run(recipe, run.manifest, run.lock, policy, workspace.store)
     plan_run(load_recipe(project / "recipe.yaml", PROMPTS), run.manifest, run.lock, policy, workspace.store)
 

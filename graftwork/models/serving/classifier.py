@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .config import COSINE, TOWERS, UNPOOLED, WAVEFORM, WIDTHS, ServingConfig, find_width
 from .own import make_own_body, read_own_config
+from .text import TextEncoder
 
 # What transformers gives a pooling layer of its own if nobody tells it not to.
 POOLED = ("bert", "roberta", "ernie", "vit")
@@ -178,6 +179,8 @@ def make_body(folder: Path, modality: str = "text", has_weights: bool = False) -
     section, _ = TOWERS.get((config.model_type, modality), ("", ""))
     config = getattr(config, section) if section else config
     config.use_cache = False  # of what decoders would keep for the next token
+    if config.model_type in FILLED_UP:
+        config.pad_token_id = _padding_of(folder, config.pad_token_id)
     if hasattr(config, "layerdrop"):  # chance that comes from elsewhere, so that no step could be repeated
         config.apply_spec_augment, config.layerdrop = False, 0.0
     extra = {"add_pooling_layer": False} if config.model_type in POOLED else {}
@@ -193,9 +196,16 @@ def make_body(folder: Path, modality: str = "text", has_weights: bool = False) -
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are in the report then, each by its name
         **extra,
     )
     return _encoder_of(model), report
+
+
+def _padding_of(folder: Path, stated: int | None) -> int:
+    """The token that its tokenizer pads with: config.json need not say it, as SigLIP 2's does not."""
+    known = (TextEncoder(folder, 1).tokenizer.pad_token_id, stated)
+    return next((token for token in known if token is not None), 0)
 
 
 def _class_of(architecture: str) -> str:
