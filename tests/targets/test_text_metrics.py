@@ -91,6 +91,9 @@ def test_chrf_is_that_of_all_rows_together(rows: list[tuple[str, str]]) -> None:
         # chrF with one row "ab" for "abc": precision 1, 1, recall 2/3, 1/2 of the lengths that both have.
         ("abc", "ab", {"chrf": 5 * 1 * (7 / 12) / (4 * 1 + 7 / 12)}),
         ("!!", "!!", {"rouge_l": 1, "token_f1": 1, "exact_match": 1}),
+        # Without words it is the signs that have to be the same: nothing is no answer to an emoji.
+        ("\U0001f600", "", {"rouge_l": 0, "token_f1": 0, "chrf": 0, "exact_match": 0}),
+        ("a", "!", {"rouge_l": 0, "token_f1": 0}),
     ],
 )
 def test_a_row_counts_as_worked_out_by_hand(label: str, written: str, expected: dict[str, float]) -> None:
