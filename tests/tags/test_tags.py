@@ -191,6 +191,34 @@ def test_words_and_tags_come_from_every_format(suffix: str, tmp_path: Path) -> N
     assert sum(manifest.side_rows.values()) == 200
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_numbers_of_tags_are_mapped_to_their_names(suffix: str, tmp_path: Path) -> None:
+    """As data sets with lists often hold them; in both formats that have lists."""
+    project = Project(tmp_path)
+    lists = [(make_sentence(n).split(), [n % 2] * 12) for n in range(200)]
+    lines = [json.dumps({"text": words, "label": tags}) for words, tags in lists]
+    project.write("reviews.jsonl", "\n".join(lines) + "\n")
+    table = pyarrow.table({"text": [words for words, _ in lists], "label": [tags for _, tags in lists]})
+    parquet.write_table(table, tmp_path / "reviews.parquet")
+    project.data["sources"] = [{"name": "reviews", "path": f"reviews.{suffix}"}]
+    project.data["label"] = {"from": "label", "classes": ["O", "A"], "map": {"0": "O", "1": "A"}}
+    manifest = project.validate_as("text-token-classification")
+    assert manifest.counts.kept == 200
+    assert {row["label"] for row in project.rows(manifest).values()} == {" ".join("0" * 12), " ".join("1" * 12)}
+
+
+def test_text_that_is_not_utf_8_refuses_its_parquet_file(tmp_path: Path) -> None:
+    """Among words of a list, too: pyarrow looks at them no sooner than when they are asked for."""
+    project = Project(tmp_path)
+    words = pyarrow.array([b"good", b"f\xfflm"], pyarrow.binary()).cast(pyarrow.string(), safe=False)
+    texts = pyarrow.ListArray.from_arrays(pyarrow.array([0, 2]), words)
+    parquet.write_table(pyarrow.table({"text": texts, "label": [["O", "O"]]}), tmp_path / "reviews.parquet")
+    project.data["sources"] = [{"name": "reviews", "path": "reviews.parquet"}]
+    project.data["label"] = {"from": "label", "classes": ["O", "A"]}
+    with pytest.raises(DataError, match="not UTF-8"):
+        project.validate_as("text-token-classification")
+
+
 def test_lists_stay_refused_where_a_row_has_one_class(tmp_path: Path) -> None:
     """Nobody says there what a list would be."""
     project = Project(tmp_path)
