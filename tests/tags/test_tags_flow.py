@@ -231,6 +231,8 @@ def _expect_report(trained: Trained, version: ModelVersion) -> None:
         assert "entity F1" in text
         assert "B-VIEW" in text
     assert "words not read" in page.render(shown)
+    assert "Brier" not in model_card.render(shown), "it was not measured"
+    assert "a word that it does not read gets none" in model_card.render(shown)
 
 
 @pytest.mark.e2e
