@@ -49,7 +49,8 @@ def writing_head_parameters(
     if lacks:
         raise RecipeError(Problem(f"this checkpoint has no {lacks}: it can read, but not write", "checkpoint.source"))
     if architecture in WITH_DECODER:
-        rows = max(shape[0] for name, shape in shapes.items() if name.endswith((family.table, "embed_tokens.weight")))
+        tables = (shape for name, shape in shapes.items() if name.endswith((family.table, "embed_tokens.weight")))
+        rows = next((shape[0] for shape in tables), 0)
         check_first_token(config.get("decoder_start_token_id"), rows)
     own = [TABLE] if _has_own_table(folder, shapes) else []
     return sum(prod(shapes[name]) for name in [*(decoder if architecture in WITH_DECODER else ()), *own])

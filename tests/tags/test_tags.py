@@ -35,7 +35,7 @@ from graftwork.settings import Settings
 from graftwork.starter import write_recipe
 from graftwork.targets.catalog import TOKENS
 from graftwork.targets.target import LabelRule, Unread
-from graftwork.targets.token_classification import ROLES, find_spans, mean_loss, tag_codes
+from graftwork.targets.token_classification import ROLES, find_spans, mean_loss, tag_codes, word_labels
 from graftwork.training.tagging import place_tags
 from graftwork.workspace import Workspace
 
@@ -138,6 +138,13 @@ def test_a_word_without_values_is_wrong_and_known_to_nobody() -> None:
     value = {name: float(metric.value(of[name])) for name, metric in TOKENS.learning.metrics.items()}
     assert value["word_accuracy"] == value["entity_f1"] == value["macro_f1"] == 0
     assert value["log_loss"] == pytest.approx(np.log(len(ALL_TAGS)))
+
+
+def test_a_part_of_the_words_may_have_one_tag() -> None:
+    """Where a rare tag is in none of the rows that a baseline learns from, it tells the other one."""
+    labels = TOKENS.learning.as_array(word_labels("0 0 0", tag_codes(("O", "A"))))
+    told = TOKENS.learning.regress(np.eye(3), labels, 1.0, 2)(np.ones((2, 3)))
+    assert told.tolist() == [[1.0, 0.0]] * 2
 
 
 def test_two_models_are_compared_by_rows() -> None:
@@ -427,6 +434,7 @@ def test_init_proposes_tags_where_each_word_has_one(named: bool, tmp_path: Path)
         set(TAGS),
     )
     assert run.manifest.counts.quarantined == 0
+    assert "B-VIEW: 512 rows, 100%" in (tmp_path / "recipe.yaml").read_text()
     policy = load_policy(tmp_path / "policy.yaml")
     assert (policy.metric, policy.baselines) == ("entity_f1", ("majority", "word-features", "frozen-head"))
 
