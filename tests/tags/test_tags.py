@@ -439,6 +439,16 @@ def test_init_proposes_tags_where_each_word_has_one(named: bool, tmp_path: Path)
     assert (policy.metric, policy.baselines) == ("entity_f1", ("majority", "word-features", "frozen-head"))
 
 
+@pytest.mark.parametrize("columns", [("tokens", "tags"), (None, None)])
+def test_init_says_that_it_reads_no_lists(columns: tuple[str | None, str | None], tmp_path: Path) -> None:
+    """And what to write in their place."""
+    write_checkpoint(tmp_path / "checkpoint")
+    path = tmp_path / "made.jsonl"
+    path.write_text('{"tokens": ["a", "good", "film"], "tags": ["O", "O", "B-X"]}\n' * 9)
+    with pytest.raises(DataError, match=r"not one of 9 rows can be read: .*'tokens' is an array.*words with blanks"):
+        write_recipe(path, *columns, f"file://{tmp_path / 'checkpoint'}", tmp_path / "recipe.yaml")
+
+
 def test_a_class_is_no_tag_of_words() -> None:
     """Where texts have a single word each, or labels one for all their words."""
     assert count_tags(["yes", "no"], ["O", "A"]) == {}
