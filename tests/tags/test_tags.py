@@ -35,7 +35,15 @@ from graftwork.settings import Settings
 from graftwork.starter import write_recipe
 from graftwork.targets.catalog import TOKENS
 from graftwork.targets.target import LabelRule, Unread
-from graftwork.targets.token_classification import ROLES, find_spans, mean_loss, tag_codes, word_labels
+from graftwork.targets.token_classification import (
+    IGNORED,
+    ROLES,
+    find_spans,
+    mean_loss,
+    measure_words,
+    tag_codes,
+    word_labels,
+)
 from graftwork.training.tagging import place_tags
 from graftwork.workspace import Workspace
 
@@ -138,6 +146,24 @@ def test_a_word_without_values_is_wrong_and_known_to_nobody() -> None:
     value = {name: float(metric.value(of[name])) for name, metric in TOKENS.learning.metrics.items()}
     assert value["word_accuracy"] == value["entity_f1"] == value["macro_f1"] == 0
     assert value["log_loss"] == pytest.approx(np.log(len(ALL_TAGS)))
+
+
+def test_the_score_on_validation_is_that_of_the_words() -> None:
+    """Of logits of tokens, of which some begin no word, and of the same words one after the other."""
+    draw = torch.Generator().manual_seed(3)
+    tags = ("O", "B-X", "I-X", "B-Y")
+    labels = torch.randint(-1, len(tags), (20, 9), generator=draw)
+    labels[labels < 0] = IGNORED
+    logits = torch.randn(20, 11, len(tags), generator=draw)  # two of padding
+    loss, score = measure_words(logits, labels, tag_codes(tags))
+    rows = [row[row != IGNORED].tolist() for row in labels]
+    truth = [word for row in rows for word in word_labels(" ".join(map(str, row)), tag_codes(tags))]
+    values = logits[:, :9][labels != IGNORED].softmax(1).double().numpy()
+    learning = TOKENS.learning
+    for name, found in (("entity_f1", score), ("log_loss", loss)):
+        metric = learning.metrics[name]
+        wanted = metric.value(metric.columns(learning.as_array(truth), values).sum(axis=0))
+        assert found == pytest.approx(float(wanted), rel=1e-5)
 
 
 def test_a_part_of_the_words_may_have_one_tag() -> None:
