@@ -428,6 +428,15 @@ def test_what_means_nothing_is_refused_by_name(change: str, message: str, tmp_pa
         resolve_run(tmp_path, Workspace.open(Settings(home=tmp_path / "home")), change)
 
 
+@pytest.mark.parametrize("tower", ["clip_text_model", "siglip_text_model"])
+def test_a_tower_of_texts_tags_no_words(tower: str, tmp_path: Path) -> None:
+    """What it ends in is made of one state, of which a head of words would have another width, or another meaning."""
+    write_checkpoint(tmp_path / "checkpoint", tower)
+    write_tags_project(tmp_path, tmp_path / "checkpoint")
+    with pytest.raises(RecipeError, match="one state of a text"):
+        resolve_run(tmp_path, Workspace.open(Settings(home=tmp_path / "home")))
+
+
 def test_other_stages_go_before_and_a_champion_is_gone_on_from(tmp_path: Path) -> None:
     """Hidden words first, then tags under blanks, moved embeddings and smoothed labels; then on from there."""
     write_checkpoint(tmp_path / "checkpoint")
