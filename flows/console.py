@@ -73,7 +73,7 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
         )
     about = (
         f"checkpoint  {planned.lock.source}  {planned.lock.architecture}, {planned.lock.licence}, "
-        f"{plan.pooling} pooling, {plan.precision}"
+        f"{how_read(plan)}, {plan.precision}"
     )
     start = f"start       {plan.start.sentence}"
     options = [Text(f"stage {stage.name}: {said}") for stage in plan.stages if (said := ", ".join(_options(stage)))]
@@ -87,6 +87,13 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
         *options,
         *estimate,
     ]
+
+
+def how_read(plan: "TrainingPlan") -> str:
+    """What the head is given of a row: pooled states, those of its words, or what a writer goes on from."""
+    if plan.target.is_by_word:
+        return "a state a word"
+    return f"{plan.writes} tokens written at most" if plan.target.is_text else f"{plan.pooling} pooling"
 
 
 PAIR_HEADS = {

@@ -105,9 +105,8 @@ def choose(recipe: Recipe, sources: Sequence[str], workspace: Workspace, on_prog
     """
     if recipe.target is not CLASSIFICATION:
         problem = f"checkpoints are compared by accuracy, not yet for {recipe.target.known_as}"
-        raise RecipeError(
-            Problem(problem, str(recipe.path), "run the recipe with each: the frozen-head baseline tells")
-        )
+        tells = ": the frozen-head baseline tells" if "frozen-head" in recipe.baselines else ""
+        raise RecipeError(Problem(problem, str(recipe.path), f"run the recipe with each{tells}"))
     manifest = validate_data(recipe, workspace)
     sides = {side: load_rows(workspace.store, manifest, sides={side}) for side in ("train", "validation")}
     counts = {side: len(rows) for side, rows in sides.items()}

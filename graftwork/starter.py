@@ -97,7 +97,7 @@ def write_recipe(
         "presets": list(PRESETS),
         "baselines": _baselines(facts),
     }
-    facts |= _class_facts(facts["classes"], facts["is_by_word"])
+    facts |= _class_facts(facts["classes"], facts["rows"] if facts["is_by_word"] else None)
     facts |= _model_facts(reference, root, facts["modality"])
     facts |= _size_facts(facts)
     written = [] if policy.exists() else [_write(policy, _render("policy.yaml.j2", facts))]
@@ -157,13 +157,14 @@ def _without_rare(survey: Survey) -> tuple[Survey, dict[str, int]]:
     return (replace(survey, classes=kept), rare) if len(kept) > 1 else (survey, {})
 
 
-def _class_facts(classes: Mapping[str, int], is_by_word: bool) -> dict[str, Any]:
-    total = sum(classes.values())
+def _class_facts(classes: Mapping[str, int], tagged: int | None) -> dict[str, Any]:
+    """How the classes are balanced. tagged: rows, where each has tags of several classes; else None."""
+    total = sum(classes.values()) if tagged is None else tagged
     rarest = min(classes, key=lambda name: classes[name])
     share = classes[rarest] / total
     return {
         "balance": [f"{shorten(name)}: {rows:,} rows, {rows / total:.0%}" for name, rows in classes.items()],
-        "is_balanced": is_by_word or share >= RARE / len(classes),  # tags are never as many
+        "is_balanced": tagged is not None or share >= RARE / len(classes),  # tags are never as many
         "rarest": f"{shorten(rarest)} has {share:.1%} of the rows",
     }
 

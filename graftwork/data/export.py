@@ -27,8 +27,8 @@ def _write_csv(path: Path, tables: "Iterable[pyarrow.Table]") -> None:
 
 
 def _flat(cell: Any) -> Any:
-    """A cell as a table of text has it: lists as JSON."""
-    return json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell
+    """A cell as a table of text has it: lists as JSON, and what only Parquet knows, such as dates in them, as text."""
+    return json.dumps(cell, ensure_ascii=False, default=str) if isinstance(cell, list) else cell
 
 
 def _write_tsv(path: Path, tables: "Iterable[pyarrow.Table]") -> None:

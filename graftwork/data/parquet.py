@@ -54,22 +54,28 @@ def _cells(column: "pyarrow.ChunkedArray", is_list: bool) -> list[Any]:
     return [_joined(words) for words in column.to_pylist()] if is_list else column.cast(pyarrow.string()).to_pylist()
 
 
-def _joined(words: list[str | None] | None) -> str | BadRow | None:
+def _joined(words: list[str | int | None] | None) -> str | BadRow | None:
     if words is None:
         return None
-    if not all(word is not None and word.split() == [word] for word in words):
+    if not all(word is not None and str(word).split() == [str(word)] for word in words):
         return BadRow("", "a list, and not of words without white space", str(words))
     return " ".join(map(str, words))
 
 
 def holds_words(schema: "pyarrow.Schema", column: str) -> bool:
-    """Whether a column is of lists of texts."""
+    """Whether a column is of lists of texts, or of integers, as tags are often numbered."""
     from pyarrow import types
 
     kind = schema.field(column).type if schema.names.count(column) == 1 else None
     if kind is None or not (types.is_list(kind) or types.is_large_list(kind)):
         return False
-    return types.is_string(kind.value_type) or types.is_large_string(kind.value_type)
+    return _is_text(kind.value_type) or types.is_integer(kind.value_type)
+
+
+def _is_text(kind: "pyarrow.DataType") -> bool:
+    from pyarrow import types
+
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
 @contextmanager
@@ -82,6 +88,8 @@ def open_parquet(path: Path, where: str) -> "Iterator[ParquetFile]":
         # Pages with a checksum are verified; pyarrow would hand over flipped bits otherwise.
         with ParquetFile(path, page_checksum_verification=True) as file:
             yield file
+    except UnicodeDecodeError as error:  # which pyarrow finds out when a text is looked at, and not when it is read
+        raise UnreadableFileError(Problem(f"a text in it is not UTF-8: {error}", where)) from error
     except (pyarrow.ArrowException, OSError) as error:
         raise UnreadableFileError(Problem(f"not a whole Parquet file: {error}", where)) from error
 
@@ -131,8 +139,7 @@ def _check_schema(schema: "pyarrow.Schema", columns: Sequence[str], exact: Seque
         kind = schema.field(column).type
         if types.is_dictionary(kind):
             kind = kind.value_type
-        is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-        is_exact = is_text or types.is_integer(kind) or types.is_boolean(kind)
+        is_exact = _is_text(kind) or types.is_integer(kind) or types.is_boolean(kind)
         if not (is_exact or (column not in exact and types.is_floating(kind))):
             expected = "text or an integer" if column in exact else "text or a number"
             raise UnreadableFileError(Problem(f"column {column!r} is {kind}, expected {expected}", where))

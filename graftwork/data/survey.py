@@ -78,8 +78,6 @@ def survey_file(path: Path, texts: Sequence[str], label: str, threshold: float |
     named = [column for column in file.columns if ID.fullmatch(column) or GROUP.fullmatch(column)]
     cells, damaged, is_whole = _read(file, tuple(dict.fromkeys([*texts, label, *named])))
     rows = len(cells[label])
-    if not rows:
-        raise DataError(Problem(f"not one of {damaged:,} rows can be read", str(path)))
     sizes = sorted(map(_tokens, zip(*(cells[text] for text in texts), strict=True)))
     others = {column: cells[column] for column in named if column not in (*texts, label)}
     tags = count_tags(cells[texts[0]], cells[label]) if len(texts) == 1 and threshold is None else {}
@@ -174,16 +172,24 @@ def _column_problems(file: TableFile, texts: Sequence[str], label: str) -> Itera
 
 
 def _read(file: TableFile, columns: Sequence[str]) -> tuple[dict[str, list[str | None]], int, bool]:
-    """The cells of each column, how many rows could not be read, and whether these are all rows."""
+    """The cells of each column, how many rows could not be read, and whether these are all rows.
+
+    Raises DataError if none can be.
+    """
     cells: dict[str, list[str | None]] = {column: [] for column in columns}
-    rows = damaged = 0
+    rows, damaged = 0, dict[int, str]()
     for chunk in read_chunks(file, columns):
-        if rows + damaged >= LOOKED_AT_ROWS:
-            return cells, damaged, False
+        if rows + len(damaged) >= LOOKED_AT_ROWS:
+            return cells, len(damaged), False
         for column in columns:
             cells[column] += chunk.cells(column)
-        rows, damaged = rows + len(chunk.lines), damaged + len(chunk.damaged)
-    return cells, damaged, True
+        rows += len(chunk.lines)
+        damaged.update(chunk.damaged)
+    if not rows:
+        line, reason = next(iter(damaged.items()))
+        hint = "write words with blanks between" if "is an array" in reason else ""
+        raise DataError(Problem(f"not one of {len(damaged):,} rows can be read: {reason}", f"{file.path}:{line}", hint))
+    return cells, len(damaged), True
 
 
 def _id_column(columns: Mapping[str, Sequence[str | None]]) -> str | None:

@@ -110,6 +110,8 @@ def predict_baseline(
     digests = [rows_digest(rows) for rows in sides.values()]
     target = TARGETS[manifest.target]
     model = {"baseline": name, "rows": digests, "version": BASELINE_VERSION}
+    if target.is_text:  # whose labels may read as those of another target do, `1` and `0` for instance
+        model |= {"target": target.name}
     if name == "frozen-head":
         model |= {"encoder": without_defaults(FrozenEncoder, vars(replace(encoder, prompts=None)))}
     if name == ZERO_SHOT:

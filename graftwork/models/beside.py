@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from graftwork.checkpoints.safety import read_object
+from graftwork.errors import CheckpointError, Problem, shorten
 from graftwork.models.catalog import Family, language_head_parameters
 
 TOKENIZER = "tokenizer.json"
@@ -63,6 +64,13 @@ def decoder_parameters(shapes: Shapes, has_own_table: bool) -> int:
     """Of a decoder among tensors of these shapes; 0 without one. has_own_table: by which it tells tokens."""
     stack = sum(prod(shape) for name, shape in shapes.items() if name.startswith(DECODER) and name not in REPEATED)
     return stack + (prod(shapes.get(OWN_TABLE, (0,))) if stack and has_own_table else 0)
+
+
+def check_first_token(first: Any, rows: int) -> None:
+    """Raises CheckpointError if a decoder would begin with a token that the model has not. None: its padding."""
+    if first is not None and not (type(first) is int and 0 <= first < rows):
+        problem = f"decoder_start_token_id is {shorten(first)}, expected the number of one of its {rows} tokens"
+        raise CheckpointError(Problem(problem, "config.json", "take it as the model was published"))
 
 
 def pair_parameters(width: int, vocabulary: int, table_width: int) -> int:

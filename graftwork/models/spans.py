@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graftwork.errors import CheckpointError, Problem, raise_if
+from graftwork.errors import CheckpointError, raise_if
+from graftwork.models.beside import check_first_token
 from graftwork.models.masked import token_table
 from graftwork.models.serving.classifier import Classifier
 from graftwork.models.serving.decoder import load_decoder
 from graftwork.models.serving.telling import IGNORED, told_by_row
 from graftwork.models.serving.text import TextEncoder
+from graftwork.models.text import loading_problems
 
 
 class SpanModel:
@@ -64,18 +66,10 @@ def end_token(model: Classifier, encoder: TextEncoder) -> int:
 def attach_decoder(model: Classifier, folder: Path) -> None:
     """Give the classifier the decoder of the checkpoint in the folder as `objective`.
 
-    Raises CheckpointError, naming each tensor, if it is not there whole.
+    Raises CheckpointError, naming each tensor, if it is not there whole, or if its first token is none.
     """
+    config: Any = model.body.config
+    check_first_token(getattr(config, "decoder_start_token_id", None), len(token_table(model.body)))
     decoder, report = load_decoder(folder, model.body)
-    mismatched = {name for name, *_ in report["mismatched_keys"]}
-    raise_if(
-        [
-            *(Problem(f"tensor {name} is missing from the checkpoint") for name in sorted(report["missing_keys"])),
-            *(
-                Problem(f"tensor {name} of the checkpoint does not fit the decoder")
-                for name in sorted(report["unexpected_keys"] | mismatched)
-            ),
-        ],
-        CheckpointError,
-    )
+    raise_if(loading_problems(None, report), CheckpointError)
     model.add_module("objective", decoder.to(token_table(model.body).device))

@@ -111,13 +111,16 @@ def _number(words: Sequence[tuple[int | None, int | None]]) -> np.ndarray:
     return np.array([numbers.get(word, -1) for word in words] or [-1])  # an empty text is one token, see `encode`
 
 
-def loading_problems(family: Family, report: dict[str, Any]) -> list[Problem]:
-    """What is wrong with a checkpoint by transformers' report of what was loaded, each tensor by its name."""
+def loading_problems(family: Family | None, report: dict[str, Any]) -> list[Problem]:
+    """What is wrong with a checkpoint by transformers' report of what was loaded, each tensor by its name.
+
+    family: whose body it is, which has no use for some; None of a decoder, which has for all.
+    """
     missing = [Problem(f"tensor {name} is missing from the checkpoint") for name in sorted(report["missing_keys"])]
     unexpected = [
         Problem(f"tensor {name} of the checkpoint belongs to no part of the model")
         for name in sorted(report["unexpected_keys"])
-        if not _is_left_out(family, family.name_of(name))
+        if family is None or not _is_left_out(family, family.name_of(name))
     ]
     mismatched = [
         Problem(f"tensor {name} has shape {tuple(found)} in the checkpoint, {tuple(wanted)} in the model")

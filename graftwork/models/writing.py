@@ -15,6 +15,7 @@ from torch import Tensor
 
 from graftwork.checkpoints.safety import read_header
 from graftwork.errors import CheckpointError, Problem, RecipeError, raise_if
+from graftwork.models.beside import check_first_token
 from graftwork.models.catalog import FAMILIES, Family, family_of
 from graftwork.models.serving.classifier import WITH_DECODER
 from graftwork.models.serving.decoder import OF_DECODER, TABLE, UNUSED
@@ -34,7 +35,7 @@ def writing_head_parameters(
 ) -> int:
     """Of what a checkpoint writes by, beside its body: a decoder, a table of tokens, or nothing that it has not there.
 
-    Raises RecipeError for one that has nothing to write by.
+    Raises RecipeError for one that has nothing to write by, CheckpointError for one whose first token is none.
     """
     family = family_of(architecture)
     if not writes(architecture, family):
@@ -42,11 +43,15 @@ def writing_head_parameters(
         problem = f"{family.known_as}: it was not made to write texts"
         raise RecipeError(Problem(problem, "checkpoint.source", f"text-generation is for {known}"))
     decoder = [name for name in shapes if name.startswith(OF_DECODER) and name not in UNUSED]
-    is_tied = architecture in WITH_DECODER or config.get("tie_word_embeddings", family.is_tied)
+    is_tied = config.get("tie_word_embeddings", family.is_tied)
     lacks = "decoder" if architecture in WITH_DECODER and not decoder else ""
     lacks = lacks or ("" if is_tied or TABLE in shapes else f"table to tell tokens by ({TABLE})")
     if lacks:
         raise RecipeError(Problem(f"this checkpoint has no {lacks}: it can read, but not write", "checkpoint.source"))
+    if architecture in WITH_DECODER:
+        tables = (shape for name, shape in shapes.items() if name.endswith((family.table, "embed_tokens.weight")))
+        rows = next((shape[0] for shape in tables), 0)
+        check_first_token(config.get("decoder_start_token_id"), rows)
     own = [TABLE] if _has_own_table(folder, shapes) else []
     return sum(prod(shapes[name]) for name in [*(decoder if architecture in WITH_DECODER else ()), *own])
 
@@ -76,8 +81,7 @@ def _are_same(folder: Path, *names: str) -> bool:
 def load_writer(folder: Path) -> Writer:
     """The writer of a verified checkpoint folder. Raises CheckpointError, naming each tensor, if it is not whole."""
     writer, report = load_head(load_body(folder), folder)
-    config: Any = writer.body.config
-    raise_if(loading_problems(family_of(config.model_type), report), CheckpointError)
+    raise_if(loading_problems(None, report), CheckpointError)
     return writer
 
 

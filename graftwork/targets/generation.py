@@ -52,11 +52,16 @@ def _matches(labels: np.ndarray, values: np.ndarray) -> Sums:
 
 
 def _f1_by(common: Callable[[Sequence[str], Sequence[str]], int]) -> Callable[[np.ndarray, np.ndarray], Sums]:
-    """Columns of a row's F1, by how many of the words of both count as the same; of two without words it is 1."""
+    """Columns of a row's F1, by how many of the words of both count as the same; of two without words by exact match.
+
+    Else a label of signs alone, such as an emoji, would be told rightly by whoever writes nothing.
+    """
 
     def f1(label: str, text: str) -> float:
         wanted, found = words_of(label), words_of(text)
-        return 2 * common(wanted, found) / (len(wanted) + len(found)) if wanted or found else 1.0
+        if not (wanted or found):
+            return float(_same(label) == _same(text))
+        return 2 * common(wanted, found) / (len(wanted) + len(found))
 
     return lambda labels, values: counted(
         np.array([f1(label, text) for label, text in zip(labels, _told(values), strict=True)], np.float64)

@@ -156,6 +156,9 @@ def pooling_of(recipe: Recipe, lock: CheckpointLock) -> str:
     """What the recipe says, else what the checkpoint was made with, else what its family is used with."""
     family = family_of(lock.architecture)
     if recipe.target.is_by_word:
+        if family.pooling == "body":
+            problem = f"{family.known_as}: it makes one state of a text, and its words have none in the space of that"
+            raise RecipeError(Problem(problem, "checkpoint.source", "take one that is pooled, such as BERT"))
         return UNPOOLED
     if recipe.input.pooling is not None and recipe.input.pooling not in family.poolings:
         problem = f"{family.known_as} can't be pooled by {recipe.input.pooling}"

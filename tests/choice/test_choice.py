@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import write_project
+from writers import write_writer_project
 
 from graftwork.checkpoints.lock import lock_path
 from graftwork.choice import choose
-from graftwork.errors import CheckpointError
+from graftwork.errors import CheckpointError, RecipeError
 from graftwork.models.prefix_cache import KIND, SHARD
 from graftwork.recipe import Recipe, load_recipe
 from graftwork.settings import Settings
@@ -49,6 +50,14 @@ def blank(tmp_path: Path, tiny_checkpoint: Path) -> Path:
     tensors["embeddings.word_embeddings.weight"] = torch.zeros_like(tensors["embeddings.word_embeddings.weight"])
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def test_what_a_person_may_do_instead_is_there(tmp_path: Path, workspace: Workspace) -> None:
+    """No baseline is named that the recipe has not: where texts are written no checkpoint tells as it comes."""
+    write_writer_project(tmp_path, tmp_path / "checkpoint")
+    with pytest.raises(RecipeError, match="not yet for text generation") as raised:
+        choose(load_recipe(tmp_path / "recipe.yaml"), [], workspace)
+    assert "frozen-head" not in str(raised.value)
 
 
 def test_the_one_that_knows_something_is_first(recipe: Recipe, workspace: Workspace, blank: Path) -> None:

@@ -160,6 +160,30 @@ def test_what_can_not_write_is_refused(tmp_path: Path) -> None:
             parameters(folder, architecture)
 
 
+@pytest.mark.parametrize("first", [1_000_000, -5, "x", [0], True])
+def test_a_decoder_begins_with_a_token_that_there_is(first: Any, tmp_path: Path) -> None:
+    """Else nothing would be found at its place in the table, or nothing but an error."""
+    write_writer(tmp_path, "t5")
+    shapes = {name: shape for name, (shape, _) in read_tensor_shapes(tmp_path).items()}
+    facts = json.loads((tmp_path / "config.json").read_text())
+    with pytest.raises(CheckpointError, match=r"decoder_start_token_id is .*, expected the number of one of its"):
+        writing_head_parameters("t5", tmp_path, facts | {"decoder_start_token_id": first}, shapes)
+
+
+def test_a_decoder_is_taken_whole(tmp_path: Path) -> None:
+    """A table that its config says is its own has to be there, and no block may be left out."""
+    write_writer(tmp_path, "t5")
+    shapes = {name: shape for name, (shape, _) in read_tensor_shapes(tmp_path).items() if name != "lm_head.weight"}
+    path = tmp_path / "config.json"
+    facts = json.loads(path.read_text())
+    with pytest.raises(RecipeError, match="no table to tell tokens by"):
+        writing_head_parameters("t5", tmp_path, facts | {"tie_word_embeddings": False}, shapes)
+    path.write_text(json.dumps(facts | {"num_decoder_layers": 2}))
+    config = ServingConfig(("verdict",), ("text",), "mean", 12, target="generation", writes=MOST)
+    with pytest.raises(CheckpointError, match=r"decoder\.block\.2\..* belongs to no part of the model"):
+        load_pretrained(tmp_path, config, seed=1)
+
+
 def test_a_writer_needs_a_token_that_ends_a_text(tmp_path: Path) -> None:
     write_writer(tmp_path, "gpt2")
     path = tmp_path / "tokenizer_config.json"

@@ -90,6 +90,15 @@ def test_parquet_keeps_its_types(served: ServingModel, tmp_path: Path) -> None:
         score_rows(served, file, tmp_path / "out.jsonl")
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_lists_of_whatever_parquet_knows_become_json(suffix: str, served: ServingModel, tmp_path: Path) -> None:
+    """In a column that the model does not read; dates in them as text."""
+    table = pyarrow.table({"days": [[date(2024, 2, 29)], []], "text": ["good", "bad"]})
+    parquet.write_table(table, tmp_path / "data.parquet")
+    score_rows(served, open_table(tmp_path / "data.parquet"), tmp_path / f"out{suffix}")
+    assert [json.loads(row["days"]) for row in read(tmp_path / f"out{suffix}")] == [["2024-02-29"], []]
+
+
 def test_pairs_are_read_from_two_columns(served_pairs: ServingModel, tmp_path: Path) -> None:
     """In the model's order, not in the file's."""
     data = write(tmp_path / "data.csv", ("answer", "question"), [("a film", "very good"), ("the plot", "bad")])

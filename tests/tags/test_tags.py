@@ -35,7 +35,15 @@ from graftwork.settings import Settings
 from graftwork.starter import write_recipe
 from graftwork.targets.catalog import TOKENS
 from graftwork.targets.target import LabelRule, Unread
-from graftwork.targets.token_classification import ROLES, find_spans, mean_loss, tag_codes
+from graftwork.targets.token_classification import (
+    IGNORED,
+    ROLES,
+    find_spans,
+    mean_loss,
+    measure_words,
+    tag_codes,
+    word_labels,
+)
 from graftwork.training.tagging import place_tags
 from graftwork.workspace import Workspace
 
@@ -140,6 +148,31 @@ def test_a_word_without_values_is_wrong_and_known_to_nobody() -> None:
     assert value["log_loss"] == pytest.approx(np.log(len(ALL_TAGS)))
 
 
+def test_the_score_on_validation_is_that_of_the_words() -> None:
+    """Of logits of tokens, of which some begin no word, and of the same words one after the other."""
+    draw = torch.Generator().manual_seed(3)
+    tags = ("O", "B-X", "I-X", "B-Y")
+    labels = torch.randint(-1, len(tags), (20, 9), generator=draw)
+    labels[labels < 0] = IGNORED
+    logits = torch.randn(20, 11, len(tags), generator=draw)  # two of padding
+    loss, score = measure_words(logits, labels, tag_codes(tags))
+    rows = [row[row != IGNORED].tolist() for row in labels]
+    truth = [word for row in rows for word in word_labels(" ".join(map(str, row)), tag_codes(tags))]
+    values = logits[:, :9][labels != IGNORED].softmax(1).double().numpy()
+    learning = TOKENS.learning
+    for name, found in (("entity_f1", score), ("log_loss", loss)):
+        metric = learning.metrics[name]
+        wanted = metric.value(metric.columns(learning.as_array(truth), values).sum(axis=0))
+        assert found == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_a_part_of_the_words_may_have_one_tag() -> None:
+    """Where a rare tag is in none of the rows that a baseline learns from, it tells the other one."""
+    labels = TOKENS.learning.as_array(word_labels("0 0 0", tag_codes(("O", "A"))))
+    told = TOKENS.learning.regress(np.eye(3), labels, 1.0, 2)(np.ones((2, 3)))
+    assert told.tolist() == [[1.0, 0.0]] * 2
+
+
 def test_two_models_are_compared_by_rows() -> None:
     """Words of a row are drawn together, and rows are what is counted; McNemar's test is not asked."""
     true = [["B-A", "I-A", "O"]] * 30
@@ -189,6 +222,34 @@ def test_words_and_tags_come_from_every_format(suffix: str, tmp_path: Path) -> N
     assert manifest.counts.quarantined == (1 if suffix == "csv" else 2)
     assert "1 tags for 2 words" in project.report(manifest)
     assert sum(manifest.side_rows.values()) == 200
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_numbers_of_tags_are_mapped_to_their_names(suffix: str, tmp_path: Path) -> None:
+    """As data sets with lists often hold them; in both formats that have lists."""
+    project = Project(tmp_path)
+    lists = [(make_sentence(n).split(), [n % 2] * 12) for n in range(200)]
+    lines = [json.dumps({"text": words, "label": tags}) for words, tags in lists]
+    project.write("reviews.jsonl", "\n".join(lines) + "\n")
+    table = pyarrow.table({"text": [words for words, _ in lists], "label": [tags for _, tags in lists]})
+    parquet.write_table(table, tmp_path / "reviews.parquet")
+    project.data["sources"] = [{"name": "reviews", "path": f"reviews.{suffix}"}]
+    project.data["label"] = {"from": "label", "classes": ["O", "A"], "map": {"0": "O", "1": "A"}}
+    manifest = project.validate_as("text-token-classification")
+    assert manifest.counts.kept == 200
+    assert {row["label"] for row in project.rows(manifest).values()} == {" ".join("0" * 12), " ".join("1" * 12)}
+
+
+def test_text_that_is_not_utf_8_refuses_its_parquet_file(tmp_path: Path) -> None:
+    """Among words of a list, too: pyarrow looks at them no sooner than when they are asked for."""
+    project = Project(tmp_path)
+    words = pyarrow.array([b"good", b"f\xfflm"], pyarrow.binary()).cast(pyarrow.string(), safe=False)
+    texts = pyarrow.ListArray.from_arrays(pyarrow.array([0, 2]), words)
+    parquet.write_table(pyarrow.table({"text": texts, "label": [["O", "O"]]}), tmp_path / "reviews.parquet")
+    project.data["sources"] = [{"name": "reviews", "path": "reviews.parquet"}]
+    project.data["label"] = {"from": "label", "classes": ["O", "A"]}
+    with pytest.raises(DataError, match="not UTF-8"):
+        project.validate_as("text-token-classification")
 
 
 def test_lists_stay_refused_where_a_row_has_one_class(tmp_path: Path) -> None:
@@ -367,6 +428,15 @@ def test_what_means_nothing_is_refused_by_name(change: str, message: str, tmp_pa
         resolve_run(tmp_path, Workspace.open(Settings(home=tmp_path / "home")), change)
 
 
+@pytest.mark.parametrize("tower", ["clip_text_model", "siglip_text_model"])
+def test_a_tower_of_texts_tags_no_words(tower: str, tmp_path: Path) -> None:
+    """What it ends in is made of one state, of which a head of words would have another width, or another meaning."""
+    write_checkpoint(tmp_path / "checkpoint", tower)
+    write_tags_project(tmp_path, tmp_path / "checkpoint")
+    with pytest.raises(RecipeError, match="one state of a text"):
+        resolve_run(tmp_path, Workspace.open(Settings(home=tmp_path / "home")))
+
+
 def test_other_stages_go_before_and_a_champion_is_gone_on_from(tmp_path: Path) -> None:
     """Hidden words first, then tags under blanks, moved embeddings and smoothed labels; then on from there."""
     write_checkpoint(tmp_path / "checkpoint")
@@ -399,8 +469,19 @@ def test_init_proposes_tags_where_each_word_has_one(named: bool, tmp_path: Path)
         set(TAGS),
     )
     assert run.manifest.counts.quarantined == 0
+    assert "B-VIEW: 512 rows, 100%" in (tmp_path / "recipe.yaml").read_text()
     policy = load_policy(tmp_path / "policy.yaml")
     assert (policy.metric, policy.baselines) == ("entity_f1", ("majority", "word-features", "frozen-head"))
+
+
+@pytest.mark.parametrize("columns", [("tokens", "tags"), (None, None)])
+def test_init_says_that_it_reads_no_lists(columns: tuple[str | None, str | None], tmp_path: Path) -> None:
+    """And what to write in their place."""
+    write_checkpoint(tmp_path / "checkpoint")
+    path = tmp_path / "made.jsonl"
+    path.write_text('{"tokens": ["a", "good", "film"], "tags": ["O", "O", "B-X"]}\n' * 9)
+    with pytest.raises(DataError, match=r"not one of 9 rows can be read: .*'tokens' is an array.*words with blanks"):
+        write_recipe(path, *columns, f"file://{tmp_path / 'checkpoint'}", tmp_path / "recipe.yaml")
 
 
 def test_a_class_is_no_tag_of_words() -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tiny import TAGS, facts, forget_trained, resolve_run, train_with_stops, write_checkpoint, write_tags_project
 from torture import torture
 
+from flows.console import how_read
 from graftwork.data.manifest import load_rows
 from graftwork.evaluation.baselines import FrozenEncoder
 from graftwork.evaluation.evaluation import Evaluation, evaluate
@@ -231,6 +232,10 @@ def _expect_report(trained: Trained, version: ModelVersion) -> None:
         assert "entity F1" in text
         assert "B-VIEW" in text
     assert "words not read" in page.render(shown)
+    assert "none pooling" not in page.render(shown)
+    assert how_read(trained.run.plan) == "a state a word"
+    assert "Brier" not in model_card.render(shown), "it was not measured"
+    assert "a word that it does not read gets none" in model_card.render(shown)
 
 
 @pytest.mark.e2e

@@ -3,15 +3,19 @@
 from collections.abc import Callable
 from functools import cache
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
+from data_projects import Project, make_sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graftwork.data.manifest import load_rows
+from graftwork.evaluation.baselines import FrozenEncoder, predict_baseline
 from graftwork.evaluation.comparison import compare
 from graftwork.evaluation.metrics import describe_classes, measure
-from graftwork.evaluation.predictions import frame_predictions, labels_of, probabilities_of
+from graftwork.evaluation.predictions import frame_predictions, labels_of, open_predictions, probabilities_of
 from graftwork.targets.catalog import GENERATION
 from graftwork.targets.generation import common_sequence, common_words, words_of
 
@@ -91,6 +95,9 @@ def test_chrf_is_that_of_all_rows_together(rows: list[tuple[str, str]]) -> None:
         # chrF with one row "ab" for "abc": precision 1, 1, recall 2/3, 1/2 of the lengths that both have.
         ("abc", "ab", {"chrf": 5 * 1 * (7 / 12) / (4 * 1 + 7 / 12)}),
         ("!!", "!!", {"rouge_l": 1, "token_f1": 1, "exact_match": 1}),
+        # Without words it is the signs that have to be the same: nothing is no answer to an emoji.
+        ("\U0001f600", "", {"rouge_l": 0, "token_f1": 0, "chrf": 0, "exact_match": 0}),
+        ("a", "!", {"rouge_l": 0, "token_f1": 0}),
     ],
 )
 def test_a_row_counts_as_worked_out_by_hand(label: str, written: str, expected: dict[str, float]) -> None:
@@ -104,7 +111,7 @@ def rows_of(texts: list[str], labels: list[str]) -> "Callable[[], object]":
     return frame_predictions(frame.assign(group=None, source="made"), np.array(texts, dtype=object)[:, None])
 
 
-def test_stored_texts_come_back_and_are_compared(tmp_path: "object") -> None:
+def test_stored_texts_come_back_and_are_compared(tmp_path: Path) -> None:
     """An empty one, one that looks like a number, one of several lines; the nearer ones win, with an interval."""
     import pandas as pd
 
@@ -138,3 +145,23 @@ def test_baselines_read_what_they_say() -> None:
     known = csr_matrix(np.eye(5))
     asked = csr_matrix(np.array([[0, 0.6, 0.8, 0, 0], [0, 0, 0, 0, 1.0], [0, 0, 0, 0, 0]]))
     assert learning.regress(known, labels, 1.0, 1)(asked).tolist() == [["yes"], ["so"], ["no"]]
+
+
+def test_a_baseline_of_texts_is_no_other_targets(tmp_path: Path) -> None:
+    """Of the same rows, on which the text reads as the digits of classes do."""
+    project = Project(tmp_path)
+    rows = [(n % 2, (n + 1) % 2) for n in range(200)]
+    lines = [f"{make_sentence(n)},{a},{b},{a}{b}\n" for n, (a, b) in enumerate(rows)]
+    project.write("reviews.csv", "text,a,b,both\n" + "".join(lines))
+    project.data["label"] = {"from": ["a", "b"]}
+    manifests = [project.validate_as("text-multi-label")]
+    project.data["label"] = {"from": "both"}
+    manifests.append(project.validate_as("text-generation"))
+    store, encoder = project.workspace.store, FrozenEncoder("checkpoint", "mean", 8, "float32")
+    told = []
+    for manifest in manifests:
+        judged = load_rows(store, manifest, sides=("holdout",))
+        key = predict_baseline(store, "majority", manifest, judged, encoder, 0, lambda *_: None)
+        told.append(probabilities_of(open_predictions(store, key)))
+    assert told[0].dtype == np.float64
+    assert set(told[1][:, 0]) <= {"01", "10"}

@@ -9,6 +9,7 @@ import pytest
 from tiny import resolve_run
 from writers import write_writer, write_writer_project
 
+from flows.console import how_read
 from graftwork.data.manifest import load_rows
 from graftwork.errors import DataError, RecipeError, RegistryError
 from graftwork.evaluation.baselines import FrozenEncoder
@@ -97,6 +98,7 @@ def version(trained: Trained) -> ModelVersion:
 def test_it_learns_to_write_what_the_text_says(trained: Trained) -> None:
     """From nothing, two words of each text: better than the most frequent verdict, and that of the nearest text."""
     evaluation, verdict = trained.evaluate(), trained.judge()
+    assert how_read(trained.run.plan) == "8 tokens written at most"
     assert trained.run.plan.target.name == evaluation.target == "generation"
     assert evaluation.baselines.keys() == {"majority", "tfidf"}
     assert {each.reference for each in verdict.comparisons} == {"majority", "tfidf"}
