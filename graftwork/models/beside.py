@@ -13,16 +13,14 @@ from typing import Any
 from graftwork.checkpoints.safety import read_object
 from graftwork.errors import CheckpointError, Problem, shorten
 from graftwork.models.catalog import Family, language_head_parameters
+from graftwork.models.serving.config import DECODER, OWN_TABLE, REPEATED
 
 TOKENIZER = "tokenizer.json"
 # What tells whether one text follows another, by what it is called in files and in `graftwork.models.sentences`.
 POOLER, ANSWER = "pooler", "answer"
 PAIR_HEAD = {"pooler.dense": POOLER, "cls.seq_relationship": ANSWER}
 PARTS = 2  # of a text, that follow each other or do not
-DECODER, OWN_TABLE = "decoder.", "lm_head.weight"
 UNTIED = ("tie_word_embeddings", "scale_decoder_outputs")  # false where that table is its own, as T5 1.1 says it
-# Of the decoder's, what files hold again or for nothing: see `graftwork.models.serving.decoder`.
-REPEATED = ("decoder.embed_tokens.weight", "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight")
 
 Shapes = Mapping[str, tuple[int, ...]]
 

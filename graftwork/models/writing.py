@@ -18,7 +18,7 @@ from graftwork.errors import CheckpointError, Problem, RecipeError, raise_if
 from graftwork.models.beside import check_first_token
 from graftwork.models.catalog import FAMILIES, Family, family_of
 from graftwork.models.serving.classifier import WITH_DECODER
-from graftwork.models.serving.decoder import OF_DECODER, TABLE, UNUSED
+from graftwork.models.serving.config import DECODER, OWN_TABLE, REPEATED
 from graftwork.models.serving.telling import IGNORED
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.serving.writer import Told, Writer, end_token, load_head
@@ -42,26 +42,26 @@ def writing_head_parameters(
         known = ", ".join(name for name, each in FAMILIES.items() if writes(name, each))
         problem = f"{family.known_as}: it was not made to write texts"
         raise RecipeError(Problem(problem, "checkpoint.source", f"text-generation is for {known}"))
-    decoder = [name for name in shapes if name.startswith(OF_DECODER) and name not in UNUSED]
+    decoder = [name for name in shapes if name.startswith(DECODER) and name not in REPEATED]
     is_tied = config.get("tie_word_embeddings", family.is_tied)
     lacks = "decoder" if architecture in WITH_DECODER and not decoder else ""
-    lacks = lacks or ("" if is_tied or TABLE in shapes else f"table to tell tokens by ({TABLE})")
+    lacks = lacks or ("" if is_tied or OWN_TABLE in shapes else f"table to tell tokens by ({OWN_TABLE})")
     if lacks:
         raise RecipeError(Problem(f"this checkpoint has no {lacks}: it can read, but not write", "checkpoint.source"))
     if architecture in WITH_DECODER:
         tables = (shape for name, shape in shapes.items() if name.endswith((family.table, "embed_tokens.weight")))
         rows = next((shape[0] for shape in tables), 0)
         check_first_token(config.get("decoder_start_token_id"), rows)
-    own = [TABLE] if _has_own_table(folder, shapes) else []
+    own = [OWN_TABLE] if _has_own_table(folder, shapes) else []
     return sum(prod(shapes[name]) for name in [*(decoder if architecture in WITH_DECODER else ()), *own])
 
 
 def _has_own_table(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether tokens are told by another table than they are read by; some files hold the one by all its names."""
-    if TABLE not in shapes:
+    if OWN_TABLE not in shapes:
         return False
-    alike = [name for name, shape in shapes.items() if shape == shapes[TABLE] and name != TABLE]
-    return not any(_are_same(folder, TABLE, name) for name in alike)
+    alike = [name for name, shape in shapes.items() if shape == shapes[OWN_TABLE] and name != OWN_TABLE]
+    return not any(_are_same(folder, OWN_TABLE, name) for name in alike)
 
 
 def _are_same(folder: Path, *names: str) -> bool:

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny import WORDS, facts, resolve_run, train_until, train_with_stops, write_project
 
 from graftwork.errors import CheckpointError, RecipeError
-from graftwork.models.serving.config import WEIGHTS, ServingConfig
-from graftwork.models.serving.decoder import TABLE
+from graftwork.models.serving.config import OWN_TABLE, WEIGHTS, ServingConfig
 from graftwork.models.serving.telling import IGNORED
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.spans import SpanModel, SpanRows, attach_decoder, end_token
@@ -217,6 +216,6 @@ def test_a_table_of_the_decoder_s_own_is_counted(tmp_path: Path) -> None:
     attach_decoder(model, folder)
     own = sum(p.numel() for p in model.get_submodule("objective").parameters())
     assert run.plan.stages[0].own_parameters == own
-    assert TABLE in model.get_submodule("objective").state_dict()
+    assert OWN_TABLE in model.get_submodule("objective").state_dict()
     set_modes(model, has_body_dropout=False)
     assert not [name for name, module in model.named_modules() if module.training and "objective" in name]

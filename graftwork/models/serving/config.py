@@ -27,6 +27,10 @@ LAYERS, COSINE = "layers", "cosine"  # heads: of linear layers, or telling class
 CLASSIFICATION = "classification"  # what earlier folders hold, which don't say
 GENERATION, TOKENS = "generation", "token-classification"
 UNPOOLED = "none"  # in the place of a pooling, where each token keeps its state
+# What files call what writes: T5's decoder, and a table that tokens are told by and not read by; and what they hold of
+# the decoder that it has no use for: the encoder's table of tokens again, and a table that was never used.
+DECODER, OWN_TABLE = "decoder.", "lm_head.weight"
+REPEATED = ("decoder.embed_tokens.weight", "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight")
 # What config.json calls the width of the last state, architecture by architecture.
 WIDTHS = ("projection_dim", "projection_size", "hidden_size", "dim", "n_embd", "d_model", "hidden_sizes", "hidden_dim")
 

@@ -11,10 +11,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-OF_DECODER, STACK = "decoder.", "stack."  # what names of its tensors begin with in files, and here
-TABLE = "lm_head.weight"
-# What files hold of it that it has no use for: the encoder's table of tokens again, and a table that was never used.
-UNUSED = ("decoder.embed_tokens.weight", "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight")
+from .config import DECODER, OWN_TABLE, REPEATED
+
+STACK = "stack."  # what names of its tensors begin with here, instead of DECODER
 
 
 class Decoder(nn.Module):
@@ -96,10 +95,10 @@ def load_decoder(folder: Path, body: nn.Module) -> tuple[Decoder, dict[str, Any]
     """
     found = _read_tensors(folder)
     encoder: Any = body
-    table = found.get(TABLE)
+    table = found.get(OWN_TABLE)
     if table is not None and torch.equal(table, encoder.get_input_embeddings().weight.cpu()):
-        del found[TABLE]  # some files hold the one table by all its names
-    decoder = Decoder(body, has_own_table=TABLE in found)
+        del found[OWN_TABLE]  # some files hold the one table by all its names
+    decoder = Decoder(body, has_own_table=OWN_TABLE in found)
     wanted = decoder.state_dict()
     fitting = {name: found[name] for name in wanted.keys() & found.keys() if found[name].shape == wanted[name].shape}
     decoder.load_state_dict(fitting, strict=False)
@@ -114,7 +113,7 @@ def load_decoder(folder: Path, body: nn.Module) -> tuple[Decoder, dict[str, Any]
 
 
 def _stored_name(name: str) -> str:
-    return name if name == TABLE else OF_DECODER + name.removeprefix(STACK)
+    return name if name == OWN_TABLE else DECODER + name.removeprefix(STACK)
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -123,7 +122,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as tensors:
             for stored in tensors.keys():  # noqa: SIM118 - it is no mapping
-                name = stored if stored == TABLE else STACK + stored.removeprefix(OF_DECODER)
-                if stored == TABLE or (stored.startswith(OF_DECODER) and stored not in UNUSED):
+                name = stored if stored == OWN_TABLE else STACK + stored.removeprefix(DECODER)
+                if stored == OWN_TABLE or (stored.startswith(DECODER) and stored not in REPEATED):
                     found[name] = tensors.get_tensor(stored).float()
     return found

@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .classifier import Classifier, make_body
-from .config import GENERATION, TOKENS, WEIGHTS, Input, ServingConfig
-from .decoder import TABLE
+from .config import GENERATION, OWN_TABLE, TOKENS, WEIGHTS, Input, ServingConfig
 from .inference import autocast, infer, infer_each, pick_device
 from .outputs import tell, values_of
 from .text import TextEncoder
@@ -135,7 +134,7 @@ def load(folder: Path | str, device: str = "auto", precision: str = "float32") -
     body, _ = make_body(folder, config.modality)
     weights = load_file(folder / WEIGHTS)
     is_writer = config.target == GENERATION
-    model = make_writer(body, f"head.{TABLE}" in weights) if is_writer else Classifier(body, config)
+    model = make_writer(body, f"head.{OWN_TABLE}" in weights) if is_writer else Classifier(body, config)
     model.load_state_dict(weights, strict=True)
     place = pick_device(device)
     return ServingModel(model.to(place).eval(), make_encoder(folder, config), config, place, precision)

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from .classifier import WITH_DECODER, Classifier
-from .config import ServingConfig
-from .decoder import TABLE, Decoder, load_decoder
+from .config import OWN_TABLE, ServingConfig
+from .decoder import Decoder, load_decoder
 from .inference import BATCH_TOKENS, inference_batches
 from .telling import told_by_row
 from .text import TextEncoder
@@ -175,7 +175,7 @@ def load_head(body: nn.Module, folder: Path) -> tuple[Writer, dict[str, Any]]:
     writer = make_writer(body, has_own_table=True)
     wanted = writer.head.lm_head.weight
     if table.shape != wanted.shape:
-        return writer, NOTHING | {"mismatched_keys": {(TABLE, table.shape, wanted.shape)}}
+        return writer, NOTHING | {"mismatched_keys": {(OWN_TABLE, table.shape, wanted.shape)}}
     wanted.data.copy_(table)
     return writer, NOTHING
 
@@ -184,6 +184,6 @@ def _read_table(folder: Path) -> Tensor | None:
     """The table that tokens are told by, in float32, if the files hold one by that name."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as tensors:
-            if TABLE in tensors.keys():  # noqa: SIM118 - it is no mapping
-                return tensors.get_tensor(TABLE).float()
+            if OWN_TABLE in tensors.keys():  # noqa: SIM118 - it is no mapping
+                return tensors.get_tensor(OWN_TABLE).float()
     return None
