@@ -66,7 +66,7 @@ def plan_lines(planned: "PlannedRun", settings: "Settings") -> list[RenderableTy
             stage.name,
             trained_groups(stage.rates),
             _computed_once(stage),
-            f"{stage.trainable:,} of {plan.parameters:,}",
+            f"{stage.trainable:,} of {sum(group.parameters for group in stage.groups_of(plan.groups)):,}",
             str(stage.epochs),
             peak_rates(stage.rates),
             "reused" if is_stored[stage.name] else "to be trained",
