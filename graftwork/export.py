@@ -13,6 +13,7 @@ from graftwork.data.chunks import TableFile, open_folder, open_table, read_chunk
 from graftwork.errors import DataError, Problem, RecipeError, RegistryError, raise_if
 from graftwork.scoring import find_served
 from graftwork.storage import whole_folder
+from graftwork.targets.catalog import TARGETS
 from graftwork.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -60,7 +61,11 @@ def export_version(workspace: Workspace, model: str, data: Path, folder: Path) -
         problem = "a graph gives one answer a row, and this model writes token by token"
         raise RegistryError(Problem(problem, f"{version.name}/{version.version}", "serve it with MLflow or torch"))
     file = open_folder(data, served.modality) if data.is_dir() else open_table(data)
-    inputs: list[Any] = read_texts(file, served.columns) if served.modality == "text" else _read_media(file, served)
+    is_by_word = TARGETS[served.target].is_by_word
+    if served.modality == "text":
+        inputs: list[Any] = read_texts(file, served.columns, served.columns if is_by_word else ())
+    else:
+        inputs = _read_media(file, served)
     try:
         with whole_folder(folder) as aside:
             difference = export_onnx(served, inputs, aside / GRAPH)
@@ -174,12 +179,15 @@ def _check_columns(file: TableFile, columns: Sequence[str]) -> None:
         raise RecipeError(Problem(f"the model reads a column {missing[0]!r}, which is not there", str(file.path)))
 
 
-def read_texts(file: TableFile, columns: Sequence[str]) -> "list[Text]":
-    """The first texts of a file, or pairs of them, that are not empty. Raises DataError."""
+def read_texts(file: TableFile, columns: Sequence[str], lists: Sequence[str] = ()) -> "list[Text]":
+    """The first texts of a file, or pairs of them, that are not empty. Raises DataError.
+
+    lists: columns that may hold lists of words.
+    """
     _check_columns(file, columns)
     rows = (
         row
-        for chunk in read_chunks(file, columns)
+        for chunk in read_chunks(file, columns, lists=lists)
         for row in zip(*(chunk.cells(column) for column in columns), strict=True)
     )
     whole = (tuple(cells) for cells in rows if all(cell and cell.strip() for cell in cells))

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -105,7 +105,7 @@ def score_rows(
     total, references = _check_rows(file, served, files)
     try:
         columns = file.columns if output.suffix.lower() == ".parquet" else _told_columns(file, files)
-        chunks = read_chunks(file, columns, at_once)
+        chunks = read_chunks(file, columns, at_once, _lists(served, columns))
         with whole_file(output) as aside:
             predicted = _predicted(served, chunks, prefix, total, on_progress, files, iter(references))
             WRITERS[output.suffix.lower()](aside, predicted)
@@ -166,12 +166,18 @@ def _told_columns(file: TableFile, files: "RowFiles | None") -> list[str]:
     return [column for column in file.columns if column != held]
 
 
+def _lists(served: "Predictor", columns: Sequence[str]) -> Sequence[str]:
+    """Those that may hold lists of words: any, the tags' own among them, where words have tags."""
+    return columns if TARGETS[served.target].is_by_word else ()
+
+
 def _check_rows(file: TableFile, served: "Predictor", files: "RowFiles | None") -> tuple[int, list[str]]:
     """The number of rows, and the reference of each one's picture. Raises DataError with the first that are no good."""
     problems: list[Problem] = []
     references: list[str] = []
     rows = 0
-    for chunk in read_chunks(file, _told_columns(file, files)):
+    columns = _told_columns(file, files)
+    for chunk in read_chunks(file, columns, lists=_lists(served, columns)):
         rows += len(chunk.lines)
         problems += islice(_row_problems(chunk, served, file.path, files, references), SHOWN_PROBLEMS - len(problems))
         if len(problems) == SHOWN_PROBLEMS:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from graftwork.data.decoding import UnreadableFileError, read_lines
 from graftwork.data.delimited import read_delimited
 from graftwork.data.jsonlines import read_json_lines
-from graftwork.data.parquet import open_parquet
+from graftwork.data.parquet import holds_words, join_words, open_parquet
 from graftwork.data.quarantine import BadRow, Cells
 from graftwork.data.sources import FILE, FOLDER, FORMATS, MEDIA, NAME, cells_of_media, stamp_files
 from graftwork.errors import DataError, Problem, shorten
@@ -54,22 +54,35 @@ class TableFile:
 class Chunk:
     """Rows that follow one another.
 
-    lines: where each stands (its number, in Parquet). damaged: what is wrong with the rows left out, by line.
+    lines: where each stands (its number, in Parquet). damaged: what is wrong with the rows left out, by line. lists:
+    columns that may hold lists of words.
     """
 
     lines: Sequence[int]
     table: "pyarrow.Table"
     damaged: Mapping[int, str] = field(default_factory=dict)
+    lists: Sequence[str] = ()
 
     def cells(self, column: str) -> list[str | None]:
-        """A column as text. Raises DataError for a type that has none."""
+        """A column as text, lists of words with blanks between. Raises DataError for a type that has none."""
         import pyarrow
 
         found = self.table.column(column)
+        if column in self.lists and holds_words(self.table.schema, column):
+            return self._words(column)
         try:
             return found.cast(pyarrow.string()).to_pylist()
         except pyarrow.ArrowException as error:
             raise DataError(f"column {column!r} is {found.type}, expected text or a number") from error
+
+    def _words(self, column: str) -> list[str | None]:
+        words: list[str | None] = []
+        for line, found in zip(self.lines, self.table.column(column).to_pylist(), strict=True):
+            joined = join_words(found)
+            if isinstance(joined, BadRow):
+                raise DataError(Problem(f"{joined.reason}: {shorten(joined.value)}", f"column {column!r}, row {line}"))
+            words.append(joined)
+        return words
 
 
 def open_table(path: Path) -> TableFile:
@@ -110,9 +123,14 @@ def list_media(path: Path) -> list[str]:
     return sorted(PurePath(name).relative_to(place).as_posix() for _, name, *_ in stamp_files("", place, place))
 
 
-def read_chunks(file: TableFile, columns: Sequence[str], rows: int = ROWS) -> Iterator[Chunk]:
-    """The file from its first row to its last, with these columns in this order. Raises DataError if it has no rows."""
-    chunks = CHUNKS.get(file.kind, _text_chunks)(file, columns, rows)
+def read_chunks(
+    file: TableFile, columns: Sequence[str], rows: int = ROWS, lists: Sequence[str] = ()
+) -> Iterator[Chunk]:
+    """The file from its first row to its last, with these columns in this order.
+
+    lists: those that may hold lists of words, in JSON lines and Parquet. Raises DataError if it has no rows.
+    """
+    chunks = CHUNKS.get(file.kind, _text_chunks)(file, columns, rows, lists)
     count = 0
     for chunk in chunks:
         count += len(chunk.lines) + len(chunk.damaged)
@@ -153,11 +171,11 @@ def _keys(path: Path) -> dict[str, None]:
     return keys
 
 
-def _text_chunks(file: TableFile, columns: Sequence[str], size: int) -> Iterator[Chunk]:
+def _text_chunks(file: TableFile, columns: Sequence[str], size: int, lists: Sequence[str]) -> Iterator[Chunk]:
     where = str(file.path)
     rows: Iterator[tuple[int, Cells | BadRow]]
     if file.kind == "jsonl":
-        rows = read_json_lines(file.path, where, columns, ENCODING)
+        rows = read_json_lines(file.path, where, columns, ENCODING, lists)
     else:
         is_quoted = file.kind == "csv"
         rows = read_delimited(file.path, where, columns, None, "," if is_quoted else "\t", ENCODING, is_quoted)
@@ -176,18 +194,18 @@ def _text_chunk(rows: Sequence[tuple[int, Cells | BadRow]], columns: Sequence[st
     return Chunk([line for line, _ in whole], table, damaged)
 
 
-def _parquet_chunks(file: TableFile, columns: Sequence[str], size: int) -> Iterator[Chunk]:
+def _parquet_chunks(file: TableFile, columns: Sequence[str], size: int, lists: Sequence[str]) -> Iterator[Chunk]:
     import pyarrow
 
     first = 1
     with open_parquet(file.path, str(file.path)) as parquet:
         for batch in parquet.iter_batches(batch_size=size, columns=list(columns)):
             table = pyarrow.Table.from_batches([batch]).select(list(columns))
-            yield Chunk(range(first, first + table.num_rows), table)
+            yield Chunk(range(first, first + table.num_rows), table, lists=lists)
             first += table.num_rows
 
 
-def _folder_chunks(file: TableFile, columns: Sequence[str], size: int) -> Iterator[Chunk]:
+def _folder_chunks(file: TableFile, columns: Sequence[str], size: int, _lists: Sequence[str]) -> Iterator[Chunk]:
     rows = enumerate((cells_of_media(name) for name in file.names), start=1)
     while some := list(islice(rows, size)):
         yield _text_chunk([(number, tuple(known[column] for column in columns)) for number, known in some], columns)

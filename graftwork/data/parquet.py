@@ -51,10 +51,11 @@ def _cells(column: "pyarrow.ChunkedArray", is_list: bool) -> list[Any]:
     """Each value as text, null as None; of a list of words that are none, what is wrong with it."""
     import pyarrow
 
-    return [_joined(words) for words in column.to_pylist()] if is_list else column.cast(pyarrow.string()).to_pylist()
+    return [join_words(words) for words in column.to_pylist()] if is_list else column.cast(pyarrow.string()).to_pylist()
 
 
-def _joined(words: list[str | int | None] | None) -> str | BadRow | None:
+def join_words(words: list[str | int | None] | None) -> str | BadRow | None:
+    """Words with blanks between; of a list of something else, what is wrong with it."""
     if words is None:
         return None
     if not all(word is not None and str(word).split() == [str(word)] for word in words):

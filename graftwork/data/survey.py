@@ -76,11 +76,15 @@ def survey_file(path: Path, texts: Sequence[str], label: str, threshold: float |
     file = open_table(path)
     raise_if(_column_problems(file, texts, label), RecipeError)
     named = [column for column in file.columns if ID.fullmatch(column) or GROUP.fullmatch(column)]
-    cells, damaged, is_whole = _read(file, tuple(dict.fromkeys([*texts, label, *named])))
+    columns = tuple(dict.fromkeys([*texts, label, *named]))
+    may_be_tagged = len(texts) == 1 and threshold is None
+    cells, damaged, is_whole = _read(file, columns, may_be_tagged)
+    tags = count_tags(cells[texts[0]], cells[label]) if may_be_tagged else {}
+    if may_be_tagged and not tags:
+        cells, damaged, is_whole = _read(file, columns)
     rows = len(cells[label])
     sizes = sorted(map(_tokens, zip(*(cells[text] for text in texts), strict=True)))
     others = {column: cells[column] for column in named if column not in (*texts, label)}
-    tags = count_tags(cells[texts[0]], cells[label]) if len(texts) == 1 and threshold is None else {}
     return Survey(
         rows=rows,
         damaged=damaged,
@@ -102,12 +106,13 @@ def guess_columns(path: Path) -> tuple[str, str]:
     Raises RecipeError if it is not plain which they are, DataError if the file can't be read.
     """
     file = open_table(path)
-    cells, _, _ = _read(file, file.columns)
+    cells, _, _ = _read(file, file.columns, has_lists=True)
     tags = [name for name, column in cells.items() if any(OUTSIDE in (cell or "").split() for cell in column[:FIRST])]
     pairs = ((text, name) for name in tags for text in cells if text != name)
     tagged = [pair for pair in pairs if count_tags(*(cells[name] for name in pair))]
     if len(tagged) == 1:
         return tagged[0]
+    cells, _, _ = _read(file, file.columns)
     words = {name: sum(len(WORD.findall(cell or "")) for cell in column) for name, column in cells.items()}
     text = max(words, key=lambda name: words[name])
     few = [name for name, column in cells.items() if name != text and _is_of_few_values(column)]
@@ -171,14 +176,16 @@ def _column_problems(file: TableFile, texts: Sequence[str], label: str) -> Itera
         yield Problem(f"text and label must be different columns, found {named}", str(file.path))
 
 
-def _read(file: TableFile, columns: Sequence[str]) -> tuple[dict[str, list[str | None]], int, bool]:
+def _read(
+    file: TableFile, columns: Sequence[str], has_lists: bool = False
+) -> tuple[dict[str, list[str | None]], int, bool]:
     """The cells of each column, how many rows could not be read, and whether these are all rows.
 
-    Raises DataError if none can be.
+    has_lists: a column may hold lists of words. Raises DataError if none can be.
     """
     cells: dict[str, list[str | None]] = {column: [] for column in columns}
     rows, damaged = 0, dict[int, str]()
-    for chunk in read_chunks(file, columns):
+    for chunk in read_chunks(file, columns, lists=columns if has_lists else ()):
         if rows + len(damaged) >= LOOKED_AT_ROWS:
             return cells, len(damaged), False
         for column in columns:
@@ -187,7 +194,7 @@ def _read(file: TableFile, columns: Sequence[str]) -> tuple[dict[str, list[str |
         damaged.update(chunk.damaged)
     if not rows:
         line, reason = next(iter(damaged.items()))
-        hint = "write words with blanks between" if "is an array" in reason else ""
+        hint = "only words with a tag each may be arrays" if "is an array" in reason else ""
         raise DataError(Problem(f"not one of {len(damaged):,} rows can be read: {reason}", f"{file.path}:{line}", hint))
     return cells, len(damaged), True
 

@@ -112,7 +112,7 @@ def test_chunks_hold_every_row_once(
     suffix: str, served: ServingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More rows than fit one chunk come out in order, and progress ends at all of them."""
-    monkeypatch.setattr(chunks.read_chunks, "__defaults__", (7,))
+    monkeypatch.setattr(chunks.read_chunks, "__defaults__", (7, ()))
     rows = [(str(n), f"good film {n}", "x") for n in range(50)]
     told: list[tuple[int, int]] = []
     file = open_table(write(tmp_path / f"data{suffix}", rows=rows))

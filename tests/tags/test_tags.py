@@ -1,5 +1,6 @@
 """Tags of words piece by piece: read from cells, placed at tokens, learnt, measured, told, and refused."""
 
+import csv
 import json
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -474,14 +475,45 @@ def test_init_proposes_tags_where_each_word_has_one(named: bool, tmp_path: Path)
     assert (policy.metric, policy.baselines) == ("entity_f1", ("majority", "word-features", "frozen-head"))
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("columns", [("text", "tags"), (None, None)])
+def test_init_reads_lists_of_words_and_tags(
+    columns: tuple[str | None, str | None], suffix: str, tmp_path: Path
+) -> None:
+    """As such data comes: the recipe is that of texts with blanks, and runs on the lists."""
+    write_checkpoint(tmp_path / "checkpoint")
+    write_tags_project(tmp_path, tmp_path / "checkpoint")
+    rows = [{name: row[name].split() for name in ("text", "tags")} for row in read_csv(tmp_path / "made.csv")]
+    source = write_lists(tmp_path / f"made.{suffix}", rows)
+    (tmp_path / "recipe.yaml").unlink()
+    write_recipe(source, *columns, f"file://{tmp_path / 'checkpoint'}", tmp_path / "recipe.yaml")
+    run = resolve_run(tmp_path, Workspace.open(Settings(home=tmp_path / "home")), "data.split.by=[group]")
+    assert set(run.plan.classes) == set(TAGS)
+    assert (run.manifest.counts.kept, run.manifest.counts.quarantined) == (len(rows), 0)
+
+
 @pytest.mark.parametrize("columns", [("tokens", "tags"), (None, None)])
-def test_init_says_that_it_reads_no_lists(columns: tuple[str | None, str | None], tmp_path: Path) -> None:
-    """And what to write in their place."""
+def test_init_takes_no_other_lists(columns: tuple[str | None, str | None], tmp_path: Path) -> None:
+    """Such as the labels of a row, of which it knows no recipe."""
     write_checkpoint(tmp_path / "checkpoint")
     path = tmp_path / "made.jsonl"
-    path.write_text('{"tokens": ["a", "good", "film"], "tags": ["O", "O", "B-X"]}\n' * 9)
-    with pytest.raises(DataError, match=r"not one of 9 rows can be read: .*'tokens' is an array.*words with blanks"):
+    path.write_text('{"tokens": ["a", "good", "film"], "tags": ["news"]}\n' * 9)
+    with pytest.raises(DataError, match=r"not one of 9 rows can be read: .*'tokens' is an array.*with a tag each"):
         write_recipe(path, *columns, f"file://{tmp_path / 'checkpoint'}", tmp_path / "recipe.yaml")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def write_lists(path: Path, rows: list[dict[str, list[str]]]) -> Path:
+    """Rows of lists, as JSON lines or Parquet by the suffix."""
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
 
 
 def test_a_class_is_no_tag_of_words() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 import torch
 from pyarrow import parquet
@@ -186,6 +187,7 @@ def test_registered_and_predicting_it_gives_the_same(trained: Trained, version: 
         assert [[each["type"], each["start"]] for row in told["entities"] for each in row] == [
             [each["type"], each["start"]] for row in expected["entities"] for each in row
         ]
+    _expect_the_same_of_lists(trained, name, texts, expected["tags"])
     with reach_mlflow(trained.workspace.settings):
         answered = mlflow.pyfunc.load_model(version.uri).predict(pd.DataFrame({"text": texts}))
         signature = mlflow.models.get_model_info(version.uri).signature.outputs.input_names()
@@ -199,6 +201,17 @@ def test_registered_and_predicting_it_gives_the_same(trained: Trained, version: 
         assert set(tags) <= {*TAGS, None}
         assert all(text[each["start"] : each["end"]].split() for each in entities)
     _expect_report(trained, version)
+
+
+def _expect_the_same_of_lists(trained: Trained, name: str, texts: list[str], tags: list[Any]) -> None:
+    """Whether words come with blanks between or one by one."""
+    rows = [{"text": text.split(), "tags": [0]} for text in texts]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), trained.folder / "lists.parquet")
+    (trained.folder / "lists.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for suffix in ("parquet", "jsonl"):
+        output = trained.folder / f"out-lists.{suffix}"
+        score_file(trained.workspace, name, trained.folder / f"lists.{suffix}", output, prefix="found_")
+        assert [row["found_tags"] for row in _read(output)] == tags
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
