@@ -192,7 +192,9 @@ def plan_training(
     written = recipe.output.max_tokens if recipe.target.is_text and family.is_autoregressive else 0
     _check_length(max_tokens, family, config, written)
     if len(recipe.input.columns) > 1 and not family.reads_pairs and recipe.input.prompt is None:
-        raise RecipeError(Problem(f"{family.known_as}: it has no token between the texts of a pair", "input.text"))
+        hint = "input.prompt says how both stand in one text" if recipe.target.is_text else ""
+        problem = f"{family.known_as}: it has no token between the texts of a pair"
+        raise RecipeError(Problem(problem, "input.text", hint))
     shapes = {name: shape for name, (shape, _) in read_tensor_shapes(checkpoint).items()}
     width = width_of(family, config, shapes)
     if recipe.target.is_text:
