@@ -161,7 +161,7 @@ def make_gallery(pairs: Sequence[HeldPair]) -> Gallery:
         of_pictures[picture].append(text)
         of_captions[text].append(picture)
     groups = np.array([pair.group for pair in pairs])
-    firsts = [[places.index(number) for number in range(max(places) + 1)] for places in (seen, read)]
+    firsts = [np.unique(places, return_index=True)[1] for places in (seen, read)]
     return Gallery(
         [pairs[place].picture for place in firsts[0]],
         [pairs[place].caption for place in firsts[1]],

@@ -18,6 +18,7 @@ from typing import Any
 from graftwork.checkpoints.licences import licence_of
 from graftwork.checkpoints.references import Reference, local_folder, package_metadata, parse_reference
 from graftwork.checkpoints.safety import read_object, read_tensor_shapes
+from graftwork.coherence import TFIDF
 from graftwork.data.folders import survey_folder
 from graftwork.data.sources import FOLDER
 from graftwork.data.survey import Survey, guess_columns, survey_file
@@ -26,7 +27,7 @@ from graftwork.models.catalog import block_layers, families_for, family_of
 from graftwork.models.pixels import SIDE, read_pixels
 from graftwork.models.serving.config import TOKEN_SIDE, TOKENS_PER_SECOND
 from graftwork.presets import PRESETS
-from graftwork.recipe import TFIDF, find_root
+from graftwork.recipe import find_root
 from graftwork.sections.data import NOUNS
 from graftwork.targets.catalog import CLASSIFICATION, TOKENS
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from graftwork.checkpoints.lock import CheckpointLock
 from graftwork.checkpoints.retrieve import open_checkpoint
 from graftwork.checkpoints.safety import read_tensor_shapes
+from graftwork.coherence import check_baselines
 from graftwork.data.manifest import DatasetManifest
 from graftwork.errors import CheckpointError, Problem, RecipeError, TrainingError, raise_if
 from graftwork.fields import Duration
@@ -35,7 +36,7 @@ from graftwork.models.pixels import find_side_problem
 from graftwork.models.serving.config import COSINE, LAYERS, UNPOOLED, PixelConfig, SoundConfig
 from graftwork.models.tower_files import find_tower_problems
 from graftwork.policy import Policy
-from graftwork.recipe import EvaluationSection, Recipe, check_baselines
+from graftwork.recipe import EvaluationSection, Recipe
 from graftwork.sections.data import NOUNS
 from graftwork.sections.stages import PAIRS
 from graftwork.settings import CACHE_BYTES
