@@ -2,7 +2,6 @@
 
 import csv
 import json
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,27 +15,18 @@ from pyarrow import parquet
 from safetensors.torch import load_file
 from tiny import TAGS, facts, forget_trained, resolve_run, train_with_stops, write_checkpoint, write_tags_project
 from torture import torture
+from trained import Trained, train
 
 from flows.console import how_read
 from graftwork.data.manifest import load_rows
-from graftwork.evaluation.baselines import FrozenEncoder
-from graftwork.evaluation.evaluation import Evaluation, evaluate
 from graftwork.evaluation.predictions import open_predictions
 from graftwork.export import export_version
-from graftwork.models.serving.model import ServingModel, load
 from graftwork.models.serving.words import first_pieces
-from graftwork.policy import load_policy
-from graftwork.promotion.gate import Verdict, judge
 from graftwork.registry.client import reach_mlflow
-from graftwork.registry.contenders import candidate, references
-from graftwork.registry.registration import register_model
-from graftwork.registry.tracking import log_training
 from graftwork.registry.versions import ModelVersion
 from graftwork.report import model_card, page
-from graftwork.report.facts import ReportFacts, installed_libraries, this_machine
 from graftwork.scoring import score_file
 from graftwork.settings import Settings
-from graftwork.training.bundle import MODEL, ServingBundle
 from graftwork.training.engine import run_stages
 from graftwork.training.plan import ResolvedRun
 from graftwork.training.reading import measure_reading
@@ -49,40 +39,6 @@ LORA = "{name: lora, train: [head, lora], epochs: 1, learning_rate: 3e-3}"
 STAGES = f"stages=[{HEAD}, {TOP}, {LORA}]"
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A project whose model is trained: the head, then the top block, too, then adapters beside all blocks."""
-
-    folder: Path
-    workspace: Workspace
-    run: ResolvedRun
-    bundle: ServingBundle
-
-    @property
-    def served(self) -> ServingModel:
-        return load(self.workspace.store.root / self.bundle.key / MODEL, "cpu")
-
-    def weights(self, stage: int) -> dict[str, torch.Tensor]:
-        """Those that a stage left."""
-        return load_file(self.workspace.store.root / self.bundle.stages[stage].key / "model.safetensors")
-
-    def evaluate(self) -> Evaluation:
-        plan = self.run.plan
-        return evaluate(
-            self.workspace.store,
-            candidate(self.workspace, self.bundle),
-            references(self.workspace, self.bundle),
-            self.run.manifest,
-            encoder=FrozenEncoder(self.run.lock.key, plan.pooling, plan.max_tokens, plan.precision),
-            baselines=("majority", "word-features", "frozen-head"),
-            slices=("source",),
-            samples=50,
-        )
-
-    def judge(self) -> Verdict:
-        return judge(self.evaluate(), load_policy(self.folder / "policy.yaml"), self.workspace.store, look=1)
-
-
 # The others take their time, and are told by the same words.
 PARAMETERS = [FAMILIES[0], *(pytest.param(name, marks=pytest.mark.e2e) for name in FAMILIES[1:])]
 
@@ -92,17 +48,13 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp(request.param)
     write_checkpoint(folder / "checkpoint", request.param)
     write_tags_project(folder, folder / "checkpoint")
-    workspace = Workspace.open(Settings(home=folder / "home"))
-    run = resolve_run(folder, workspace, STAGES)
-    return Trained(folder, workspace, run, run_stages(run, workspace, lambda _: None, lambda: False))
+    return train(folder, STAGES)
 
 
 @pytest.fixture(scope="module")
 def version(trained: Trained) -> ModelVersion:
     """The model, registered."""
-    workspace, bundle, run = trained.workspace, trained.bundle, trained.run
-    mlflow_run = log_training(workspace, run.run_id, run.plan, bundle.stages)
-    return register_model(workspace, mlflow_run, bundle, run.manifest, trained.evaluate(), trained.judge())
+    return trained.register()
 
 
 def test_what_is_learnt_beats_what_reads_nothing(trained: Trained) -> None:
@@ -136,7 +88,7 @@ def test_a_word_that_is_cut_is_wrong(trained: Trained) -> None:
 
 def test_what_is_frozen_stays(trained: Trained) -> None:
     """The body through the first stage; all below the top block through the second; then adapters change each block."""
-    head, top, lora = (trained.weights(stage) for stage in range(3))
+    head, top, lora = (_weights(trained, stage) for stage in range(3))
     moved = {name.split(".")[0] for name in head if not torch.equal(head[name], top[name])}
     assert moved == {"body", "head"}
     (block,) = (group for group in trained.run.plan.groups if group.name == "block.2")
@@ -214,6 +166,11 @@ def _expect_the_same_of_lists(trained: Trained, name: str, texts: list[str], tag
         assert [row["found_tags"] for row in _read(output)] == tags
 
 
+def _weights(trained: Trained, stage: int) -> dict[str, torch.Tensor]:
+    """Those that a stage left."""
+    return load_file(trained.workspace.store.root / trained.bundle.stages[stage].key / "model.safetensors")
+
+
 def _read(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
         return parquet.read_table(path).to_pylist()
@@ -228,19 +185,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 def _expect_report(trained: Trained, version: ModelVersion) -> None:
     """The page and the card show the metrics of what was learnt, and each tag."""
-    shown = ReportFacts(
-        run=trained.run,
-        bundle=trained.bundle,
-        evaluation=trained.evaluate(),
-        verdict=trained.judge(),
-        version=version,
-        entry=None,
-        command="graftwork run recipe.yaml",
-        created_at="2026-01-01T00:00:00",
-        machine=this_machine(),
-        libraries=installed_libraries(),
-        reading=measure_reading(trained.workspace.store, trained.run),
-    )
+    shown = trained.tell(version)
     for text in (page.render(shown), model_card.render(shown)):
         assert "entity F1" in text
         assert "B-VIEW" in text

@@ -1,7 +1,6 @@
 """Numbers and several labels a row through the whole chain: validated, trained, judged, registered, predicting."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,35 +8,21 @@ import pandas as pd
 import pytest
 import torch
 from tiny import (
-    resolve_run,
     write_checkpoint,
     write_image_labels_project,
     write_image_number_project,
     write_labels_project,
     write_number_project,
 )
+from trained import Trained, train
 
 from graftwork.data.manifest import load_rows
-from graftwork.evaluation.baselines import FrozenEncoder
-from graftwork.evaluation.evaluation import Evaluation, evaluate
 from graftwork.export import export_version
 from graftwork.models.serving.config import CONFIG
-from graftwork.models.serving.model import ServingModel, load
-from graftwork.policy import load_policy
-from graftwork.promotion.gate import Verdict, judge
 from graftwork.registry.client import reach_mlflow
-from graftwork.registry.contenders import candidate, references
-from graftwork.registry.registration import register_model
-from graftwork.registry.tracking import log_training
 from graftwork.registry.versions import ModelVersion
 from graftwork.report import model_card, page
-from graftwork.report.facts import ReportFacts, installed_libraries, this_machine
 from graftwork.scoring import score_file
-from graftwork.settings import Settings
-from graftwork.training.bundle import MODEL, ServingBundle
-from graftwork.training.engine import run_stages
-from graftwork.training.plan import ResolvedRun
-from graftwork.workspace import Workspace
 
 PROJECTS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
     "text-regression": ("bert", write_number_project),
@@ -48,58 +33,21 @@ PROJECTS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
 STAGES = "stages=[{name: all, train: all, epochs: 4, learning_rate: 1e-3, head_multiplier: 10}]"
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A project whose model is trained."""
-
-    folder: Path
-    workspace: Workspace
-    run: ResolvedRun
-    bundle: ServingBundle
-
-    @property
-    def served(self) -> ServingModel:
-        return load(self.workspace.store.root / self.bundle.key / MODEL, "cpu")
-
-    def evaluate(self) -> Evaluation:
-        run = self.run
-        encoder = FrozenEncoder(
-            run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision, run.plan.pixels
-        )
-        baselines = ("majority", "frozen-head") if run.plan.pixels else ("majority", "tfidf", "frozen-head")
-        return evaluate(
-            self.workspace.store,
-            candidate(self.workspace, self.bundle),
-            references(self.workspace, self.bundle),
-            run.manifest,
-            encoder=encoder,
-            baselines=baselines,
-            slices=("source",),
-            samples=50,
-        )
-
-    def judge(self) -> Verdict:
-        return judge(self.evaluate(), load_policy(self.folder / "policy.yaml"), self.workspace.store, look=1)
-
-
 @pytest.fixture(scope="module", params=PROJECTS)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp(request.param)
     architecture, write = PROJECTS[request.param]
     write_checkpoint(folder / "checkpoint", architecture)
     write(folder, folder / "checkpoint")
-    workspace = Workspace.open(Settings(home=folder / "home"))
-    run = resolve_run(folder, workspace, STAGES)
-    assert run.plan.problem_type == request.param
-    return Trained(folder, workspace, run, run_stages(run, workspace, lambda _: None, lambda: False))
+    made = train(folder, STAGES)
+    assert made.run.plan.problem_type == request.param
+    return made
 
 
 @pytest.fixture(scope="module")
 def version(trained: Trained) -> ModelVersion:
     """The model, registered."""
-    workspace, bundle, run = trained.workspace, trained.bundle, trained.run
-    mlflow_run = log_training(workspace, run.run_id, run.plan, bundle.stages)
-    return register_model(workspace, mlflow_run, bundle, run.manifest, trained.evaluate(), trained.judge())
+    return trained.register()
 
 
 def test_what_is_learnt_beats_what_reads_nothing(trained: Trained) -> None:
@@ -147,18 +95,7 @@ def test_registered_and_predicting_it_gives_the_same(trained: Trained, version: 
 
 def expect_report(trained: Trained, version: ModelVersion) -> None:
     """The page and the card show the metrics of what was learnt, and none of what was not."""
-    facts = ReportFacts(
-        run=trained.run,
-        bundle=trained.bundle,
-        evaluation=trained.evaluate(),
-        verdict=trained.judge(),
-        version=version,
-        entry=None,
-        command="graftwork run recipe.yaml",
-        created_at="2026-01-01T00:00:00",
-        machine=this_machine(),
-        libraries=installed_libraries(),
-    )
+    facts = trained.tell(version)
     for shown in (page.render(facts), model_card.render(facts)):
         assert "accuracy" not in shown
         for name in ("MAE", "R²") if trained.run.plan.target.is_number else ("micro F1", "exact match"):

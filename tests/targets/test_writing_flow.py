@@ -1,39 +1,28 @@
 """Texts that are written, through the whole chain: validated, learnt from nothing, judged, registered, predicting."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from tiny import resolve_run
+from trained import Trained, train
 from writers import write_writer, write_writer_project
 
 from flows.console import how_read
 from graftwork.data.manifest import load_rows
 from graftwork.errors import DataError, RecipeError, RegistryError
-from graftwork.evaluation.baselines import FrozenEncoder
-from graftwork.evaluation.evaluation import Evaluation, evaluate
 from graftwork.export import export_version
-from graftwork.models.serving.model import ServingModel, load
-from graftwork.policy import load_policy
-from graftwork.promotion.gate import Verdict, judge
 from graftwork.recipe import load_recipe
 from graftwork.registry.adoption import adopt
 from graftwork.registry.client import reach_mlflow
-from graftwork.registry.contenders import candidate, references
-from graftwork.registry.registration import register_model
-from graftwork.registry.tracking import log_training
 from graftwork.registry.versions import ModelVersion
 from graftwork.report import model_card, page
 from graftwork.report.examples import SHOWN, find_examples
-from graftwork.report.facts import ReportFacts, installed_libraries, this_machine
 from graftwork.scoring import score_file
 from graftwork.settings import Settings
-from graftwork.training.bundle import MODEL, ServingBundle
-from graftwork.training.engine import run_stages
-from graftwork.training.plan import ResolvedRun
-from graftwork.training.reading import measure_reading
+from graftwork.training.bundle import MODEL
 from graftwork.workspace import Workspace
 
 ASKED = "stages=[{{name: all, train: all, epochs: {}, learning_rate: {}, body_dropout: false, schedule: cosine}}]"
@@ -45,54 +34,19 @@ CASES = {
 }
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A project whose writer is trained."""
-
-    folder: Path
-    workspace: Workspace
-    run: ResolvedRun
-    bundle: ServingBundle
-
-    @property
-    def served(self) -> ServingModel:
-        return load(self.workspace.store.root / self.bundle.key / MODEL, "cpu")
-
-    def evaluate(self) -> Evaluation:
-        run = self.run
-        encoder = FrozenEncoder(run.lock.key, run.plan.pooling, run.plan.max_tokens, run.plan.precision)
-        return evaluate(
-            self.workspace.store,
-            candidate(self.workspace, self.bundle),
-            references(self.workspace, self.bundle),
-            run.manifest,
-            encoder=encoder,
-            baselines=run.evaluation.baselines,
-            slices=("source",),
-            samples=100,
-        )
-
-    def judge(self) -> Verdict:
-        return judge(self.evaluate(), load_policy(self.folder / "policy.yaml"), self.workspace.store, look=1)
-
-
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case[0])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     architecture, has_own_table = request.param
     folder = tmp_path_factory.mktemp(architecture)
     write_writer(folder / "checkpoint", architecture, has_own_table)
     write_writer_project(folder, folder / "checkpoint")
-    workspace = Workspace.open(Settings(home=folder / "home"))
-    run = resolve_run(folder, workspace, *CASES[request.param])
-    return Trained(folder, workspace, run, run_stages(run, workspace, lambda _: None, lambda: False))
+    return train(folder, *CASES[request.param])
 
 
 @pytest.fixture(scope="module")
 def version(trained: Trained) -> ModelVersion:
     """The model, registered."""
-    workspace, bundle, run = trained.workspace, trained.bundle, trained.run
-    mlflow_run = log_training(workspace, run.run_id, run.plan, bundle.stages)
-    return register_model(workspace, mlflow_run, bundle, run.manifest, trained.evaluate(), trained.judge())
+    return trained.register()
 
 
 def test_it_learns_to_write_what_the_text_says(trained: Trained) -> None:
@@ -142,20 +96,7 @@ def test_a_report_shows_what_was_written(trained: Trained, version: ModelVersion
     assert all(rows[each.read] == each.label for each in examples)
     values = trained.served.probabilities([each.read for each in examples])
     assert [each.written for each in examples] == values[:, 0].tolist()
-    facts = ReportFacts(
-        run=run,
-        bundle=trained.bundle,
-        evaluation=evaluation,
-        verdict=trained.judge(),
-        version=version,
-        entry=None,
-        command="graftwork run recipe.yaml",
-        created_at="2026-01-01T00:00:00",
-        machine=this_machine(),
-        libraries=installed_libraries(),
-        reading=measure_reading(trained.workspace.store, run),
-        examples=examples,
-    )
+    facts = replace(trained.tell(version), examples=examples)
     for shown in (page.render(facts), model_card.render(facts)):
         assert "ROUGE-L" in shown
         assert "classes" not in shown
