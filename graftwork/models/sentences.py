@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from graftwork.models.beside import PAIR_HEAD, POOLER
 from graftwork.models.catalog import Family, family_of
 from graftwork.models.masked import LanguageHead, tell_hidden, token_table
 from graftwork.models.serving.classifier import Classifier, hidden_size
+from graftwork.models.serving.tensors import read_tensors
 
 FIRST, FOLLOWS, FOREIGN = 0, 1, 2
 
@@ -86,11 +86,7 @@ def _read_pair_head(folder: Path, family: Family, wanted: Mapping[str, Tensor]) 
     wanted: what they have to fit. Some models were taught to tell three things apart, or by another width.
     """
     names = {f"{old}.{kind}": f"{new}.{kind}" for old, new in PAIR_HEAD.items() for kind in ("weight", "bias")}
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as tensors:
-            for stored in tensors.keys():  # noqa: SIM118 - it is no mapping
-                if family.name_of(stored) in names:
-                    found[names[family.name_of(stored)]] = tensors.get_tensor(stored).float()
+    stored = read_tensors(folder, lambda name: family.name_of(name) in names)
+    found = {names[family.name_of(name)]: tensor for name, tensor in stored.items()}
     found = {name: tensor for name, tensor in found.items() if tensor.shape == wanted[name].shape}
     return found if f"{POOLER}.weight" in found else {}

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from graftwork.errors import CheckpointError, Problem, shorten
 from graftwork.models.serving.classifier import Classifier
 from graftwork.models.serving.config import ServingConfig
 from graftwork.models.serving.inference import infer
+from graftwork.models.serving.tensors import read_tensors
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import load_body
 from graftwork.models.tower_files import BIAS, SCALE
@@ -35,9 +35,9 @@ class TextTower(nn.Module):
         self.most_tokens = int(body.config.max_position_embeddings)
         self.texts = Classifier(body, ServingConfig(("-",), ("-",), "body", self.most_tokens))
         self.texts.head = nn.Identity()
-        found = _read_tensors(folder, (SCALE, BIAS))
-        self.scale = nn.Parameter(found[SCALE].float().reshape(()))
-        self.bias = nn.Parameter(found[BIAS].float().reshape(())) if BIAS in found else None
+        found = read_tensors(folder, lambda name: name in (SCALE, BIAS))
+        self.scale = nn.Parameter(found[SCALE].reshape(()))
+        self.bias = nn.Parameter(found[BIAS].reshape(())) if BIAS in found else None
 
 
 def start_from_prompts(model: Classifier, folder: Path, prompts: Sequence[Sequence[str]]) -> None:
@@ -68,12 +68,3 @@ def fill_head(model: Classifier, tower: TextTower, folder: Path, prompts: Sequen
         head.weight.copy_(nn.functional.normalize(means, dim=1))
         head.scale.copy_(tower.scale)
         head.shift.copy_(torch.zeros(()) if tower.bias is None else tower.bias)
-
-
-def _read_tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """Those of a checkpoint's tensors that it has, by name."""
-    found: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118
-    return found

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from .config import DECODER, OWN_TABLE, REPEATED
+from .tensors import read_tensors
 
 STACK = "stack."  # what names of its tensors begin with here, instead of DECODER
 
@@ -118,11 +118,8 @@ def _stored_name(name: str) -> str:
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
     """The decoder's tensors in float32, by the names that they have here."""
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as tensors:
-            for stored in tensors.keys():  # noqa: SIM118 - it is no mapping
-                name = stored if stored == OWN_TABLE else STACK + stored.removeprefix(DECODER)
-                if stored == OWN_TABLE or (stored.startswith(DECODER) and stored not in REPEATED):
-                    found[name] = tensors.get_tensor(stored).float()
-    return found
+    found = read_tensors(folder, lambda name: name == OWN_TABLE or (name.startswith(DECODER) and name not in REPEATED))
+    return {
+        stored if stored == OWN_TABLE else STACK + stored.removeprefix(DECODER): tensor
+        for stored, tensor in found.items()
+    }

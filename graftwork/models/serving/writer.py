@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from .classifier import WITH_DECODER, Classifier
@@ -19,6 +18,7 @@ from .config import OWN_TABLE, ServingConfig
 from .decoder import Decoder, load_decoder
 from .inference import BATCH_TOKENS, inference_batches
 from .telling import told_by_row
+from .tensors import read_tensors
 from .text import TextEncoder
 
 NOTHING: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
@@ -169,7 +169,7 @@ def load_head(body: nn.Module, folder: Path) -> tuple[Writer, dict[str, Any]]:
     if model.config.model_type in WITH_DECODER:
         decoder, report = load_decoder(folder, body)
         return Writer(body, decoder), report
-    table = _read_table(folder)
+    table = read_tensors(folder, lambda name: name == OWN_TABLE).get(OWN_TABLE)
     if table is None or torch.equal(table, model.get_input_embeddings().weight.cpu()):
         return make_writer(body, has_own_table=False), NOTHING
     writer = make_writer(body, has_own_table=True)
@@ -178,12 +178,3 @@ def load_head(body: nn.Module, folder: Path) -> tuple[Writer, dict[str, Any]]:
         return writer, NOTHING | {"mismatched_keys": {(OWN_TABLE, table.shape, wanted.shape)}}
     wanted.data.copy_(table)
     return writer, NOTHING
-
-
-def _read_table(folder: Path) -> Tensor | None:
-    """The table that tokens are told by, in float32, if the files hold one by that name."""
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as tensors:
-            if OWN_TABLE in tensors.keys():  # noqa: SIM118 - it is no mapping
-                return tensors.get_tensor(OWN_TABLE).float()
-    return None
