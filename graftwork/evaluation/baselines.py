@@ -75,6 +75,7 @@ class FrozenEncoder:
 
         assert self.pixels is not None
         assert self.prompts is not None
+        on_progress(0, len(inputs))
         told = partial(_tell_share, on_progress, len(inputs))
         return tell_by_prompts(self._open(store), self.prompts, self.pixels, self.precision, inputs, told)
 
@@ -105,6 +106,9 @@ def predict_baseline(
     cache_bytes: room for the features of the frozen head, in the store. on_progress is told that it begins, and how
     many of how many rows are computed.
     """
+    if name == ZERO_SHOT:
+        told = partial(encoder.tell, store, on_progress=on_progress)
+        return predict_rows(store, {"baseline": name, "version": BASELINE_VERSION, "encoder": encoder}, judged, told)
     sides = {side: load_rows(store, manifest, sides={side}) for side in ("train", "validation")}
     train, validation = sides["train"], sides["validation"]
     digests = [rows_digest(rows) for rows in sides.values()]
@@ -114,13 +118,9 @@ def predict_baseline(
         model |= {"target": target.name}
     if name == "frozen-head":
         model |= {"encoder": without_defaults(FrozenEncoder, vars(replace(encoder, prompts=None)))}
-    if name == ZERO_SHOT:
-        model = {"baseline": name, "version": BASELINE_VERSION, "encoder": encoder}
 
     def fit_and_predict(_: object) -> np.ndarray:
         on_progress(0, len(judged))
-        if name == ZERO_SHOT:
-            return encoder.tell(store, inputs_of(judged), on_progress)
         if target.is_by_word:
             regress = partial(_regress, target=target)
             load = partial(encoder.load, store, cache_bytes)
