@@ -101,6 +101,11 @@ class HiddenWords:
         return torch.from_numpy(np.stack([read, np.where(is_hidden, ids, IGNORED)], axis=1))
 
 
+def changed_once(change: Augmentation, rows: Sequence[Any], epoch: Sequence[int]) -> list[Any]:
+    """Each row as it is changed in this epoch: what is validated is the same in all of a stage."""
+    return [change(index, row, row_generator(epoch, index)) for index, row in enumerate(rows)]
+
+
 def row_generator(epoch: Sequence[int], row: int, *place: int) -> np.random.Generator:
     """The generator of a row's randomness in an epoch. epoch: the numbers that name it: (seed, stage, epoch).
 

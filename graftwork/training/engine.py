@@ -45,7 +45,7 @@ from graftwork.models.spans import SpanModel, attach_decoder
 from graftwork.models.text import attention_of, blank_token, load_pretrained, word_numbers
 from graftwork.models.towers import fill_head, start_from_prompts
 from graftwork.storage import Store
-from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, WordEdits, row_generator
+from graftwork.training.augmentation import Augmentation, HiddenWords, WordDropout, WordEdits, changed_once
 from graftwork.training.bundle import (
     ADAPTER,
     ADAPTERS,
@@ -406,8 +406,7 @@ def _hidden_data(
     def hide(texts: list[Any]) -> HiddenWords:
         return HiddenWords(hiding.share, word_numbers(encoder, texts), blank_token(encoder), vocabulary)
 
-    known, fixed = hide(rows.validation_inputs), context.epoch(0)
-    validation = [known(index, row, row_generator(fixed, index)) for index, row in enumerate(rows.validation.rows)]
+    validation = changed_once(hide(rows.validation_inputs), rows.validation.rows, context.epoch(0))
     padder = MaskedRows(encoder)
     return StageData(
         train=replace(rows.train, encoder=padder, augmentations=(hide(rows.train_inputs),)),

@@ -16,7 +16,7 @@ from graftwork.models.sentences import FIRST, FOLLOWS, FOREIGN, NextSentenceMode
 from graftwork.models.serving.config import Text
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.text import blank_token
-from graftwork.training.augmentation import NO_WORD, HiddenWords, row_generator
+from graftwork.training.augmentation import NO_WORD, HiddenWords, changed_once
 from graftwork.training.loop import StageContext, StageData
 from graftwork.training.rows import RunRows
 
@@ -170,7 +170,7 @@ def sentence_data(
         raise TrainingError(Problem(problem, f"stage {stage!r}", "masked-language-modelling needs no second sentence"))
     single = sum(place is None for place in pairs.places)
     context.report({"event": "paired", "stage": stage, "rows": len(sides[0]), "single": single})
-    validation = [fixed(index, row, row_generator(context.epoch(0), index)) for index, row in enumerate(sides[1])]
+    validation = changed_once(fixed, sides[1], context.epoch(0))
     padder = MaskedRows(encoder, FIRST)
     padder.max_tokens = pairs.max_tokens
     train = replace(rows.train, rows=sides[0], lengths=[pairs.length(row) for row in sides[0]])

@@ -14,7 +14,7 @@ from graftwork.models.serving.telling import IGNORED
 from graftwork.models.serving.text import TextEncoder
 from graftwork.models.spans import SpanModel, SpanRows, end_token
 from graftwork.models.text import word_numbers
-from graftwork.training.augmentation import NO_WORD, row_generator
+from graftwork.training.augmentation import NO_WORD, changed_once
 from graftwork.training.loop import StageContext, StageData
 from graftwork.training.pretraining import count_spans, most_sentinels
 from graftwork.training.rows import RunRows
@@ -86,8 +86,7 @@ def span_data(learner: SpanModel, rows: RunRows, share: float, span: float, cont
         return HiddenSpans(share, span, word_numbers(encoder, texts), sentinels, end)
 
     changing, fixed = hide(rows.train_inputs), hide(rows.validation_inputs)
-    epoch = context.epoch(0)
-    validation = [fixed(index, row, row_generator(epoch, index)) for index, row in enumerate(rows.validation.rows)]
+    validation = changed_once(fixed, rows.validation.rows, context.epoch(0))
     padder = SpanRows(encoder, fixed.length(encoder.max_tokens))
     lengths = [changing.length(length) for length in rows.train.lengths]
     return StageData(
